@@ -1,0 +1,38 @@
+"""Which environments must give the same bits. PROTOCOL section 10, "Environment class"."""
+
+from polledger.core.records import Environment
+
+CLASS_FIELDS = (
+    "device",
+    "cpu",
+    "capability",
+    "torch",
+    "torch_git",
+    "cuda",
+    "cudnn",
+    "driver",
+    "threads",
+    "interop_threads",
+)
+"""What decides bits besides the flags. Python, NumPy, platform and polledger itself are recorded and not part of it:
+where one of them matters after all, replay differs within the class, which is judged more strictly, not less."""
+
+
+def environment_class(environment: Environment) -> dict[str, str | int | bool]:
+    """Every value that belongs to the class, by name; flags as ``flags.NAME``."""
+    values: dict[str, str | int | bool] = {name: getattr(environment, name) for name in CLASS_FIELDS}
+    values.update({f"flags.{name}": value for name, value in environment.flags.items()})
+    return values
+
+
+def same_class(a: Environment, b: Environment) -> list[str]:
+    """Names of the values in which ``a`` and ``b`` are of different classes, ascending; empty for the same class."""
+    first, second = environment_class(a), environment_class(b)
+    missing = object()
+    names = first.keys() | second.keys()
+    return sorted(name for name in names if not _same(first.get(name, missing), second.get(name, missing)))
+
+
+def _same(a: object, b: object) -> bool:
+    # True == 1, and a switch is not a number.
+    return type(a) is type(b) and a == b

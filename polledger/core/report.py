@@ -1,0 +1,321 @@
+"""Findings, the verdict over them, and the report that carries both. PROTOCOL sections 10 ("Verdict") and 14.
+
+The verdict fails closed: VERIFIED needs a ``pass`` finding for every required check by name, so a check that was
+skipped, crashed or forgotten can never be read as passed.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from polledger.core.tolerance import GroupJudgement, Outcome
+from polledger.errors import EXIT_OK, EXIT_REFUTED, EXIT_UNVERIFIABLE
+
+Verdict = Literal["VERIFIED", "REFUTED", "UNVERIFIABLE"]
+Assurance = Literal["external", "self-asserted", "unverified"]
+
+SCHEMA = "polledger.verify/1"
+
+EXIT_CODES: dict[Verdict, int] = {
+    "VERIFIED": EXIT_OK,
+    "REFUTED": EXIT_REFUTED,
+    "UNVERIFIABLE": EXIT_UNVERIFIABLE,
+}
+
+STEP_NAMES = {
+    1: "parse",
+    2: "heads",
+    3: "time",
+    4: "structure",
+    5: "screening",
+    6: "sampling",
+    7: "inclusion",
+    8: "origin",
+    9: "replay",
+    10: "binding",
+}
+
+REQUIRED: tuple[tuple[int, str], ...] = (
+    (1, "parse"),
+    (2, "heads"),
+    (3, "time.consistency"),
+    (4, "structure"),
+    (4, "stillness"),
+    (6, "sampling"),
+    (7, "inclusion"),
+    (8, "origin"),
+    (9, "replay"),
+)
+"""The checks without whose ``pass`` nothing is VERIFIED. Step 5 joins when screening exists."""
+
+REQUIRED_WITH_MODEL: tuple[tuple[int, str], ...] = ((10, "binding"),)
+
+ADVISORY = frozenset({"unsealed", "time.tokens", "time.assurance", "data.origin", "metrics"})
+"""Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
+Their ``fail`` still refutes."""
+
+LIMITS = (
+    "VERIFIED means: this code turned these states into those on these data. Not authorship, lawful data or innocent "
+    "code; a task's code has to be read.",
+    "Timestamps bound from above only: a run simulated offline before genesis cannot be told from an honest one.",
+    "One bogus interval among N is found with probability n/N. Screening of stored checkpoints (step 5) is not done by "
+    "this version, which leaves a single jump to those odds.",
+    "Across hardware a tolerance remains; chaotic or low-precision long intervals are uncheckable off the recording "
+    "hardware.",
+    "Withholding cannot be told from loss, and many secret forks need outside witnesses to be seen.",
+)
+"""What a verdict does not say: PROTOCOL section 1, printed in every report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One result of one numbered step. ``detail`` is a sentence; the optional fields are set where they apply."""
+
+    step: int
+    name: str
+    outcome: Outcome
+    detail: str
+    record: int | None = None
+    interval: int | None = None
+    expected: str | None = None
+    found: str | None = None
+    remedy: str | None = None
+
+    @property
+    def blocks(self) -> bool:
+        """True when this finding alone keeps the verdict from VERIFIED."""
+        return self.outcome == "fail" or (self.outcome == "unverifiable" and self.name not in ADVISORY)
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as plain values; fields that do not apply are absent."""
+        values = {
+            "step": self.step,
+            "name": self.name,
+            "outcome": self.outcome,
+            "detail": self.detail,
+            "record": self.record,
+            "interval": self.interval,
+            "expected": self.expected,
+            "found": self.found,
+            "remedy": self.remedy,
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def required_checks(*, model: bool) -> tuple[tuple[int, str], ...]:
+    """The (step, name) pairs whose ``pass`` VERIFIED needs; ``model`` when a model file was given."""
+    return REQUIRED + REQUIRED_WITH_MODEL if model else REQUIRED
+
+
+def missing_checks(findings: Iterable[Finding], *, model: bool) -> list[tuple[int, str]]:
+    """Required checks that no finding passed."""
+    passed = {(finding.step, finding.name) for finding in findings if finding.outcome == "pass"}
+    return [check for check in required_checks(model=model) if check not in passed]
+
+
+def judge(findings: Sequence[Finding], *, model: bool) -> Verdict:
+    """REFUTED if anything failed; else VERIFIED only if every required check passed and nothing blocks."""
+    if any(finding.outcome == "fail" for finding in findings):
+        return "REFUTED"
+    if missing_checks(findings, model=model) or any(finding.blocks for finding in findings):
+        return "UNVERIFIABLE"
+    return "VERIFIED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntervalResult:
+    """One opened interval: steps ``first`` to ``last`` − 1, replayed and compared."""
+
+    interval: int
+    first: int
+    last: int
+    outcome: Outcome
+    exact: bool
+    groups: tuple[GroupJudgement, ...] = ()
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The interval as plain values; numbers that are not finite become strings."""
+        return {
+            "interval": self.interval,
+            "steps": [self.first, self.last],
+            "outcome": self.outcome,
+            "exact": self.exact,
+            "groups": {judgement.measure.name: _group_json(judgement) for judgement in self.groups},
+            "why": self.why,
+        }
+
+
+def _group_json(judgement: GroupJudgement) -> dict[str, Any]:
+    measure = judgement.measure
+    values: dict[str, Any] = {"e": number(measure.e), "u": number(measure.u), "outcome": judgement.outcome}
+    if measure.nu is not None:
+        values["nu"] = number(measure.nu)
+    if judgement.why:
+        values["why"] = judgement.why
+    return values
+
+
+def number(value: float) -> float | str:
+    """``value``, or its name where JSON has no number for it."""
+    return value if math.isfinite(value) else str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What was opened: ``drawn`` uniformly out of ``total``, and ``intervals``, all that were opened."""
+
+    nonce: bytes
+    total: int
+    drawn: int
+    intervals: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The sample as plain values."""
+        return {
+            "nonce": self.nonce.hex(),
+            "total": self.total,
+            "drawn": self.drawn,
+            "intervals": list(self.intervals),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odds:
+    """For ``bogus`` intervals of the total: chance that the drawn sample holds one, and the n that reaches 99 %."""
+
+    label: str
+    bogus: int
+    detection: float
+    needed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The odds as plain values."""
+        return {
+            "share": self.label,
+            "bogus": self.bogus,
+            "detection": self.detection,
+            "passes": 1 - self.detection,
+            "sample_for_99": self.needed,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeSummary:
+    """What the timestamps show: ``first`` covers genesis, ``last`` covers the newest head (both ISO 8601, UTC)."""
+
+    assurance: Assurance = "unverified"
+    first: str | None = None
+    last: str | None = None
+    operators: tuple[str, ...] = ()
+    pending: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values."""
+        return {
+            "assurance": self.assurance,
+            "first": self.first,
+            "last": self.last,
+            "operators": list(self.operators),
+            "pending": self.pending,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything a verification found. ``comparison`` is "bitwise", "tolerance" or "none"."""
+
+    verdict: Verdict
+    run: str | None
+    head: dict[str, Any] | None
+    findings: tuple[Finding, ...]
+    intervals: tuple[IntervalResult, ...] = ()
+    sample: Sample | None = None
+    odds: tuple[Odds, ...] = ()
+    time: TimeSummary = field(default_factory=TimeSummary)
+    code: dict[str, Any] = field(default_factory=dict)
+    comparison: Literal["bitwise", "tolerance", "none"] = "none"
+    environment: dict[str, Any] = field(default_factory=dict)
+    policy: str = ""
+    model: bool = False
+    timing: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command line for this verdict."""
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def first_bad(self) -> Finding | None:
+        """The finding that decided: the first ``fail``, else the first that blocks."""
+        failed = next((finding for finding in self.findings if finding.outcome == "fail"), None)
+        return failed or next((finding for finding in self.findings if finding.blocks), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The one object of ``verify --json``."""
+        bad = self.first_bad
+        return {
+            "schema": SCHEMA,
+            "exit_code": self.exit_code,
+            "verdict": self.verdict,
+            "sentence": sentence(self),
+            "run": self.run,
+            "head": self.head,
+            "findings": [finding.to_json() for finding in self.findings],
+            "intervals": [interval.to_json() for interval in self.intervals],
+            "sample": self.sample.to_json() if self.sample else None,
+            "odds": [odds.to_json() for odds in self.odds],
+            "time": self.time.to_json(),
+            "code": self.code,
+            "comparison": self.comparison,
+            "environment": self.environment,
+            "policy": self.policy,
+            "timing": {key: round(value, 3) for key, value in self.timing.items()},
+            "limits": list(LIMITS),
+            "first_bad": bad.to_json() if bad and self.verdict != "VERIFIED" else None,
+        }
+
+
+def sentence(report: Report) -> str:
+    """The verdict in one sentence: the last line on standard error."""
+    if report.verdict == "VERIFIED":
+        return f"VERIFIED: {_coverage(report)}; {_odds(report)}; {_time(report.time)}"
+    bad = report.first_bad
+    if bad is None:
+        step, name = next(iter(missing_checks(report.findings, model=report.model)))
+        return f"{report.verdict}: step {step} ({name}) was not done"
+    where = f"step {bad.step} ({STEP_NAMES[bad.step]})"
+    remedy = f"; {bad.remedy}" if bad.remedy and report.verdict == "UNVERIFIABLE" else ""
+    return f"{report.verdict}: {where}: {_place(bad)}{bad.detail}{remedy}"
+
+
+def _place(finding: Finding) -> str:
+    if finding.interval is not None:
+        return f"interval {finding.interval}: "
+    if finding.record is not None:
+        return f"record {finding.record}: "
+    return ""
+
+
+def _coverage(report: Report) -> str:
+    total = report.sample.total if report.sample else 0
+    manner = "bit for bit" if report.comparison == "bitwise" else "within tolerance"
+    return f"{len(report.intervals)} of {total} intervals replayed {manner}"
+
+
+def _odds(report: Report) -> str:
+    tenth = next((odds for odds in report.odds if odds.label == "10 %"), None)
+    if tenth is None:
+        return "odds unknown"
+    return f"a run with 10 % bogus intervals would pass with probability {_probability(1 - tenth.detection)}"
+
+
+def _probability(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.005 or value == 0 else f"{value:.1g}"
+
+
+def _time(time: TimeSummary) -> str:
+    if time.assurance == "external" and time.last:
+        return f"external time {time.last}"
+    return f"time is {time.assurance}"

@@ -1,0 +1,372 @@
+"""The state of a run as bytes: entries, roots, and the one file format it is stored in. PROTOCOL section 5.
+
+A state is a skeleton per named object (its structure, with tensors replaced by their paths) and a list of tensors.
+Tensor root: RFC 9162 tree over 64 KiB chunks of the canonical bytes. State root: RFC 9162 tree over the encoded
+entries, skeletons first, each kind sorted by path. A state file is named by its state root, so reading it checks it:
+
+    u64 length of the manifest ‖ manifest (PL-MP/1) ‖ data of each distinct tensor root, in order of first appearance
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta
+
+from polledger.core.digest import Buffer, u64
+from polledger.core.dtypes import byte_size
+from polledger.core.encoding import STATE_LIMITS, parse
+from polledger.core.merkle import leaf_hash
+from polledger.core.merkle import root as tree_root
+from polledger.core.records import Count, Digest, StateObject, _Struct
+from polledger.core.structure import Structure, check_structure, escape, join, split_floats, unescape
+from polledger.errors import MalformedError, UsageError
+
+__all__ = [
+    "CHUNK",
+    "OUTSIDE",
+    "EncodedState",
+    "Entry",
+    "FlatState",
+    "Groups",
+    "SkeletonEntry",
+    "StateManifest",
+    "TensorData",
+    "TensorEntry",
+    "encode_state",
+    "escape",
+    "file_root",
+    "group_of",
+    "model_root",
+    "parse_state",
+    "scalars_group",
+    "split_floats",
+    "state_root",
+    "tensor_entries",
+    "tensor_root",
+    "unescape",
+]
+
+CHUNK = 65536
+"""Bytes per leaf of a tensor's tree: the smallest chunk at which SHA-256 reaches its full speed."""
+
+OUTSIDE = "#0"
+"""Segment under which a module's tensors lie that its ``state_dict`` leaves out (non-persistent buffers)."""
+
+PREFIXES = ("_orig_mod.", "module.")
+"""What torch.compile, DataParallel and AveragedModel put before every name of a module."""
+
+
+class SkeletonEntry(_Struct, frozen=True, kw_only=True, tag_field="type", tag="skeleton"):
+    """Structure of one named object; ``path`` is its escaped name."""
+
+    v: Literal[1]
+    path: str
+    structure: Structure
+
+
+class TensorEntry(_Struct, frozen=True, kw_only=True, tag_field="type", tag="tensor"):
+    """One tensor: ``bytes`` is the length of its canonical bytes and ``root`` the root of their tree."""
+
+    v: Literal[1]
+    path: str
+    dtype: Annotated[str, Meta(max_length=32)]
+    shape: list[Count]
+    bytes: Count
+    root: Digest
+
+
+Entry: TypeAlias = SkeletonEntry | TensorEntry
+
+
+class StateManifest(_Struct, frozen=True, kw_only=True, tag_field="type", tag="state"):
+    """What a state file starts with: every entry, in the order in which the state root takes them."""
+
+    v: Literal[1]
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorData:
+    """One tensor's canonical bytes: contiguous, little-endian, row-major; ``data`` has format B and one dimension."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatState:
+    """A whole state, in any order. ``data`` may be views of live tensors: copy before training continues."""
+
+    skeletons: list[SkeletonEntry]
+    tensors: list[TensorData]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedState:
+    """A state ready to be stored: the file is ``header`` followed by ``payload``, and ``root`` names it."""
+
+    root: bytes
+    entries: tuple[Entry, ...]
+    header: bytes
+    payload: tuple[memoryview, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.header) + sum(len(part) for part in self.payload)
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The parts of the file in order."""
+        yield self.header
+        yield from self.payload
+
+
+# The gate of core/encoding.py scans what it writes. Entries are canonical by construction (encode_value checked
+# text, keys and depth), and the scan would cost ten times the encoding at every checkpoint.
+_ENCODER = msgspec.msgpack.Encoder(order="sorted")
+
+
+def tensor_root(data: Buffer) -> bytes:
+    """Root of the tree over 64 KiB chunks of ``data``, which is not copied; H("") for no bytes at all."""
+    if len(data) <= CHUNK:
+        return leaf_hash(data) if len(data) else sha256(b"").digest()
+    view = memoryview(data)
+    return tree_root([leaf_hash(view[start : start + CHUNK]) for start in range(0, len(view), CHUNK)])
+
+
+def state_root(entries: Iterable[Entry]) -> bytes:
+    """State root of ``entries`` in any order. Does not check that they belong together."""
+    return tree_root([leaf_hash(_ENCODER.encode(entry)) for entry in _sorted(entries)])
+
+
+def _sorted(entries: Iterable[Entry]) -> list[Entry]:
+    # The order of code points is the order of UTF-8 bytes.
+    return sorted(entries, key=lambda entry: (isinstance(entry, TensorEntry), entry.path))
+
+
+def tensor_entries(tensors: Sequence[TensorData]) -> list[TensorEntry]:
+    """The entry of each tensor, in the same order. Tensors that share one ``data`` object are hashed once."""
+    roots: dict[int, bytes] = {}
+    entries = []
+    for tensor in tensors:
+        # Valid as a key because ``tensors`` keeps every view alive.
+        key = id(tensor.data)
+        if key not in roots:
+            roots[key] = tensor_root(tensor.data)
+        entries.append(
+            TensorEntry(
+                v=1,
+                path=tensor.path,
+                dtype=tensor.dtype,
+                shape=list(tensor.shape),
+                bytes=len(tensor.data),
+                root=roots[key],
+            )
+        )
+    return entries
+
+
+def encode_state(flat: FlatState) -> EncodedState:
+    """The root, entries and file of ``flat``. Copies no tensor. Raises UsageError if the manifest is too large.
+
+    Does not check that skeletons and tensors belong together: :func:`parse_state` does.
+    """
+    tensors = sorted(flat.tensors, key=lambda tensor: tensor.path)
+    described = tensor_entries(tensors)
+    entries: list[Entry] = [*sorted(flat.skeletons, key=lambda entry: entry.path), *described]
+    encoded = [_ENCODER.encode(entry) for entry in entries]
+    manifest = b"".join(
+        [b"\x83\xa7entries", _array_header(len(encoded)), *encoded, b"\xa4type\xa5state\xa1v\x01"]
+    )
+    if len(manifest) > STATE_LIMITS.size:
+        raise UsageError(
+            f"the structure of the state takes {len(manifest)} bytes, at most {STATE_LIMITS.size}"
+        )
+    payload = {entry.root: tensor.data for entry, tensor in zip(described, tensors, strict=True)}
+    return EncodedState(
+        root=tree_root([leaf_hash(data) for data in encoded]),
+        entries=tuple(entries),
+        header=u64(len(manifest)) + manifest,
+        payload=tuple(payload.values()),
+    )
+
+
+def _array_header(length: int) -> bytes:
+    if length < 16:
+        return bytes([0x90 | length])
+    if length < 1 << 16:
+        return b"\xdc" + length.to_bytes(2, "big")
+    return b"\xdd" + length.to_bytes(4, "big")
+
+
+def parse_state(data: Buffer, *, root: bytes) -> FlatState:
+    """The state whose root is ``root``, from the bytes of its file; the only reader of state files.
+
+    Everything is hashed again: what comes back is exactly what ``root`` commits to. Skeletons and tensors are in
+    order and refer to each other completely. ``data`` is not copied. Raises MalformedError otherwise.
+    """
+    view = memoryview(data).cast("B")
+    manifest, rest = _split_manifest(view)
+    entries = manifest.entries
+    if entries != _sorted(entries):
+        raise MalformedError("the entries of a state are not in order")
+    if state_root(entries) != root:
+        raise MalformedError("the entries of a state do not give its root")
+    skeletons = [entry for entry in entries if isinstance(entry, SkeletonEntry)]
+    tensors = [entry for entry in entries if isinstance(entry, TensorEntry)]
+    _check_references(skeletons, tensors)
+    return FlatState(skeletons=skeletons, tensors=_read_tensors(tensors, rest))
+
+
+def _split_manifest(view: memoryview) -> tuple[StateManifest, memoryview]:
+    length = int.from_bytes(view[:8], "big")
+    if len(view) < 8 or length > min(len(view) - 8, STATE_LIMITS.size):
+        raise MalformedError("a state file is shorter than its manifest, or the manifest is too large")
+    manifest: StateManifest = parse(bytes(view[8 : 8 + length]), StateManifest, limits=STATE_LIMITS)
+    return manifest, view[8 + length :]
+
+
+def _check_references(skeletons: list[SkeletonEntry], tensors: list[TensorEntry]) -> None:
+    """Each tensor is referred to once, from the place its path names, and nothing else is."""
+    names = [skeleton.path for skeleton in skeletons]
+    if len(set(names)) != len(names) or any(not name or "/" in name for name in names):
+        raise MalformedError("the names of a state's objects are not unique segments")
+    referred = []
+    for skeleton in skeletons:
+        for path, leaf in check_structure(skeleton.structure, skeleton.path, ordered=True):
+            if leaf[0] in ("array", "scalar") or (leaf[0] == "tensor" and leaf[1] != path):
+                raise MalformedError(f"{path}: not a reference to the tensor of this place")
+            if leaf[0] == "tensor":
+                referred.append(path)
+    if sorted(referred) != [tensor.path for tensor in tensors]:
+        raise MalformedError("the tensors of a state are not those its structure refers to")
+
+
+def _read_tensors(entries: list[TensorEntry], rest: memoryview) -> list[TensorData]:
+    found: dict[bytes, memoryview] = {}
+    position = 0
+    tensors = []
+    for entry in entries:
+        if byte_size(entry.dtype, entry.shape) != entry.bytes:
+            raise MalformedError(f"{entry.path}: {entry.bytes} bytes do not fit its dtype and shape")
+        if entry.root not in found:
+            found[entry.root] = rest[position : position + entry.bytes]
+            position += entry.bytes
+            if tensor_root(found[entry.root]) != entry.root:
+                raise MalformedError(f"{entry.path}: the data do not give the tensor's root")
+        data = found[entry.root]
+        if len(data) != entry.bytes:
+            raise MalformedError(f"{entry.path}: {entry.bytes} bytes under a root of {len(data)}")
+        tensors.append(TensorData(path=entry.path, dtype=entry.dtype, shape=tuple(entry.shape), data=data))
+    if position != len(rest):
+        raise MalformedError(f"{len(rest) - position} bytes after the last tensor of a state")
+    return tensors
+
+
+class Groups:
+    """Answers to which group of PROTOCOL section 10 a tensor of a state belongs."""
+
+    def __init__(self, objects: Iterable[StateObject]) -> None:
+        self._kinds: dict[str, str] = {}
+        self._buffers: set[str] = set()
+        for described in objects:
+            self._kinds[escape(described.name)] = described.kind
+            if described.buffers is not UNSET:
+                self._buffers.update(described.buffers)
+
+    def of(self, path: str) -> str:
+        """``name/parameters`` or ``name/buffers`` of a module, ``name/SLOT`` of an optimizer, otherwise ``name``.
+
+        Raises UsageError if the path belongs to no object.
+        """
+        name, *rest = path.split("/")
+        kind = self._kinds.get(name)
+        if kind is None:
+            raise UsageError(f"{path}: belongs to no object of the state")
+        if kind == "module":
+            return join(name, "buffers" if path in self._buffers else "parameters")
+        if kind == "optimizer" and len(rest) >= 3 and rest[0] == "state":
+            return join(name, rest[2])
+        return name
+
+
+def group_of(path: str, objects: Sequence[StateObject]) -> str:
+    """:meth:`Groups.of` for one path; for many, make one :class:`Groups`."""
+    return Groups(objects).of(path)
+
+
+def scalars_group(name: str) -> str:
+    """The group of the floats inside the skeleton of the object at path ``name``."""
+    return join(name, "scalars")
+
+
+def model_root(flat: FlatState, object_name: str) -> bytes:
+    """Root of one object as it is published: its entries without the object's name.
+
+    A ``_orig_mod.`` or ``module.`` prefix is taken off, and tensors outside the ``state_dict`` are left out, so that
+    a file of the ``state_dict`` has the same root (:func:`file_root`). Raises UsageError if there is no such object.
+    """
+    name = escape(object_name)
+    structures = [entry.structure for entry in flat.skeletons if entry.path == name]
+    if len(structures) != 1 or structures[0][0] != "map":
+        raise UsageError(f"the state has no object {object_name!r} with named parts")
+    pairs = [pair for pair in structures[0][1] if pair[0] != OUTSIDE]
+    inside = [tensor for tensor in flat.tensors if tensor.path.startswith(name + "/")]
+    outside = f"{name}/{OUTSIDE}/"
+    return _published_root(pairs, [tensor for tensor in inside if not tensor.path.startswith(outside)], name)
+
+
+def file_root(tensors: Sequence[TensorData]) -> bytes:
+    """Root of a model read from a file; each ``path`` is the escaped name in the ``state_dict``.
+
+    Equal to :func:`model_root` if and only if names (without prefix), dtypes, shapes and bytes are. A
+    ``state_dict`` that holds more than tensors has no such file.
+    """
+    inside = [_moved(tensor, join("model", tensor.path)) for tensor in tensors]
+    pairs = [[tensor.path, ["tensor", join("model", tensor.path)]] for tensor in tensors]
+    return _published_root(pairs, inside, "model")
+
+
+def _published_root(pairs: list[list[Any]], tensors: list[TensorData], name: str) -> bytes:
+    short = _short_names([key for key, _ in pairs])
+
+    def renamed(path: str) -> str:
+        key, *rest = path.removeprefix(name + "/").split("/")
+        return "/".join([short[key], *rest])
+
+    structure = ["map", sorted([short[key], _with_paths(item, renamed)] for key, item in pairs)]
+    entries: list[Entry] = [SkeletonEntry(v=1, path="", structure=structure)]
+    entries += tensor_entries([_moved(tensor, renamed(tensor.path)) for tensor in tensors])
+    return state_root(entries)
+
+
+def _short_names(keys: list[str]) -> dict[str, str]:
+    """Each key without its prefixes; all keys as they are if two would become one."""
+    short = {key: _without_prefix(key) for key in keys}
+    return short if len(set(short.values())) == len(keys) else {key: key for key in keys}
+
+
+def _without_prefix(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key[key.index(".") + 1 :]
+    return key
+
+
+def _with_paths(structure: Structure, renamed: Callable[[str], str]) -> Structure:
+    tag = structure[0]
+    if tag == "tensor":
+        return [tag, renamed(structure[1])]
+    if tag in ("list", "tuple"):
+        return [tag, [_with_paths(item, renamed) for item in structure[1]]]
+    if tag == "map":
+        return [tag, [[key, _with_paths(item, renamed)] for key, item in structure[1]]]
+    return structure
+
+
+def _moved(tensor: TensorData, path: str) -> TensorData:
+    return TensorData(path=path, dtype=tensor.dtype, shape=tensor.shape, data=tensor.data)
