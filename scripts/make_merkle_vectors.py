@@ -163,6 +163,18 @@ def inclusion_singles() -> Mutations:
         proof = oracle.path(index, tree)
         alias = Inclusion(leaf_hash=tree[index], index=index, size=other, proof=proof, root=oracle.mth(tree))
         yield f"alias-index-{index}-size-{size}-as-{other}", alias
+    leaf_hash, long = LEAVES[0], GARBAGE + b"\0"
+    # Roots that the forger made himself: the hashing comes out right, the shape or a width does not.
+    for name, size, proof, root in (
+        ("component-too-many", 1, [GARBAGE], oracle.node(GARBAGE, leaf_hash)),
+        ("component-too-many-on-top", 2, [LEAVES[1], GARBAGE], oracle.node(GARBAGE, oracle.mth(LEAVES[:2]))),
+        ("component-too-long", 2, [long], oracle.node(leaf_hash, long)),
+        ("component-too-short", 2, [GARBAGE[:-1]], oracle.node(leaf_hash, GARBAGE[:-1])),
+    ):
+        yield (
+            f"made-up-root-{name}",
+            Inclusion(leaf_hash=leaf_hash, index=0, size=size, proof=proof, root=root),
+        )
 
 
 def consistency_mutations(size1: int, size2: int) -> Mutations:
@@ -196,9 +208,15 @@ def consistency_mutations(size1: int, size2: int) -> Mutations:
         yield "rewritten-history", replace(good, root1=oracle.mth([*tree[: size1 - 1], LEAVES[-1]]))
 
 
+def extended(tree1: list[bytes], tree2: list[bytes]) -> tuple[bytes, int, bytes, list[bytes]]:
+    """(root1, size2, root2, proof) with one more component hashed on top of both roots."""
+    root1, root2 = (oracle.node(GARBAGE, oracle.mth(tree)) for tree in (tree1, tree2))
+    return root1, len(tree2), root2, [*oracle.proof(len(tree1), tree2), GARBAGE]
+
+
 def consistency_singles() -> Mutations:
     """Trees of no leaves, roots whose width is never looked at, and sizes a proof was not made for."""
-    short1, short2 = b"short root 1", b"short root 2"
+    short1, short2, long = b"short root 1", b"short root 2", GARBAGE + b"\0"
     for name, size1, root1, size2, root2, proof in (
         ("empty-tree-to-one-leaf", 0, EMPTY_ROOT, 1, EMPTY_ROOT, [EMPTY_ROOT]),
         ("empty-tree-to-one-leaf-without-proof", 0, EMPTY_ROOT, 1, LEAVES[0], []),
@@ -216,6 +234,10 @@ def consistency_singles() -> Mutations:
         ("shrinks-to-zero", 1, short1, 0, short2, []),
         ("shrinks-to-one", 2, short1, 1, short2, []),
         ("one-to-two-without-proof", 1, LEAVES[0], 2, oracle.mth(LEAVES[:2]), []),
+        ("shrinks-with-the-same-root", 3, GARBAGE, 1, GARBAGE, [GARBAGE]),
+        ("made-up-root1-too-long", 1, long, 2, oracle.node(long, GARBAGE), [GARBAGE]),
+        ("made-up-root2-component-too-long", 1, GARBAGE, 2, oracle.node(GARBAGE, long), [long]),
+        ("made-up-roots-component-too-many", 3, *extended(LEAVES[:3], LEAVES[:4])),
     ):
         yield name, Consistency(size1=size1, root1=root1, size2=size2, root2=root2, proof=proof)
     for size1, size2, other in ((2, 5, 6), (6, 7, 8)):

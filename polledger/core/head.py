@@ -136,10 +136,8 @@ def parse_note(note: bytes) -> SignedNote:
         raise MalformedError("a note is not UTF-8") from None
     if any(character < " " and character != "\n" for character in decoded):
         raise MalformedError("a note has a control character")
-    # C2SP: the last empty line separates; a head's text has none, so a second one fails in the text.
-    text, separator, lines = decoded.rpartition("\n\n")
-    if not separator:
-        raise MalformedError("a note has no empty line before its signatures")
+    # C2SP: the last empty line separates. A head's text has none: without or with a second one it does not parse.
+    text, _, lines = decoded.rpartition("\n\n")
     head = _parse_text(text + "\n")
     return SignedNote(head=head, text=head.text(), signatures=_parse_signatures(lines))
 

@@ -76,8 +76,6 @@ class Order:
 
     def example(self, position: int) -> int:
         """Index of the example at ``position`` (from 0, running through all epochs). UsageError below 0."""
-        if position < 0:
-            raise UsageError(f"position {position} is negative")
         epoch, place = divmod(position, self._size)
         tables = self._tables_of(epoch)
         x = self._feistel(place, tables)
@@ -90,8 +88,8 @@ class Order:
 
         Batches may span epochs; nothing is dropped. Raises UsageError when ``n`` < 0 or ``batch_size`` < 1.
         """
-        if n < 0 or batch_size < 1:
-            raise UsageError(f"there is no step {n} of batch size {batch_size}")
+        if batch_size < 1:
+            raise UsageError(f"a batch has at least one example, found {batch_size}")
         return [self.example(position) for position in range(n * batch_size, (n + 1) * batch_size)]
 
     def _tables_of(self, epoch: int) -> Tables:

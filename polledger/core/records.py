@@ -30,7 +30,6 @@ __all__ = [
     "Key",
     "Name",
     "Parent",
-    "Path",
     "Positive",
     "Real",
     "Record",
@@ -38,6 +37,7 @@ __all__ = [
     "RunId",
     "Seal",
     "StateObject",
+    "StatePath",
     "Step",
     "Terms",
     "Text",
@@ -56,7 +56,7 @@ Positive: TypeAlias = Annotated[int, Meta(ge=1, le=INT_MAX)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=1024)]
 """A line for people, possibly empty."""
-Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
+StatePath: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
 """Path of a state entry (PROTOCOL section 5)."""
 # The scan holds keys to this pattern already; here it only reaches the JSON Schema.
 Key: TypeAlias = Annotated[
@@ -127,7 +127,7 @@ class StateObject(_Struct, frozen=True, kw_only=True):
 
     name: Name
     kind: Literal["module", "optimizer", "other"]
-    buffers: Annotated[list[Path], Meta(max_length=100_000)] | UnsetType = UNSET
+    buffers: Annotated[list[StatePath], Meta(max_length=100_000)] | UnsetType = UNSET
     """Full paths of the module's entries that are buffers, in path order."""
 
 

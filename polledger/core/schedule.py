@@ -157,7 +157,7 @@ class Schedule:
         self._warmup: int = _at_least(config, "warmup", DEFAULTS["warmup"], 0)
         self._final = _real(config, "final_lr", DEFAULTS["final_lr"])
         name = config.get("schedule", DEFAULTS["schedule"])
-        if name not in SHAPES:
+        if not isinstance(name, str) or name not in SHAPES:
             raise UsageError(f"config key 'schedule': {name!r} is unknown{near(name, SHAPES)}")
         self._shape, defaults = SHAPES[name]
         self._keys = {key: _schedule_key(config, key, default) for key, default in defaults.items()}

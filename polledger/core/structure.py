@@ -52,7 +52,7 @@ def join(path: str, segment: str) -> str:
 
 
 def _parse_int(text: str) -> int:
-    if len(text) > MAX_DIGITS or not _INT.fullmatch(text):
+    if len(text.removeprefix("-")) > MAX_DIGITS or not _INT.fullmatch(text):
         raise MalformedError(f"{text[:40]!r} is not an integer in its shortest form")
     return int(text)
 
@@ -135,7 +135,7 @@ def _encode_scalar(value: Any, path: str) -> Structure:
 def _decimal(value: int, path: str) -> str:
     # Four bits and more make a digit: only a plainly too large number is refused before the conversion.
     text = "" if value.bit_length() > 4 * MAX_DIGITS else str(int(value))
-    if not 0 < len(text) <= MAX_DIGITS:
+    if not 0 < len(text.removeprefix("-")) <= MAX_DIGITS:
         raise UsageError(f"{_place(path)}: an integer of more than {MAX_DIGITS} digits")
     return text
 

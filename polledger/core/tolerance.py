@@ -95,10 +95,16 @@ def _tolerated(measure: GroupMeasure, tolerance: float, rules: Rules) -> tuple[O
     if e <= tolerance < limit:
         return "pass", ""
     if e >= limit and e > tolerance:
-        return "fail", f"error {e:.3g} reaches {rules.rho:g} of the displacement {measure.u:.3g}, noise {measure.nu:.3g}"
+        return (
+            "fail",
+            f"error {e:.3g} reaches {rules.rho:g} of the displacement {measure.u:.3g}, noise {measure.nu:.3g}",
+        )
     if e > tolerance:
         return "unverifiable", f"error {e:.3g} is above the tolerance {tolerance:.3g}"
-    return "unverifiable", f"tolerance {tolerance:.3g} reaches {rules.rho:g} of the displacement {measure.u:.3g}: chaotic here"
+    return (
+        "unverifiable",
+        f"tolerance {tolerance:.3g} reaches {rules.rho:g} of the displacement {measure.u:.3g}: chaotic here",
+    )
 
 
 def judge_interval(judgements: Iterable[GroupJudgement]) -> Outcome:

@@ -148,6 +148,7 @@ def test_odds_are_certain_when_the_honest_intervals_do_not_fill_the_sample() -> 
     assert detection_odds(total=10, bogus=3, count=8) == 1.0
     assert detection_odds(total=10, bogus=3, count=99) == 1.0
     assert detection_odds(total=10, bogus=3, count=7) < 1.0
+    assert detection_odds(total=3000, bogus=2000, count=1500) == 1.0
     assert detection_odds(total=10, bogus=0, count=10) == 0.0
     assert detection_odds(total=0, bogus=0, count=5) == 0.0
 

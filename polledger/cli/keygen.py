@@ -1,0 +1,30 @@
+"""``polledger keygen``: make an Ed25519 key for signing tree heads."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polledger.cli.output import output
+
+
+def run(
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write; one that exists is never overwritten.")
+    ],
+    encrypt: Annotated[
+        bool,
+        typer.Option("--encrypt", help="Ask for a passphrase (POLLEDGER_KEY_PASSWORD is used where set)."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Make an Ed25519 key (PKCS#8 PEM, mode 0600) and print its public key."""
+    from polledger.keys import create_key, new_passphrase, public_key
+
+    path = out.expanduser()
+    public = public_key(create_key(path, password=new_passphrase() if encrypt else None)).hex()
+    output.result({"schema": "polledger.keygen/1", "exit_code": 0, "file": str(path), "public_key": public})
+    output.text(f"public key {public}")
+    output.sentence(f"{path} holds a new key; keep it: whoever has it signs as you")

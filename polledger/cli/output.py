@@ -1,0 +1,76 @@
+"""How a command speaks: people on standard error, results on standard output, one JSON object where asked.
+
+A verb gets the process's :data:`output`. With ``--json`` standard output carries exactly one object, printed by
+:meth:`Output.result` or, on failure, by :func:`polledger.cli.app.main`.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class Output:
+    """Where a command writes. ``quiet`` silences everything but results, errors and the last sentence."""
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self.verbose = False
+        self.json = False
+        self.emitted = False
+        """True once a JSON object was printed: there is never a second one."""
+
+    def note(self, text: str) -> None:
+        """One line of progress for people, on standard error; silent when quiet."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def detail(self, text: str) -> None:
+        """Like :meth:`note`, only when verbose."""
+        if self.verbose:
+            self.note(text)
+
+    def text(self, text: str) -> None:
+        """A result for people, on standard output; silent with ``--json``."""
+        if not self.json:
+            print(text, flush=True)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """The one JSON object of this command, when ``--json`` was given."""
+        if self.json and not self.emitted:
+            self.emitted = True
+            print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
+
+    def sentence(self, text: str) -> None:
+        """The last line on standard error: one sentence, printed even when quiet."""
+        print(text, file=sys.stderr, flush=True)
+
+    def console(self) -> "Console":
+        """A rich console on standard output for reports."""
+        from rich.console import Console
+
+        return Console(soft_wrap=False, highlight=False)
+
+    def progress(self) -> "Progress":
+        """A progress display on standard error; hidden when quiet or when that is no terminal."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        return Progress(
+            *columns, console=console, transient=True, disable=self.quiet or not console.is_terminal
+        )
+
+
+output = Output()
+"""The output of this process; :func:`polledger.cli.app.main` sets its switches before the verb runs."""

@@ -1,0 +1,250 @@
+"""``polledger seal``: train a task and seal the run while it trains."""
+
+import contextlib
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from polledger.cli.output import output
+from polledger.errors import EXIT_INTERRUPTED, EXIT_OK, PolledgerError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from polledger.training.plan import SealOptions, SealResult
+
+REFRESH_SECONDS = 0.1
+"""Shortest time between two updates of the bar: drawing must not be felt by the training."""
+
+LINE_SECONDS = 10.0
+"""How often a line is written where there is no terminal to draw on."""
+
+
+def run(
+    task: Annotated[
+        str, typer.Argument(help="path/to/file.py[:Class] or package.module[:Class].", show_default=False)
+    ],
+    run_dir: Annotated[Path, typer.Option("--run", help="Directory for the run.", show_default=False)],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Ed25519 key (PEM). Default: your own, made on first use.")
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option("--every", help="Steps between two checkpoints. Default: 10.")
+    ] = None,
+    warm: Annotated[
+        int | None,
+        typer.Option("--warm", help="Steps at the start with a checkpoint after each. Default: 10."),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep", help="Store the state of every K-th checkpoint, commit all. Default: 1, store all."
+        ),
+    ] = None,
+    seal_every: Annotated[
+        int | None,
+        typer.Option(
+            "--seal-every", help="Checkpoints between two seals; at least one a minute. Default: 50."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="The same as --set steps=N.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE: change a value of the task's config.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="NAME=PATH: where data lies; never committed.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the training. Default: 0.")] = None,
+    tsa: Annotated[
+        list[str] | None,
+        typer.Option("--tsa", help="URL of a time-stamping authority, or 'embedded' (the default)."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")] = "cpu",
+    store_batches: Annotated[
+        bool, typer.Option("--store-batches", help="Store every batch, not only its digest.")
+    ] = False,
+    unbound: Annotated[
+        bool,
+        typer.Option("--unbound", help="Derive the training from the seed alone, not from the key as well."),
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+) -> int:
+    """Train TASK, recording every step, and seal the run with signed, timestamped tree heads."""
+    from polledger.training.overrides import parse_inputs
+    from polledger.training.plan import SealOptions
+
+    counted = [] if steps is None else [f"steps={steps}"]
+    options = SealOptions(
+        task=task,
+        run=run_dir.expanduser(),
+        key=None if key is None else key.expanduser(),
+        every=every,
+        warm=warm,
+        keep=keep,
+        seal_every=seal_every,
+        seed=seed,
+        settings=(*(settings or ()), *counted),
+        inputs=parse_inputs(inputs or ()),
+        authorities=tuple(tsa or ()),
+        device=device,
+        unbound=unbound,
+        store_batches=store_batches,
+        resume=resume,
+    )
+    return _report(options, *_seal(options))
+
+
+def _seal(options: "SealOptions") -> "tuple[SealResult, list[str]]":
+    from polledger.training.session import seal
+
+    with prints_to_stderr(), output.progress() as progress:
+        display = Display(progress)
+        try:
+            return seal(options, display), display.warnings
+        except PolledgerError:
+            if (options.run / "seals" / "000000.msgpack").exists():
+                output.note(f"what was sealed stays; continue with: {resume_command(options)}")
+            raise
+
+
+@contextlib.contextmanager
+def prints_to_stderr() -> Iterator[None]:
+    """Whatever the task prints goes to standard error: standard output is for results."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+class Display:
+    """Shows a run's progress: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+        self._bar: TaskID | None = None
+        self._label = ""
+        self._shown = 0.0
+        self._started = 0.0
+        self._first = 0
+        self.warnings: list[str] = []
+
+    def phase(self, text: str) -> None:
+        self._begin(text)
+        if self._progress.disable or output.verbose:
+            output.note(text)
+
+    def progress(self, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._progress.update(self._bar, completed=done, total=total)
+
+    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if self._label != "training":
+            self._begin("training")
+            self._started, self._first, self._shown = now, done - 1, now
+        pause = LINE_SECONDS if self._progress.disable else REFRESH_SECONDS
+        if now - self._shown < pause and done < total:
+            return
+        self._shown = now
+        rate = (done - self._first) / max(now - self._started, 1e-9)
+        note = f"{describe_metrics(metrics)} · {rate:.3g} steps/s"
+        if self._progress.disable:
+            output.note(f"step {done} of {total}: {note}")
+        elif self._bar is not None:
+            self._progress.update(self._bar, completed=done, total=total, note=note)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        output.note(f"warning: {text}")
+
+    def _begin(self, label: str) -> None:
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+        self._label = label
+        self._bar = self._progress.add_task(label, total=None, note="")
+
+
+def describe_metrics(metrics: Mapping[str, float]) -> str:
+    """Up to three metrics in a few digits, loss first."""
+    names = sorted(metrics, key=lambda name: (name != "loss", "accuracy" not in name, name))[:3]
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names)
+
+
+def resume_command(options: "SealOptions") -> str:
+    """The command line that continues the run."""
+    words = ["polledger", "seal", options.task, "--run", str(options.run)]
+    words += ["--key", str(options.key)] if options.key is not None else []
+    words += [word for name, path in options.inputs.items() for word in ("--input", f"{name}={path}")]
+    words += [word for name in options.authorities for word in ("--tsa", name)]
+    words += ["--device", options.device] if options.device != "cpu" else []
+    return shlex.join([*words, "--resume"])
+
+
+def verify_command(options: "SealOptions", inputs: Mapping[str, str]) -> str:
+    """The command line that verifies the run, its task's code allowed to run and its data at hand."""
+    words = ["polledger", "verify", str(options.run)]
+    if not options.task.startswith("polledger."):
+        words += ["--task", options.task]
+    words += [word for name, path in inputs.items() for word in ("--input", f"{name}={path}")]
+    return shlex.join(words)
+
+
+def _report(options: "SealOptions", result: "SealResult", warnings: list[str]) -> int:
+    code = EXIT_INTERRUPTED if result.interrupted else EXIT_OK
+    verify = verify_command(options, result.inputs)
+    again = resume_command(options) if result.interrupted else None
+    output.result(
+        {
+            "schema": "polledger.seal/1",
+            "exit_code": code,
+            "run": result.run_id.hex(),
+            "directory": str(result.run),
+            "kind": result.kind,
+            "steps": result.steps,
+            "total": result.total,
+            "trained": result.trained,
+            "finished": not result.interrupted,
+            "model_root": None if result.model_root is None else result.model_root.hex(),
+            "metrics": {
+                name: value if math.isfinite(value) else None for name, value in result.metrics.items()
+            },
+            "timestamps_waiting": result.waiting,
+            "seconds": round(result.seconds, 3),
+            "warnings": warnings,
+            "verify": verify,
+            "resume": again,
+        }
+    )
+    if result.waiting:
+        output.note(
+            f"{result.waiting} timestamps wait for their authority: `{shlex.join(['polledger', 'timestamp', 'retry'])} "
+            f"{shlex.quote(str(result.run))}` asks again"
+        )
+    output.sentence(_sentence(result))
+    output.text(again if again is not None else verify)
+    return code
+
+
+def _sentence(result: "SealResult") -> str:
+    if result.interrupted:
+        return f"interrupted after step {result.steps} of {result.total}; everything so far is sealed, continue with:"
+    if not result.trained:
+        return f"{result.run} is finished: all {result.total} steps were sealed before; verify it with:"
+    metrics = describe_metrics(result.metrics)
+    ended = f", ending at {metrics}" if metrics else ""
+    return f"sealed {result.total} steps in {result.run}{ended}; verify it with:"

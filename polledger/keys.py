@@ -1,0 +1,185 @@
+"""The prover's Ed25519 key: where it lies, how it is made, how it is read. PROTOCOL section 14.
+
+Keys are PKCS#8 PEM files of mode 0600, encrypted where a passphrase is given. A file that exists is never
+overwritten; a default key appears complete or not at all, also when two processes make it at once.
+"""
+
+import getpass
+import logging
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polledger.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+HOME_VARIABLE = "POLLEDGER_HOME"
+PASSWORD_VARIABLE = "POLLEDGER_KEY_PASSWORD"  # noqa: S105 - the name of a variable, not a secret
+
+KEY_FILE_BYTES = 1 << 16
+"""Largest key file that is read; an encrypted Ed25519 key has about 400 bytes."""
+
+_log = logging.getLogger(__name__)
+
+
+def home() -> Path:
+    """The user's directory: ``$POLLEDGER_HOME``, or ``~/.config/polledger``. Not created here."""
+    given = os.environ.get(HOME_VARIABLE)
+    if given:
+        return Path(given)
+    try:
+        return Path.home() / ".config" / "polledger"
+    except RuntimeError:
+        raise UsageError(f"there is no home directory: set {HOME_VARIABLE} or give --key FILE") from None
+
+
+def load_or_create_key(path: Path | None = None) -> "Ed25519PrivateKey":
+    """The key in ``path``, which must exist; without a path the user's own key, made on first use.
+
+    Raises UsageError for a file that is missing or no Ed25519 private key, or a wrong or missing passphrase;
+    Unavailable for one that cannot be read or made.
+    """
+    if path is not None:
+        return load_key(path)
+    default = home() / "key.pem"
+    if not default.exists():
+        try:
+            create_key(default)
+        except UsageError:
+            # Another process was faster: its key is the user's key.
+            if not default.exists():
+                raise
+    return load_key(default)
+
+
+def load_key(path: Path) -> "Ed25519PrivateKey":
+    """The Ed25519 private key in the PEM file ``path``. Warns when others may read it. Raises as above."""
+    data = _read(path)
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        try:
+            key = load_pem_private_key(data, password=None)
+        except TypeError:
+            key = load_pem_private_key(data, password=_passphrase(path))
+    except (ValueError, UnsupportedAlgorithm):
+        if b"ENCRYPTED" in data:
+            raise UsageError(f"{path}: the passphrase is wrong, or the file is damaged") from None
+        raise UsageError(
+            f"{path} holds no private key in PEM form; make one with `polledger keygen`"
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        kind = type(key).__name__.removesuffix("PrivateKey").lstrip("_")
+        raise UsageError(f"{path} holds a key of type {kind}; heads are signed with Ed25519 only")
+    return key
+
+
+def create_key(path: Path, *, password: bytes | None = None) -> "Ed25519PrivateKey":
+    """Make a key and write it to ``path``, which must not exist; encrypted if there is a passphrase.
+
+    Without ``password`` the environment's is used. The file appears complete, with mode 0600.
+    Raises UsageError if it exists, Unavailable if it cannot be written.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    secret = password if password is not None else _environment_passphrase()
+    protection: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if secret:
+        protection = serialization.BestAvailableEncryption(secret)
+    key = Ed25519PrivateKey.generate()
+    data = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"cannot write {path}: {error.strerror or error}") from None
+    try:
+        _write_once(path, data)
+    except FileExistsError:
+        raise UsageError(f"{path} exists; a key is never overwritten") from None
+    except OSError as error:
+        raise Unavailable(f"cannot write {path}: {error.strerror or error}") from None
+    return key
+
+
+def new_passphrase() -> bytes:
+    """A passphrase for a new key: the environment's, or asked for twice. UsageError without a terminal."""
+    given = _environment_passphrase()
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise UsageError(f"there is no terminal to ask for a passphrase: set {PASSWORD_VARIABLE}")
+    first = getpass.getpass("Passphrase: ")
+    if not first:
+        raise UsageError("the passphrase is empty")
+    if getpass.getpass("Again: ") != first:
+        raise UsageError("the two passphrases differ")
+    return first.encode()
+
+
+def public_key(key: "Ed25519PrivateKey") -> bytes:
+    """The 32 raw bytes of the public key, as genesis carries them."""
+    return key.public_key().public_bytes_raw()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(KEY_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"no such key: {path}; make one with `polledger keygen -o {path}`") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a directory, not a key file") from None
+    except OSError as error:
+        raise Unavailable(f"cannot read {path}: {error.strerror or error}") from None
+    if len(data) > KEY_FILE_BYTES:
+        raise UsageError(f"{path} is too large for a key file")
+    if stat.S_IMODE(mode) & 0o077:
+        _log.warning("%s can be read by other users: run `chmod 600 %s`", path, path)
+    return data
+
+
+def _environment_passphrase() -> bytes | None:
+    value = os.environ.get(PASSWORD_VARIABLE)
+    return os.fsencode(value) if value else None
+
+
+def _passphrase(path: Path) -> bytes:
+    given = _environment_passphrase()
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise UsageError(f"{path} is encrypted: set {PASSWORD_VARIABLE}")
+    return getpass.getpass(f"Passphrase for {path}: ").encode()
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """Write ``data`` under a temporary name, then link it into place: a link fails where the file exists."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except PermissionError:
+            # A file system without hard links: still never over a file that is there.
+            path.touch(mode=0o600, exist_ok=False)
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,174 @@
+"""Reading and writing single files so that a crash, a full disk or a hostile directory does no harm.
+
+Every OSError leaves here as Unavailable with one line naming the path.
+"""
+
+import contextlib
+import itertools
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from io import FileIO
+from pathlib import Path
+
+from polledger.errors import Unavailable
+
+PUBLIC_FILE = 0o666
+"""Mode of what anybody may read; the process's umask takes from it."""
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+
+TEMPORARY = ".tmp-"
+"""How names of unfinished files begin; nothing else in a run directory begins so."""
+
+_BLOCK = 1 << 22
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def reported(path: Path, verb: str) -> Iterator[None]:
+    """Turn an OSError into Unavailable: "cannot read R/ledger.log: Permission denied"."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"cannot {verb} {path}: {error.strerror or error}") from error
+
+
+def sync_data(descriptor: int) -> None:
+    """Wait until the file's content has reached the disk."""
+    # macOS has no fdatasync.
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until the names in ``directory`` have reached the disk. Raises Unavailable."""
+    with reported(directory, "sync"):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the content of the file at ``path`` has reached the disk. Raises Unavailable."""
+    with reported(path, "sync"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            sync_data(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_directory(path: Path, *, mode: int = 0o777) -> None:
+    """Make the directory ``path`` unless it is there. Raises Unavailable."""
+    with reported(path, "make"):
+        path.mkdir(mode=mode, exist_ok=True)
+
+
+def write_atomic(
+    path: Path, chunks: Iterable[bytes | memoryview], *, mode: int = PUBLIC_FILE, durable: bool = True
+) -> None:
+    """Put a file at ``path`` in one step: a reader, or a crash, sees the old content or all of the new.
+
+    With ``durable`` content and name have reached the disk on return. Raises Unavailable.
+    """
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{next(_numbers)}"
+    with reported(path, "write"):
+        try:
+            _write_new(temporary, chunks, mode=mode, durable=durable)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def _write_new(path: Path, chunks: Iterable[bytes | memoryview], *, mode: int, durable: bool) -> None:
+    # A process of the same number may have left this name behind: nobody else uses it now.
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        if durable:
+            sync_data(descriptor)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what interrupted writes left in ``directory``. Only for whoever holds the run's lock."""
+    with reported(directory, "clean"):
+        for path in directory.glob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[tuple[FileIO, int]]:
+    """The regular file at ``path``, open for unbuffered reading, and its size.
+
+    Raises FileNotFoundError if there is none, Unavailable for any other trouble. A symbolic link, device or
+    pipe in its place is refused and never read: it could name a file outside or block for ever.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unavailable(f"cannot read {path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unavailable(f"cannot read {path}: it is not a regular file")
+        yield file, status.st_size
+
+
+def read_bounded(path: Path, *, limit: int) -> memoryview:
+    """The content of the regular file at ``path``, read-only, as it was when read.
+
+    Raises FileNotFoundError if there is none, Unavailable for any other trouble or more than ``limit`` bytes.
+    """
+    with open_regular(path) as (file, size):
+        if size > limit:
+            raise Unavailable(f"cannot read {path}: it has {size} bytes, at most {limit} are expected")
+        buffer = memoryview(bytearray(size))
+        with reported(path, "read"):
+            filled = _fill(file, buffer)
+    return buffer[:filled].toreadonly()
+
+
+def _fill(file: FileIO, buffer: memoryview) -> int:
+    filled = 0
+    while filled < len(buffer):
+        count = file.readinto(buffer[filled : filled + _BLOCK])
+        if not count:
+            break
+        filled += count
+    return filled
+
+
+def same_content(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
+    """Whether the regular file at ``path`` consists of ``chunks``. Raises as :func:`open_regular` does."""
+    with open_regular(path) as (file, size), reported(path, "read"):
+        for chunk in chunks:
+            view = _flat(chunk)
+            size -= len(view)
+            if size < 0 or not _same_bytes(file, view):
+                return False
+    return size == 0
+
+
+def _flat(chunk: bytes | memoryview) -> memoryview:
+    view = memoryview(chunk)
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _same_bytes(file: FileIO, view: memoryview) -> bool:
+    for start in range(0, len(view), _BLOCK):
+        expected = view[start : start + _BLOCK]
+        buffer = memoryview(bytearray(len(expected)))
+        if _fill(file, buffer) != len(expected) or buffer != expected:
+            return False
+    return True

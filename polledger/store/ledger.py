@@ -1,0 +1,270 @@
+"""The append-only log of records. PROTOCOL section 2.
+
+A frame is u32 length ‖ u32 CRC-32 of the record ‖ record, big-endian. The CRC finds damage and torn writes, not
+forgery: that is the tree's work. Nothing here decodes more of a record than its index.
+"""
+
+import contextlib
+import os
+import struct
+import zlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from polledger.core.encoding import RECORD_LIMITS
+from polledger.errors import Unavailable, UsageError
+from polledger.store.files import PUBLIC_FILE, open_regular, reported, sync_data, sync_directory
+
+RECORD_BYTES = RECORD_LIMITS.size
+"""Longest record; a frame that states more is damaged."""
+
+_HEAD = struct.Struct(">II")
+_READ_BUFFER = 1 << 20
+_WRITE_BUFFER = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerDamage:
+    """A frame that cannot be read: the record's index, the byte at which its frame begins, and why."""
+
+    index: int
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerScan:
+    """All that can be read of a ledger.
+
+    ``records[i]`` is None where record i is damaged but later ones are readable; the last is never None.
+    ``offsets[i]`` is the byte at which frame i begins, ``end`` the byte after the last whole frame.
+    ``damage`` is the first damage in the file, a torn tail included.
+    """
+
+    records: list[bytes | None]
+    offsets: array[int]
+    end: int
+    damage: LedgerDamage | None
+
+
+class _Indexed(msgspec.Struct):
+    index: int
+
+
+_INDEX = msgspec.msgpack.Decoder(_Indexed)
+
+
+def iter_records(path: Path) -> Iterator[bytes | LedgerDamage]:
+    """Record 0, 1, 2 … of the ledger at ``path``, reading as it goes: memory does not grow with the ledger.
+
+    In place of a record that cannot be read comes its LedgerDamage. Reading goes on behind it if the next frame
+    is whole and holds the next index; otherwise it ends there. Raises Unavailable if the file cannot be read.
+    """
+    with _opened(path) as (file, size):
+        for _, item in _items(file, size):
+            yield item
+
+
+def read_ledger(path: Path) -> LedgerScan:
+    """Everything that can be read of the ledger at ``path``. Raises Unavailable if the file cannot be read."""
+    records: list[bytes | None] = []
+    offsets = array("Q")
+    damage: LedgerDamage | None = None
+    end = 0
+    with _opened(path) as (file, size):
+        for offset, item in _items(file, size):
+            offsets.append(offset)
+            if isinstance(item, bytes):
+                records.append(item)
+                end = offset + _HEAD.size + len(item)
+            else:
+                records.append(None)
+                damage = damage or item
+    if records and records[-1] is None:
+        records.pop()
+        offsets.pop()
+    return LedgerScan(records=records, offsets=offsets, end=end, damage=damage)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
+    try:
+        with open_regular(path) as (raw, size), reported(path, "read"):
+            yield BufferedReader(raw, _READ_BUFFER), size
+    except FileNotFoundError:
+        raise Unavailable(f"{path} is missing") from None
+
+
+def _items(file: BufferedReader, size: int) -> Iterator[tuple[int, bytes | LedgerDamage]]:
+    """Offset and content of every frame that can be reached."""
+    offset = index = 0
+    while offset < size:
+        content, length = _read_frame(file, size - offset)
+        if isinstance(content, bytes):
+            yield offset, content
+        else:
+            yield offset, LedgerDamage(index=index, offset=offset, reason=content)
+            if not _goes_on(file, size, offset + length, index + 1):
+                return
+            file.seek(offset + length)
+        offset += length
+        index += 1
+
+
+def _read_frame(file: BufferedReader, room: int) -> tuple[bytes | str, int]:
+    """The record of the frame that begins where ``file`` stands, or why it is not whole; and what to skip.
+
+    ``room`` bytes are left in the file.
+    """
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return "its frame is cut short", room
+    length, checksum = _HEAD.unpack(head)
+    # An empty record is none: zeros, as some file systems leave behind after a crash, would read as one.
+    if not 0 < length <= RECORD_BYTES:
+        return f"its frame states a length of {length} bytes", room
+    if _HEAD.size + length > room:
+        return f"its frame states {length} bytes, {room - _HEAD.size} are left", room
+    record = file.read(length)
+    if zlib.crc32(record) != checksum:
+        return "its bytes do not match their checksum", _HEAD.size + length
+    return record, _HEAD.size + length
+
+
+def _goes_on(file: BufferedReader, size: int, offset: int, index: int) -> bool:
+    """Whether record ``index`` begins at ``offset``: then the damage before it left the length alone."""
+    if offset >= size:
+        return False
+    file.seek(offset)
+    record, _ = _read_frame(file, size - offset)
+    try:
+        return isinstance(record, bytes) and _INDEX.decode(record).index == index
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+
+
+class LedgerWriter:
+    """Appends records to one ledger file. Holds no records: time and memory per append do not grow.
+
+    Not for two processes at once: whoever opens it holds the run's lock. ``append`` belongs to one thread;
+    ``sync`` may run in another at the same time.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, records: int, end: int) -> None:
+        self._path = path
+        self._file = os.fdopen(descriptor, "ab", buffering=_WRITE_BUFFER)
+        self._records = records
+        self._end = end
+        self._failed = False
+
+    @classmethod
+    def open(cls, path: Path, *, truncate_to: int | None = None, sealed: int = 0) -> Self:
+        """Open the ledger at ``path`` for appending (made if it is not there), a torn tail cut off.
+
+        ``truncate_to`` cuts the file further, at the byte after a whole frame. The first ``sealed`` records are
+        never cut. Raises Unavailable if these are not all whole, if whole records follow a damaged one or if
+        the file cannot be opened; UsageError if ``truncate_to`` is not such a byte.
+        """
+        with reported(path, "open"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            descriptor = os.open(path, flags, PUBLIC_FILE)
+        try:
+            records, end = _tail(path, truncate_to=truncate_to, sealed=sealed)
+            with reported(path, "write"):
+                os.ftruncate(descriptor, end)
+                os.fsync(descriptor)
+            sync_directory(path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor, records=records, end=end)
+
+    @property
+    def records(self) -> int:
+        """How many records the ledger holds, appended ones included: the index that the next one gets."""
+        return self._records
+
+    def tell(self) -> int:
+        """The byte after the last appended frame."""
+        return self._end
+
+    def append(self, record: bytes) -> int:
+        """Add ``record`` and return its index. It has reached the disk only after :meth:`sync`.
+
+        Raises UsageError for an empty or oversized record; Unavailable if it cannot be written, and from then
+        on always: the file may end in part of a frame, which :meth:`open` cuts off.
+        """
+        if not 0 < len(record) <= RECORD_BYTES:
+            raise UsageError(f"a record has 1 to {RECORD_BYTES} bytes, not {len(record)}")
+        frame = _HEAD.pack(len(record), zlib.crc32(record)) + record
+        self._check_usable()
+        try:
+            self._file.write(frame)
+        except OSError as error:
+            raise self._broken(error) from error
+        index = self._records
+        self._records += 1
+        self._end += len(frame)
+        return index
+
+    def sync(self) -> None:
+        """Wait until everything appended before this call has reached the disk. Raises Unavailable."""
+        self._check_usable()
+        try:
+            self._file.flush()
+            sync_data(self._file.fileno())
+        except OSError as error:
+            raise self._broken(error) from error
+
+    def close(self) -> None:
+        """Write out what is buffered (without waiting for the disk) and close. Raises Unavailable."""
+        try:
+            self._file.close()
+        except OSError as error:
+            if not self._failed:
+                raise self._broken(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_usable(self) -> None:
+        if self._failed:
+            raise Unavailable(f"an earlier write to {self._path} failed, open it again")
+
+    def _broken(self, error: OSError) -> Unavailable:
+        self._failed = True
+        return Unavailable(f"cannot write {self._path}: {error.strerror or error}")
+
+
+def _tail(path: Path, *, truncate_to: int | None, sealed: int) -> tuple[int, int]:
+    """How many records are kept and the byte after the last of them."""
+    records = end = 0
+    damage: LedgerDamage | None = None
+    with _opened(path) as (file, size):
+        for offset, item in _items(file, size):
+            if offset == truncate_to:
+                break
+            if isinstance(item, LedgerDamage):
+                damage = item
+            elif damage is not None:
+                raise _unusable(path, damage.index, damage.reason)
+            else:
+                records, end = records + 1, offset + _HEAD.size + len(item)
+    if records < sealed:
+        raise _unusable(path, records, damage.reason if damage else "it is missing, but was sealed")
+    if truncate_to is not None and truncate_to != end:
+        raise UsageError(f"{path}: no record ends at byte {truncate_to}")
+    return records, end
+
+
+def _unusable(path: Path, index: int, reason: str) -> Unavailable:
+    return Unavailable(f"{path}: record {index} cannot be read ({reason}): restore the file from a copy")

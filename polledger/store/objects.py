@@ -1,0 +1,140 @@
+"""Content-addressed payloads: ``objects/ab/cd…``, each written once and named by 32 bytes. PROTOCOL section 2.
+
+Most objects are named by their SHA-256 and checked when read (:meth:`ObjectStore.get`). Others carry their own
+check, such as a state file named by its state root; :meth:`ObjectStore.read` hands those out unchecked.
+"""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from polledger.errors import Unavailable, UsageError
+from polledger.store.files import (
+    make_directory,
+    read_bounded,
+    remove_temporaries,
+    reported,
+    same_content,
+    sync_directory,
+    sync_file,
+    write_atomic,
+)
+
+NAME_BYTES = 32
+
+
+class ObjectMissing(Unavailable):
+    """No object of that name is here. ``name`` is its 32 bytes."""
+
+    def __init__(self, name: bytes, path: Path) -> None:
+        super().__init__(f"object {name.hex()} is missing: put it back at {path}")
+        self.name = name
+
+
+class ObjectDamaged(Unavailable):
+    """The object of that name cannot be read as a whole or has other bytes. ``name`` is its 32 bytes."""
+
+    def __init__(self, name: bytes, path: Path, reason: str) -> None:
+        super().__init__(f"object {name.hex()} is damaged ({reason}): restore {path} from a copy")
+        self.name = name
+
+
+class ObjectStore:
+    """The objects below one directory.
+
+    Names are checked to be 32 bytes, so none leads out of the directory. Writing belongs to whoever holds the
+    run's lock, in any of its threads. What was put has reached the disk only after :meth:`sync`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._unsynced: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def path(self, name: bytes) -> Path:
+        """Where the object ``name`` lies, whether or not it is there. Raises UsageError unless it has 32 bytes."""
+        if not isinstance(name, bytes) or len(name) != NAME_BYTES:
+            raise UsageError(f"an object is named by {NAME_BYTES} bytes, not {name!r}")
+        text = name.hex()
+        return self._directory / text[:2] / text[2:]
+
+    def has(self, name: bytes) -> bool:
+        """Whether there is a file of that name; its content is not looked at."""
+        path = self.path(name)
+        with reported(path, "read"):
+            return path.is_file()
+
+    def put(self, data: bytes | memoryview) -> bytes:
+        """Store ``data`` under its SHA-256 and return that. Raises Unavailable if it cannot be written."""
+        name = hashlib.sha256(data).digest()
+        self.put_named(name, [data])
+        return name
+
+    def put_named(self, name: bytes, chunks: Sequence[bytes | memoryview]) -> None:
+        """Store the concatenation of ``chunks`` under ``name``; that it deserves the name is not checked.
+
+        Nothing happens if it is there already. Other content of that name (a crash may leave a file whose bytes
+        never reached the disk) is replaced. Raises Unavailable if it cannot be written.
+        """
+        path = self.path(name)
+        if not _holds(path, chunks):
+            make_directory(self._directory)
+            make_directory(path.parent)
+            write_atomic(path, chunks, durable=False)
+        # What an earlier process wrote and did not sync is synced too.
+        with self._lock:
+            self._unsynced.add(path)
+
+    def get(self, digest: bytes, *, limit: int) -> bytes:
+        """The bytes whose SHA-256 is ``digest``, hashed again; at most ``limit`` of them.
+
+        Raises ObjectMissing, or ObjectDamaged if the file is larger, has other bytes or cannot be read.
+        """
+        data = bytes(self.read(digest, limit=limit))
+        found = hashlib.sha256(data).digest()
+        if found != digest:
+            raise ObjectDamaged(digest, self.path(digest), f"its bytes have the digest {found.hex()}")
+        return data
+
+    def read(self, name: bytes, *, limit: int) -> memoryview:
+        """The bytes stored under ``name``, **not** checked: only for what checks itself. Read-only and private:
+        later changes to the file do not reach them.
+
+        Raises ObjectMissing, or ObjectDamaged if the file has more than ``limit`` bytes or cannot be read.
+        """
+        path = self.path(name)
+        try:
+            return read_bounded(path, limit=limit)
+        except FileNotFoundError:
+            raise ObjectMissing(name, path) from None
+        except Unavailable as error:
+            raise ObjectDamaged(name, path, str(error)) from error
+
+    def sync(self) -> None:
+        """Wait until everything that was put, and its names, have reached the disk. Raises Unavailable."""
+        with self._lock:
+            pending, self._unsynced = self._unsynced, set()
+        try:
+            for path in pending:
+                sync_file(path)
+            for directory in {self._directory, *(path.parent for path in pending)} if pending else ():
+                sync_directory(directory)
+        except BaseException:
+            with self._lock:
+                self._unsynced |= pending
+            raise
+
+    def clean(self) -> None:
+        """Remove what interrupted writes left behind. Only for whoever holds the run's lock."""
+        with reported(self._directory, "clean"):
+            directories = [path for path in self._directory.glob("[0-9a-f][0-9a-f]") if path.is_dir()]
+        for directory in directories:
+            remove_temporaries(directory)
+
+
+def _holds(path: Path, chunks: Sequence[bytes | memoryview]) -> bool:
+    try:
+        return same_content(path, chunks)
+    except (FileNotFoundError, Unavailable):
+        return False

@@ -1,0 +1,282 @@
+"""Getting tokens over tree heads: ask, check, keep; what fails waits in the queue. PROTOCOL section 8.
+
+A seal is durable before any authority is asked, and so is the request. An authority that does not answer costs
+its time limit once and nothing else: the request stays queued, and any later attempt sends the same bytes.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from polledger.core.head import parse_note
+from polledger.core.records import Seal, TokenRef
+from polledger.errors import MalformedError, Unavailable
+from polledger.timestamp.authority import EmbeddedAuthority
+from polledger.timestamp.client import (
+    RESPONSE_BYTES,
+    TIMEOUT,
+    Unreachable,
+    granted,
+    make_request,
+    post_request,
+    public_url,
+)
+from polledger.timestamp.queue import Pending, RequestQueue
+from polledger.timestamp.token import Timestamp, embedded_certificates, verify_response
+
+NONCE_BITS: Final = 63
+"""Fits the signed 64-bit integers that some authorities keep nonces in."""
+
+SPACING: Final = timedelta(seconds=1)
+"""Shortest time between two requests to one authority when many are retried."""
+
+EMBEDDED_URL: Final = "embedded:"
+
+
+class Authority(Protocol):
+    """Somebody who can be asked for tokens. ``name`` goes into the seal and carries no trust."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def policy(self) -> str | None: ...
+    def ask(self, request: bytes, *, now: datetime) -> bytes:
+        """The response that grants ``request``, not verified. Raises Unavailable if there is none."""
+
+    def roots(self) -> Sequence[x509.Certificate]:
+        """Certificates to keep beside the token, because the token does not carry them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    """An authority asked over HTTP. Without ``name`` it is called by its URL, credentials left out."""
+
+    url: str
+    name: str = ""
+    policy: str | None = None
+    timeout: float = TIMEOUT
+    limit: int = RESPONSE_BYTES
+
+    def __post_init__(self) -> None:
+        # Also refuses what is no URL before anything is queued for it.
+        shown = public_url(self.url)
+        if not self.name:
+            object.__setattr__(self, "name", shown[:256])
+
+    def ask(self, request: bytes, *, now: datetime) -> bytes:
+        return granted(post_request(self.url, request, timeout=self.timeout, limit=self.limit))
+
+    def roots(self) -> Sequence[x509.Certificate]:
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """The authority of this machine."""
+
+    authority: EmbeddedAuthority
+    name: str = "embedded"
+    url: str = EMBEDDED_URL
+    policy: str | None = None
+
+    def ask(self, request: bytes, *, now: datetime) -> bytes:
+        return granted(self.authority.respond(request, now=now))
+
+    def roots(self) -> Sequence[x509.Certificate]:
+        return (self.authority.root,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token that was received and is self-consistent. ``chain`` is raw certificates, those inside it first."""
+
+    authority: str
+    request: bytes
+    response: bytes
+    chain: tuple[bytes, ...]
+    timestamp: Timestamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one attempt ended: with a token, or with the reason why there is none."""
+
+    pending: Pending
+    token: Token | None = None
+    reason: str = ""
+    unreachable: bool = False
+
+
+class Stamper:
+    """Asks every authority for a token over each head.
+
+    ``keep`` stores a token with its seal (:func:`keep_token`) and is called from whichever thread attempts.
+    ``clock`` gives UTC-aware times, ``nonces`` fresh random numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        authorities: Sequence[Authority],
+        queue: RequestQueue,
+        clock: Callable[[], datetime],
+        keep: Callable[[int, Token], None],
+        nonces: Callable[[], int] = lambda: secrets.randbits(NONCE_BITS),
+    ) -> None:
+        self._authorities = tuple(authorities)
+        self._queue = queue
+        self._clock = clock
+        self._keep = keep
+        self._nonces = nonces
+
+    def stamp(self, seal_index: int, digest: bytes) -> list[Token]:
+        """Ask every authority once for a token over ``digest``, the head of seal ``seal_index``.
+
+        Returns the tokens obtained and kept. An authority that fails raises nothing: its request is queued.
+        Raises Unavailable only when this machine cannot store queue or token.
+        """
+        outcomes = [self.attempt(pending) for pending in self.enqueue(seal_index, digest)]
+        return [outcome.token for outcome in outcomes if outcome.token is not None]
+
+    def enqueue(self, seal_index: int, digest: bytes) -> list[Pending]:
+        """Make one request per authority and put them on disk; nobody is asked yet."""
+        made = []
+        for authority in self._authorities:
+            request = make_request(digest, nonce=self._nonces(), policy=authority.policy)
+            made.append(
+                Pending(seal=seal_index, authority=authority.name, url=authority.url, request=request)
+            )
+        for pending in made:
+            self._queue.put(pending)
+        return made
+
+    def attempt(self, pending: Pending) -> Outcome:
+        """Ask once, unless the request has left the queue since.
+
+        A token is kept before its request leaves the queue; a failure is noted in the queue.
+        """
+        if not self._queue.holds(pending):
+            return Outcome(pending=pending, reason="no longer waits")
+        try:
+            token = self._obtain(pending)
+        except (Unavailable, MalformedError) as error:
+            return self._failed(pending, error)
+        try:
+            self._keep(pending.seal, token)
+        except MalformedError as error:
+            return self._failed(pending, error)
+        self._queue.remove(pending)
+        return Outcome(pending=pending, token=token)
+
+    def _failed(self, pending: Pending, error: Exception) -> Outcome:
+        self._queue.put(pending.failed(str(error), now=self._clock()))
+        return Outcome(pending=pending, reason=str(error), unreachable=isinstance(error, Unreachable))
+
+    def due(self) -> list[Pending]:
+        """The queued requests whose pause is over."""
+        now = self._clock()
+        return [pending for pending in self._queue.pending() if pending.due() <= now]
+
+    def retry(
+        self,
+        waiting: Iterable[Pending],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        spacing: timedelta = SPACING,
+    ) -> Iterator[Outcome]:
+        """Attempt each request in turn, as the outcomes are taken.
+
+        An authority that does not answer is left in peace for the rest of the round.
+        """
+        failed: dict[str, str] = {}
+        asked: set[str] = set()
+        for pending in waiting:
+            if pending.url in failed:
+                yield Outcome(pending=pending, reason=f"not asked again: {failed[pending.url]}")
+                continue
+            if pending.url in asked and pending.url != EMBEDDED_URL:
+                sleep(spacing.total_seconds())
+            asked.add(pending.url)
+            outcome = self.attempt(pending)
+            if outcome.unreachable:
+                failed[pending.url] = outcome.reason
+            yield outcome
+
+    def _obtain(self, pending: Pending) -> Token:
+        authority = self._authority(pending)
+        response = authority.ask(pending.request, now=self._clock())
+        wanted = pending.wanted()
+        carried = embedded_certificates(response)
+        chain = [*carried, *(root for root in authority.roots() if root not in carried)]
+        # Nothing is trusted here: the token's own certificates stand in for roots, so that a token which no
+        # verifier could ever accept is found out while another one can still be had. The clock of this machine
+        # has no say: it may be the one that is wrong.
+        timestamp = verify_response(
+            response,
+            digest=wanted.imprint,
+            hash_name=wanted.hash_name,
+            roots=chain,
+            nonce=wanted.nonce,
+            policies=() if wanted.policy is None else (wanted.policy,),
+        )
+        return Token(
+            authority=pending.authority,
+            request=pending.request,
+            response=response,
+            chain=tuple(certificate.public_bytes(Encoding.DER) for certificate in chain),
+            timestamp=timestamp,
+        )
+
+    def _authority(self, pending: Pending) -> Authority:
+        for authority in self._authorities:
+            if (authority.name, authority.url) == (pending.authority, pending.url):
+                return authority
+        if pending.url == EMBEDDED_URL:
+            raise Unavailable("the embedded authority is not at hand")
+        return Http(url=pending.url, name=pending.authority)
+
+
+class Objects(Protocol):
+    """Where payloads go: content-addressed, durable after :meth:`sync`."""
+
+    def put(self, data: bytes) -> bytes: ...
+    def sync(self) -> None: ...
+
+
+class SealStore(Protocol):
+    """The part of a run directory that tokens are kept in (``polledger.store.run.RunDirectory``)."""
+
+    @property
+    def objects(self) -> Objects: ...
+    def read_seal(self, index: int) -> Seal: ...
+    def write_seal(self, seal: Seal) -> None: ...
+
+
+def keep_token(run: SealStore, seal_index: int, token: Token) -> None:
+    """Store the token's parts as objects, then add it to the seal in one step. Adding it twice changes nothing.
+
+    Raises MalformedError when the token is not over the head of that seal.
+    """
+    seal = run.read_seal(seal_index)
+    digest = parse_note(seal.note).head.digest()
+    if (token.timestamp.hash_name, token.timestamp.imprint) != ("sha256", digest):
+        raise MalformedError(f"the token is not over the head of seal {seal_index}")
+    reference = TokenRef(
+        authority=token.authority,
+        request=run.objects.put(token.request),
+        response=run.objects.put(token.response),
+        chain=[run.objects.put(certificate) for certificate in token.chain],
+    )
+    if reference in seal.tokens:
+        return
+    run.objects.sync()
+    run.write_seal(msgspec.structs.replace(seal, tokens=[*seal.tokens, reference]))

@@ -1,0 +1,148 @@
+"""Taking away from a child process whatever it does not need, before task code runs. PROTOCOL section 10.
+
+Linux: Landlock limits files to the interpreter, its packages and the paths given; a user and network namespace
+takes the network away. Both need no privilege. Where the system offers neither, the child still has an empty
+directory, a clean environment and no descriptors, and :class:`Isolation` says what is missing, so that the
+report can. Not covered: CPU time, timing channels, and kernels older than the features.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+
+# System call numbers are the same on every architecture since Linux 5.13 unified them.
+_SYS_CREATE_RULESET = 444
+_SYS_ADD_RULE = 445
+_SYS_RESTRICT_SELF = 446
+
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_READ = _EXECUTE | _READ_FILE | _READ_DIR
+# Bits 0 to 12 are the rights of Landlock ABI 1: execute, write, read, list, remove and the make_* family.
+_ALL = (1 << 13) - 1
+_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE
+
+SYSTEM_PATHS = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/bin",
+    "/etc",
+    "/sys/devices/system",
+    "/sys/fs/cgroup",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/sys",
+    "/proc/self",
+    "/proc/driver/nvidia",
+    "/opt/rocm",
+)
+"""What an interpreter and torch read on an ordinary Linux system. No home, no temporary directory, no other process."""
+
+DEVICE_PATHS = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """What was really taken away. ``files`` and ``network`` are True when the kernel enforces it."""
+
+    files: bool
+    network: bool
+
+
+class _RulesetAttribute(ctypes.Structure):
+    _fields_ = (("handled_access_fs", ctypes.c_uint64),)
+
+
+class _PathBeneath(ctypes.Structure):
+    _pack_ = 1
+    _layout_ = "ms"
+    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
+
+
+def isolate(*, readable: Iterable[Path], writable: Iterable[Path]) -> Isolation:
+    """Restrict the calling process and its descendants for good.
+
+    ``readable`` and ``writable`` are paths allowed besides the interpreter, its packages and the system's
+    libraries. Must run before a second thread starts. Never raises: the answer says what took effect.
+    """
+    if not sys.platform.startswith("linux"):
+        return Isolation(files=False, network=False)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    network = _leave_network(libc)
+    files = _restrict_files(libc, readable=readable, writable=writable)
+    return Isolation(files=files, network=network)
+
+
+def _leave_network(libc: ctypes.CDLL) -> bool:
+    uid, gid = os.getuid(), os.getgid()
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+        return False
+    # Without a mapping the process would be "nobody", which getpwuid and tempfile users trip over.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    return True
+
+
+def _restrict_files(libc: ctypes.CDLL, *, readable: Iterable[Path], writable: Iterable[Path]) -> bool:
+    attribute = _RulesetAttribute(handled_access_fs=_ALL)
+    ruleset = libc.syscall(_SYS_CREATE_RULESET, ctypes.byref(attribute), ctypes.sizeof(attribute), 0)
+    if ruleset < 0:
+        return False
+    try:
+        for path in [*map(Path, SYSTEM_PATHS), *interpreter_paths(), *readable]:
+            _allow(libc, ruleset, path, _READ)
+        for path in [*map(Path, DEVICE_PATHS), *Path("/dev").glob("nvidia*")]:
+            _allow(libc, ruleset, path, _READ_FILE | _WRITE_FILE)
+        for path in writable:
+            _allow(libc, ruleset, path, _ALL)
+        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+            return False
+        return bool(libc.syscall(_SYS_RESTRICT_SELF, ruleset, 0) == 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        # The kernel refuses directory rights on a file.
+        rights = access if path.is_dir() else access & _FILE_RIGHTS
+        rule = _PathBeneath(allowed_access=rights, parent_fd=descriptor)
+        libc.syscall(_SYS_ADD_RULE, ruleset, 1, ctypes.byref(rule), 0)
+    finally:
+        os.close(descriptor)
+
+
+def interpreter_paths() -> list[Path]:
+    """Where this interpreter's standard library and installed packages lie, and the polledger package itself.
+
+    Directories of ``sys.path`` that are not package directories (a checkout, the working directory) are left
+    out: evidence may lie there.
+    """
+    packages = [Path(entry) for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
+    return [
+        Path(sys.prefix) / "lib",
+        Path(sys.prefix) / "pyvenv.cfg",
+        Path(sys.base_prefix) / "lib",
+        Path(sys.executable).parent,
+        Path(os.path.realpath(sys.executable)),
+        Path(__file__).resolve().parents[1],
+        *packages,
+    ]

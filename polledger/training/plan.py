@@ -1,0 +1,125 @@
+"""What a sealed training is made of: the user's options, and a run that is ready to train."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from polledger.core.records import Genesis
+from polledger.errors import UsageError
+from polledger.store.run import RunDirectory
+from polledger.training.location import TaskLocation
+from polledger.training.recording import RunRecorder
+from polledger.training.stamping import Stamping
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from polledger.training.firstinterval import FirstInterval
+    from polledger.training.runner import Runner
+
+_LEAST = {"every": 1, "warm": 0, "keep": 1, "seal_every": 1, "seed": 0}
+
+
+class TaskFailed(UsageError):
+    """The task's own code raised while it trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealOptions:
+    """What ``polledger seal`` was asked. None means: the default, or on resume what the run has."""
+
+    task: str
+    run: Path
+    key: Path | None = None
+    every: int | None = None
+    warm: int | None = None
+    keep: int | None = None
+    seal_every: int | None = None
+    seed: int | None = None
+    settings: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    authorities: tuple[str, ...] = ()
+    device: str = "cpu"
+    unbound: bool = False
+    store_batches: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < 1 << 53:
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} takes an integer of at least {least}, not {value}")
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on. Warnings may come from any thread."""
+
+    def phase(self, text: str) -> None:
+        """Something that takes a while begins."""
+        ...
+
+    def progress(self, done: int, total: int) -> None:
+        """How many examples of the data set are hashed."""
+        ...
+
+    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """``done`` of ``total`` steps are done; the metrics of the last one."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something the user should know, and that stops nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where and for whom a run is sealed: the locked directory, the task's place, the key, who stamps and watches."""
+
+    options: SealOptions
+    run: RunDirectory
+    location: TaskLocation
+    key: "Ed25519PrivateKey"
+    stamping: Stamping
+    watcher: Watcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run that is ready to train from step ``start``. Close it after use."""
+
+    genesis: Genesis
+    runner: "Runner"
+    recorder: RunRecorder
+    start: int
+    inputs: Mapping[str, str]
+    first: "FirstInterval | None" = None
+
+    def close(self) -> None:
+        """Close the ledger and end child processes. Seals nothing."""
+        self.recorder.close()
+        if self.first is not None:
+            self.first.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealResult:
+    """How a sealed training ended: after ``steps`` of ``total`` steps, ``trained`` of them now.
+
+    ``metrics`` are those of the last step. ``model_root`` is None for a run that is not finished.
+    ``waiting`` counts timestamp requests that no authority has answered yet.
+    """
+
+    run: Path
+    run_id: bytes
+    kind: str
+    steps: int
+    total: int
+    trained: int
+    model_root: bytes | None
+    metrics: dict[str, float]
+    interrupted: bool
+    waiting: int
+    seconds: float
+    inputs: Mapping[str, str]

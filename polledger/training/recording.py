@@ -1,0 +1,242 @@
+"""Turns what training does into records, payloads and seals. PROTOCOL sections 4, 7 and 12.
+
+Used by the session, which runs the training, and by the public Recorder, which watches a plain loop.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from polledger.core.config import KEY_LENGTH
+from polledger.core.encoding import encode, real
+from polledger.core.head import Head
+from polledger.core.records import Checkpoint, Final, Genesis, GroupValues, Resume, Step
+from polledger.core.seeds import batch_digest, salt
+from polledger.core.state import EncodedState, FlatState, encode_state, model_root
+from polledger.errors import UsageError
+from polledger.store.run import RunDirectory
+from polledger.training.sealer import Sealer, encode_record
+from polledger.training.snapshot import Arena
+
+DEFAULT_EVERY = 10
+"""Checkpointing interval k: long enough to cost little, short enough that honest error stays far below movement."""
+
+DEFAULT_WARM = 10
+"""PROTOCOL section 4: the steps in which training is chaotic."""
+
+DEFAULT_SEAL_EVERY = 50
+"""Checkpoints between two seals, and SEAL_SECONDS the time: one fdatasync of about 4 ms and one token each."""
+
+SEAL_SECONDS = 60.0
+
+_METRIC_NAME = re.compile(rf"[a-z0-9_]{{1,{KEY_LENGTH}}}")
+_MAX_METRICS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cadence:
+    """After which steps something is committed. ``keep``: every how many checkpoints one is stored."""
+
+    steps: int
+    every: int = DEFAULT_EVERY
+    warm: int = DEFAULT_WARM
+    keep: int = 1
+    seal_every: int = DEFAULT_SEAL_EVERY
+    seal_seconds: float = SEAL_SECONDS
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "every", "keep", "seal_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if self.warm < 0:
+            raise UsageError(f"warm must be at least 0, not {self.warm}")
+
+    def is_checkpoint(self, step: int) -> bool:
+        """Whether the state after ``step`` steps is committed: 0, up to warm, every k, the end."""
+        return step <= self.warm or step % self.every == 0 or step == self.steps
+
+    def is_stored(self, step: int) -> bool:
+        """Whether the payload of that checkpoint is kept: the warm ones, the last, and every ``keep``-th."""
+        return step <= self.warm or step == self.steps or step % (self.every * self.keep) == 0
+
+    @property
+    def first_interval_end(self) -> int:
+        """The step of the second checkpoint."""
+        return min(self.steps, 1 if self.warm else self.every)
+
+
+class RunRecorder:
+    """Writes one run: genesis, steps, checkpoints, final; seals when one is due. For one thread."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        sealer: Sealer,
+        cadence: Cadence,
+        *,
+        store_batches: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.cadence = cadence
+        self._last: Checkpoint | None = None
+        self._run = run
+        self._sealer = sealer
+        self._secret = run.secret()
+        self._store_batches = store_batches
+        self._clock = clock
+        self._arena = Arena()
+        self._groups = ChangedGroups()
+        self._metric_names: frozenset[str] = frozenset()
+        self._unsealed = 0
+        self._sealed_at = clock()
+
+    def begin(self, genesis: Genesis, state: FlatState) -> EncodedState:
+        """Record genesis and the state before step 0, and seal both. Raises UsageError for what cannot be encoded."""
+        self._sealer.append(encode(genesis))
+        recorded = self.checkpoint(0, state)
+        self.seal()
+        return recorded
+
+    def resume(self, resume: Resume, source: Checkpoint) -> None:
+        """Record that training continues from the checkpoint ``source`` after an interruption."""
+        self._sealer.append(encode(resume))
+        self._last = source
+
+    def batch(self, step: int, chunks: Sequence[bytes | memoryview]) -> bytes:
+        """The salted digest of the batch that ``step`` is about to consume; stores it where asked to."""
+        digest = batch_digest(salt(self._secret, "batch", step), chunks)
+        if self._store_batches:
+            self._run.objects.put_named(digest, chunks)
+        return digest
+
+    def step(
+        self,
+        step: int,
+        *,
+        batch: bytes,
+        groups: Sequence[GroupValues] = (),
+        metrics: Mapping[str, float] | None = None,
+        examples: Sequence[int] | None = None,
+    ) -> int:
+        """Record one optimizer step and return the record's index. Raises UsageError for a metric's bad name."""
+        record = Step(
+            v=1,
+            run=self._sealer.run_id,
+            index=self._sealer.size,
+            step=step,
+            batch=batch,
+            groups=self._groups.changes(groups),
+            examples=UNSET if examples is None else list(examples),
+            metrics=self._encode_metrics(metrics) if metrics else UNSET,
+        )
+        return self._sealer.append(encode_record(record))
+
+    def checkpoint(self, step: int, state: FlatState) -> EncodedState:
+        """Copy, hash, store (where ``keep`` says so) and record the state after ``step`` steps.
+
+        The payload of what is returned is valid until the next checkpoint.
+        """
+        encoded = encode_state(self._arena.copy(state))
+        stored = self.cadence.is_stored(step)
+        if stored:
+            self._run.objects.put_named(encoded.root, list(encoded.chunks()))
+        record = Checkpoint(
+            v=1,
+            run=self._sealer.run_id,
+            index=self._sealer.size,
+            step=step,
+            root=encoded.root,
+            stored=stored,
+        )
+        self._sealer.append(encode_record(record))
+        self._unsealed += 1
+        self._last = record
+        return encoded
+
+    def seal_if_due(self) -> Head | None:
+        """Seal after ``seal_every`` checkpoints or ``seal_seconds``, whichever comes first."""
+        late = self._clock() - self._sealed_at >= self.cadence.seal_seconds
+        return self.seal() if late or self._unsealed >= self.cadence.seal_every else None
+
+    def seal(self) -> Head | None:
+        """Seal everything so far; None if nothing is new."""
+        head = self._sealer.seal()
+        self._unsealed = 0
+        self._sealed_at = self._clock()
+        return head
+
+    def finish(self, object_name: str, state: FlatState) -> Final:
+        """Record which object of ``state``, the last checkpoint's, is the published model, and seal.
+
+        Raises UsageError if the last step has no checkpoint, or there is no such object.
+        """
+        last = self._last
+        if last is None or last.step != self.cadence.steps:
+            raise UsageError(f"a run ends with the checkpoint of its step {self.cadence.steps}")
+        final = Final(
+            v=1,
+            run=self._sealer.run_id,
+            index=self._sealer.size,
+            checkpoint=last.index,
+            object=object_name,
+            model_root=model_root(state, object_name),
+            steps=last.step,
+        )
+        self._sealer.append(encode(final))
+        self.seal()
+        return final
+
+    def close(self) -> None:
+        """Close the ledger without sealing."""
+        self._sealer.close()
+
+    def _encode_metrics(self, metrics: Mapping[str, float]) -> dict[str, bytes]:
+        if len(metrics) > _MAX_METRICS or not self._metric_names.issuperset(metrics):
+            check_metric_names(metrics)
+            self._metric_names |= metrics.keys()
+        return {name: real(value) for name, value in metrics.items()}
+
+
+def check_metric_names(names: Iterable[object]) -> None:
+    """Raises UsageError unless all are 1 to 64 of a-z, 0-9 and _, and at most 256."""
+    listed = list(names)
+    for name in listed:
+        if not isinstance(name, str) or not _METRIC_NAME.fullmatch(name):
+            allowed = f"1 to {KEY_LENGTH} lower-case letters, digits and _"
+            raise UsageError(f"the metric {name!r} cannot be recorded: its name has to be {allowed}")
+    if len(listed) > _MAX_METRICS:
+        raise UsageError(f"{len(listed)} metrics in one step, at most {_MAX_METRICS} can be recorded")
+
+
+class ChangedGroups:
+    """Tells which hyperparameters changed since the step before; at first, all of them."""
+
+    def __init__(self) -> None:
+        self._encoded = b""
+        self._values: dict[tuple[str, int], dict[str, bytes | int | bool]] = {}
+
+    def changes(self, groups: Sequence[GroupValues]) -> list[GroupValues] | UnsetType:
+        """What a step record carries for ``groups``, the values in force."""
+        # Bytes tell True from 1, which comparing values does not.
+        encoded = msgspec.msgpack.encode(groups)
+        if encoded == self._encoded:
+            return UNSET
+        self._encoded = encoded
+        changed = [item for group in groups if (item := self._change(group)) is not None]
+        return changed or UNSET
+
+    def _change(self, group: GroupValues) -> GroupValues | None:
+        before = self._values.get((group.optimizer, group.index), {})
+        values = {name: value for name, value in group.values.items() if not _same(before.get(name), value)}
+        self._values[group.optimizer, group.index] = dict(group.values)
+        if not values:
+            return None
+        return GroupValues(optimizer=group.optimizer, index=group.index, values=values)
+
+
+def _same(before: bytes | int | bool | None, value: bytes | int | bool) -> bool:
+    return type(before) is type(value) and before == value

@@ -1,0 +1,388 @@
+"""The verifier's side of replay: starts isolated child processes, hands them work, takes bytes back.
+
+Never imports torch or task code. One child opens examples where the data lies, another rebuilds and replays
+and never sees data beyond what was opened. PROTOCOL section 10.
+"""
+
+import collections
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import msgspec
+
+from polledger.core.encoding import from_real
+from polledger.core.records import Environment
+from polledger.core.replay import (
+    AS_RECORDED,
+    IsolationReport,
+    OpenedBatch,
+    RebuiltState,
+    ReplayedStep,
+    ReplayFailed,
+    ReplayJob,
+    ReplayOutcome,
+    Variant,
+)
+from polledger.core.source import TaskSource
+from polledger.errors import MalformedError
+from polledger.training import wire
+from polledger.training.determinism import process_environment
+
+R = TypeVar("R", bound=wire.Reply)
+
+EXAMPLE_LIMIT = 1 << 30
+"""Bytes of one example or batch a child may return: 1 GiB, far above any batch that fits a replay."""
+
+STATE_SLACK = 1 << 26
+"""Bytes by which a replayed state may exceed eight times the given one: the first step makes the optimizer slots."""
+
+ERROR_TAIL = 4000
+"""Characters of a child's standard error that are kept for the message of a failure."""
+
+_BOOT = (
+    "import sys; sys.path.append({root!r}); from polledger.training.child import main; sys.path.pop(); main()"
+)
+# The checkout's root leaves sys.path again: only the package itself stays importable.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskProgram:
+    """The committed code: its source manifest and the bytes of its files, already checked against their digests.
+
+    ``files`` None runs a module of polledger itself, whose local files the caller has checked.
+    """
+
+    source: TaskSource
+    files: Mapping[str, bytes] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayContext:
+    """Everything about a run that its replay needs. ``config`` is the encoded form of genesis."""
+
+    program: TaskProgram
+    config: Mapping[str, Any]
+    seed: int
+    device: str
+    environment: Environment
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_model(path: Path) -> tuple[bytes, bytes]:
+    """State root (as the child computed it) and state file of the tensors in a ``.pt`` or ``.safetensors`` file.
+
+    Raises ReplayFailed if the file cannot be read safely. The caller parses, and so re-hashes, what comes back.
+    """
+    with tempfile.TemporaryDirectory(prefix="polledger-") as directory:
+        process = _spawn(Path(directory), {})
+        child = _Pipes(process)
+        try:
+            child.send(wire.ReadModel(v=1, path=str(path.resolve())))
+            reply = child.expect(wire.ModelRead)
+            return reply.root, bytes(child.frame(limit=EXAMPLE_LIMIT * 64))
+        except (EOFError, BrokenPipeError):
+            raise ReplayFailed(f"{path.name} cannot be read: {child.last_words()}") from None
+        finally:
+            child.close()
+
+
+class ReplayEngine:
+    """Implements :class:`polledger.core.replay.Replayer` with child processes; close it after use."""
+
+    def __init__(self, context: ReplayContext) -> None:
+        self._context = context
+        self._children: dict[tuple[str, Variant], _Child] = {}
+        self._isolation = IsolationReport(files=True, network=True)
+
+    def __enter__(self) -> "ReplayEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every child. Idempotent."""
+        for child in self._children.values():
+            child.close()
+        self._children.clear()
+
+    def start(self) -> None:
+        """Begin to start the two children, so that they load side by side."""
+        self._child("replay", AS_RECORDED)
+        self._child("data", AS_RECORDED)
+
+    def isolation(self) -> IsolationReport:
+        """What the system enforced on every child so far."""
+        return self._isolation
+
+    def rebuild(self, *, variant: Variant = AS_RECORDED) -> RebuiltState:
+        """See :meth:`polledger.core.replay.Replayer.rebuild`."""
+        with _Conversation(self, "replay", variant) as child:
+            child.send(wire.Rebuild(v=1))
+            reply = child.expect(wire.Rebuilt)
+            state = child.frame(limit=EXAMPLE_LIMIT * 64)
+            return RebuiltState(
+                state=bytes(state),
+                objects=tuple(reply.objects),
+                groups=tuple(reply.groups),
+                environment=child.environment,
+            )
+
+    def open_batches(self, steps: Sequence[tuple[int, Sequence[int] | None]]) -> Iterator[OpenedBatch]:
+        """See :meth:`polledger.core.replay.Replayer.open_batches`."""
+        for step, indices in steps:
+            with _Conversation(self, "data", AS_RECORDED) as child:
+                child.send(wire.Open(v=1, step=step, indices=list(indices or ()), custom=indices is None))
+                reply = child.expect(wire.Opened)
+                if reply.frames != (1 if indices is None else len(indices)):
+                    raise MalformedError(f"step {step}: {reply.frames} frames opened")
+                frames = tuple(bytes(child.frame(limit=EXAMPLE_LIMIT)) for _ in range(reply.frames))
+            yield OpenedBatch(
+                step=step,
+                indices=None if indices is None else tuple(indices),
+                examples=None if indices is None else frames,
+                batch=frames[0] if indices is None else None,
+            )
+
+    def replay(self, job: ReplayJob, *, variant: Variant = AS_RECORDED) -> ReplayOutcome:
+        """See :meth:`polledger.core.replay.Replayer.replay`."""
+        with _Conversation(self, "replay", variant) as child:
+            _send_job(child, job)
+            steps = tuple(_replayed_step(child, step) for step in range(job.first_step, job.last_step))
+            child.expect(wire.Ended)
+            state = child.frame(limit=8 * len(job.start) + STATE_SLACK)
+            return ReplayOutcome(state=bytes(state), steps=steps, environment=child.environment)
+
+    def _child(self, role: str, variant: Variant) -> "_Child":
+        child = self._children.get((role, variant))
+        if child is None:
+            child = self._children[role, variant] = _Child(self._context, role=role, variant=variant)
+        return child
+
+    def _drop(self, role: str, variant: Variant) -> None:
+        self._children.pop((role, variant)).close()
+
+    def _note(self, ready: wire.Ready) -> None:
+        before = self._isolation
+        self._isolation = IsolationReport(
+            files=before.files and ready.files, network=before.network and ready.network
+        )
+
+
+class _Conversation:
+    """One exchange with a child; on any error that child is ended, and the error becomes ReplayFailed."""
+
+    def __init__(self, engine: ReplayEngine, role: str, variant: Variant) -> None:
+        self._engine, self._role, self._variant = engine, role, variant
+        self._child = engine._child(role, variant)
+
+    def __enter__(self) -> "_Child":
+        try:
+            ready = self._child.ready()
+        except BaseException as error:
+            self._abandon(error)
+            raise
+        self._engine._note(ready)
+        return self._child
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._abandon(error)
+
+    def _abandon(self, error: BaseException) -> None:
+        """End the child; raise ReplayFailed in place of what a broken child causes."""
+        ended = isinstance(error, EOFError | BrokenPipeError)
+        words = self._child.last_words() if ended else str(error)
+        self._engine._drop(self._role, self._variant)
+        if ended:
+            raise ReplayFailed(f"the {self._role} process ended: {words}") from None
+        if isinstance(error, MalformedError):
+            raise ReplayFailed(f"the {self._role} process answered nonsense: {words}") from None
+
+
+def _send_job(child: "_Child", job: ReplayJob) -> None:
+    custom = any(batch.batch is not None for batch in job.batches)
+    frames = [[batch.batch] if custom else list(batch.examples or ()) for batch in job.batches]
+    if len(frames) != job.last_step - job.first_step:
+        raise MalformedError("a job needs one opened batch per step")
+    child.send(
+        wire.Replay(
+            v=1,
+            root=job.root,
+            first=job.first_step,
+            last=job.last_step,
+            custom=custom,
+            frames=[len(part) for part in frames],
+        ),
+        job.start,
+        *(cast(bytes, frame) for part in frames for frame in part),
+    )
+
+
+def _replayed_step(child: "_Child", step: int) -> ReplayedStep:
+    reply = child.expect(wire.Stepped)
+    if reply.step != step:
+        raise MalformedError(f"step {reply.step} instead of {step}")
+    return ReplayedStep(
+        step=step,
+        groups=tuple(reply.groups),
+        batch=bytes(child.frame(limit=EXAMPLE_LIMIT)),
+        metrics={name: from_real(value) for name, value in reply.metrics.items()},
+    )
+
+
+class _Pipes:
+    """A child process, the two pipes to it and the end of its standard error."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._errors: collections.deque[str] = collections.deque(maxlen=40)
+        self._drain = threading.Thread(target=self._keep_errors, daemon=True)
+        self._drain.start()
+
+    def send(self, request: wire.Request, *frames: bytes | memoryview) -> None:
+        """Write one request and the frames that belong to it."""
+        stream = cast(BinaryIO, self._process.stdin)
+        wire.write_message(stream, request)
+        for frame in frames:
+            wire.write_frame(stream, frame)
+        stream.flush()
+
+    def expect(self, kind: type[R]) -> R:
+        """The next reply, which has to be a ``kind``. Raises ReplayFailed with the child's own reason if it failed."""
+        reply = wire.read_reply(cast(BinaryIO, self._process.stdout))
+        if isinstance(reply, kind):
+            return reply
+        if isinstance(reply, wire.Failed):
+            raise ReplayFailed(reply.message)
+        raise MalformedError(f"{type(reply).__name__} instead of {kind.__name__}")
+
+    def frame(self, *, limit: int) -> bytearray:
+        """The next raw frame."""
+        return wire.read_frame(cast(BinaryIO, self._process.stdout), limit=limit)
+
+    def last_words(self) -> str:
+        """Why the process ended, in one line: its own reason if it gave one, else its last output."""
+        try:
+            self.expect(wire.Ready)
+        except ReplayFailed as error:
+            return str(error)
+        except (EOFError, MalformedError):
+            self._process.kill()
+        self._process.wait()
+        self._drain.join(timeout=10)
+        lines = [line for line in self._errors if line.strip()]
+        return lines[-1].strip()[:500] if lines else f"exit status {self._process.returncode}"
+
+    def close(self) -> None:
+        """Kill the process and close what leads to it. Idempotent."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                cast(BinaryIO, stream).close()
+        self._process.wait()
+        self._drain.join(timeout=10)
+        cast(BinaryIO, self._process.stderr).close()
+
+    def _keep_errors(self) -> None:
+        stream = cast(BinaryIO, self._process.stderr)
+        while line := stream.readline(ERROR_TAIL):
+            self._errors.append(line.decode("utf-8", "replace"))
+
+
+class _Child(_Pipes):
+    """One child process with its task, and the conversation with it."""
+
+    def __init__(self, context: ReplayContext, *, role: str, variant: Variant) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="polledger-")
+        self._ready: wire.Ready | None = None
+        directory = Path(self._directory.name)
+        environment = _deviate(context.environment, variant)
+        setup = _prepare(context, environment, role=role, directory=directory)
+        super().__init__(_spawn(directory, process_environment(environment)))
+        # A child that ended at once is noticed when its first answer is read.
+        with contextlib.suppress(BrokenPipeError):
+            self.send(setup)
+
+    @property
+    def environment(self) -> Environment:
+        """The environment the child described itself."""
+        return self.ready().environment
+
+    def ready(self) -> wire.Ready:
+        """Wait until the task is loaded."""
+        if self._ready is None:
+            self._ready = self.expect(wire.Ready)
+        return self._ready
+
+    def close(self) -> None:
+        """Kill the process and remove its directory. Idempotent."""
+        super().close()
+        self._directory.cleanup()
+
+
+def _deviate(environment: Environment, variant: Variant) -> Environment:
+    threads = environment.threads if variant.threads is None else variant.threads
+    capability = environment.capability if variant.capability is None else variant.capability
+    return msgspec.structs.replace(environment, threads=threads, capability=capability)
+
+
+def _prepare(context: ReplayContext, environment: Environment, *, role: str, directory: Path) -> wire.Setup:
+    source = context.program.source
+    files = context.program.files
+    for path, data in (files or {}).items():
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    inputs = context.inputs if role == "data" else {}
+    return wire.Setup(
+        v=1,
+        entry=source.entry,
+        module="" if isinstance(source.module, msgspec.UnsetType) else source.module,
+        materialised=files is not None,
+        class_name=source.class_name,
+        config=dict(context.config),
+        inputs={name: str(Path(path).resolve()) for name, path in inputs.items()},
+        seed=str(context.seed),
+        device=context.device,
+        environment=environment,
+        readable=[str(Path(path).resolve()) for path in inputs.values()],
+    )
+
+
+def _spawn(directory: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    root = str(Path(__file__).resolve().parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _BOOT.format(root=root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=directory,
+        env={**_clean_environment(directory), **variables},
+        close_fds=True,
+        start_new_session=True,
+    )
+
+
+def _clean_environment(directory: Path) -> dict[str, str]:
+    """Only what an interpreter and torch need; nothing that could name the evidence."""
+    kept = {
+        name: os.environ[name] for name in ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES") if name in os.environ
+    }
+    here = str(directory)
+    return {
+        **kept,
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "HOME": here,
+        "TMPDIR": here,
+        "USER": "polledger",
+    }

@@ -1,0 +1,162 @@
+"""Sealing a training: prepare or continue a run, train it step by step, finish it. PROTOCOL sections 2, 4 and 14."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from polledger.core.records import Final
+from polledger.errors import PolledgerError
+from polledger.keys import load_or_create_key
+from polledger.store.run import RunDirectory
+from polledger.training.location import describe_error, resolve_task
+from polledger.training.plan import Plan, SealOptions, SealResult, Setting, TaskFailed, Watcher
+from polledger.training.resume import continue_run, finished, reopen
+from polledger.training.stamping import Stamping, choose_authorities
+from polledger.training.startup import begin_run
+from polledger.training.stop import StopRequest
+
+MODEL = "model"
+"""Name of the object that is published: PROTOCOL section 9."""
+
+
+def seal(options: SealOptions, watcher: Watcher) -> SealResult:
+    """Train the task of ``options`` and seal the run; with ``resume`` continue one that was interrupted.
+
+    Returns also when the user stopped it (``interrupted``); every whole step is sealed then. Raises
+    UsageError for options or a task that make no sense, Unavailable when a disk or a lock is in the way.
+    """
+    location = resolve_task(options.task)
+    key = load_or_create_key(options.key)
+    authorities = choose_authorities(options.authorities)
+    with _opened(options) as run, run.lock():
+        stamping = Stamping(run, authorities, warn=watcher.warn)
+        setting = Setting(
+            options=options, run=run, location=location, key=key, stamping=stamping, watcher=watcher
+        )
+        try:
+            result = _seal(setting)
+        finally:
+            waiting = stamping.close()
+    return replace(result, waiting=waiting)
+
+
+def _seal(setting: Setting) -> SealResult:
+    if not setting.run.seals():
+        plan = begin_run(setting)
+    else:
+        found = reopen(setting)
+        if found.final is not None:
+            return finished(setting, found)
+        plan = continue_run(setting, found)
+    with contextlib.closing(plan):
+        return Training(plan, setting).run()
+
+
+@contextlib.contextmanager
+def _opened(options: SealOptions) -> Iterator[RunDirectory]:
+    """The run directory, made if need be; a new one is removed again if nothing came to be sealed in it."""
+    path = options.run
+    is_new = not path.exists()
+    resumed = options.resume and (path / "ledger.log").exists()
+    run = RunDirectory.open(path) if resumed else RunDirectory.create(path)
+    try:
+        yield run
+    finally:
+        if is_new and not run.seals():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class Training:
+    """Runs the steps of a plan and records them."""
+
+    def __init__(self, plan: Plan, setting: Setting) -> None:
+        self._plan = plan
+        self._setting = setting
+        self._done = plan.start
+        self._metrics: dict[str, float] = {}
+
+    def run(self) -> SealResult:
+        """Train to the end, or until the user asks to stop; seal what was done in either case.
+
+        Raises TaskFailed when the task's code does, with every step before sealed.
+        """
+        plan = self._plan
+        started = time.monotonic()
+        final: Final | None = None
+        with StopRequest() as stop:
+            try:
+                self._train(stop)
+            except TaskFailed:
+                plan.recorder.seal()
+                raise
+            if self._done == plan.genesis.steps:
+                final = plan.recorder.finish(MODEL, plan.runner.flatten())
+            else:
+                plan.recorder.seal()
+        return self._result(final, seconds=time.monotonic() - started)
+
+    def _train(self, stop: StopRequest) -> None:
+        recorder, total = self._plan.recorder, self._plan.genesis.steps
+        first, end = self._plan.first, recorder.cadence.first_interval_end
+        verdict_due = min(total, max(end, recorder.cadence.warm))
+        for number in range(self._plan.start, total):
+            if stop.requested:
+                return
+            if first is not None and number == verdict_due:
+                self._judge_first_interval()
+            self._step(number)
+            self._done = number + 1
+            if recorder.cadence.is_checkpoint(self._done):
+                recorded = recorder.checkpoint(self._done, self._plan.runner.flatten())
+                if first is not None and self._done == end:
+                    first.note_end(recorded.entries)
+            recorder.seal_if_due()
+            self._setting.watcher.step(self._done, total, self._metrics)
+        if first is not None and verdict_due == total:
+            self._judge_first_interval()
+
+    def _step(self, number: int) -> None:
+        from polledger.training.nest import encode_nest
+
+        runner, recorder = self._plan.runner, self._plan.recorder
+        try:
+            batch = runner.batch(number)
+            digest = recorder.batch(number, encode_nest(batch))
+            runner.prepare(number)
+            groups = runner.hyperparameters()
+            self._metrics = runner.step(number, batch)
+        except (PolledgerError, MemoryError):
+            raise
+        except Exception as error:
+            reason = describe_error(error, self._setting.location.root)
+            raise TaskFailed(f"step {number} failed: {reason}") from error
+        recorder.step(number, batch=digest, groups=groups, metrics=self._metrics)
+        if self._plan.first is not None and number < recorder.cadence.first_interval_end:
+            self._plan.first.note_step(runner.batch_indices(number), digest)
+
+    def _judge_first_interval(self) -> None:
+        first = self._plan.first
+        finding = None if first is None else first.finding()
+        if finding is not None:
+            self._setting.watcher.warn(
+                f"{finding}. Verification will find the same: at best UNVERIFIABLE for the intervals concerned"
+            )
+
+    def _result(self, final: Final | None, *, seconds: float) -> SealResult:
+        plan = self._plan
+        return SealResult(
+            run=self._setting.run.path,
+            run_id=plan.genesis.run,
+            kind=plan.genesis.kind,
+            steps=self._done,
+            total=plan.genesis.steps,
+            trained=self._done - plan.start,
+            model_root=None if final is None else final.model_root,
+            metrics=self._metrics,
+            interrupted=final is None,
+            waiting=0,
+            seconds=seconds,
+            inputs=plan.inputs,
+        )

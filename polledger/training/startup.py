@@ -1,0 +1,250 @@
+"""The beginning of a run: rehearse, commit code and data, build, seal genesis. PROTOCOL sections 4, 6 and 9."""
+
+import json
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, UnsetType
+
+from polledger.core.config import encode_config
+from polledger.core.encoding import encode
+from polledger.core.records import Dataset, Environment, Genesis
+from polledger.core.seeds import training_seed
+from polledger.core.source import TaskSource
+from polledger.errors import UsageError
+from polledger.keys import public_key
+from polledger.store.files import PRIVATE_FILE, write_atomic
+from polledger.store.run import RunDirectory
+from polledger.training.dataset import data_identity, hash_dataset
+from polledger.training.domains import encode_domains
+from polledger.training.location import OWN_ROOT
+from polledger.training.plan import Plan, SealOptions, Setting
+from polledger.training.recording import (
+    DEFAULT_EVERY,
+    DEFAULT_SEAL_EVERY,
+    DEFAULT_WARM,
+    Cadence,
+    RunRecorder,
+)
+from polledger.training.rehearsal import Rehearsal, RunRequest, attempt, has_dataset, load_task, run_rehearsal
+from polledger.training.sealer import Sealer
+from polledger.training.source import collect_source, source_digest, verify_tree
+
+if TYPE_CHECKING:
+    from polledger.training.firstinterval import FirstInterval
+    from polledger.training.runner import Runner
+
+RUN_ID_BYTES = 16
+STATE_LIMIT = 1 << 40
+"""Bytes of a state file of our own: no limit that a machine could reach."""
+
+
+def begin_run(setting: Setting) -> Plan:
+    """Everything before step 0, up to a sealed genesis. Raises UsageError for a task that would not train or replay.
+
+    The seal covers genesis and checkpoint 0, so that whatever has a seal can be resumed.
+    """
+    options = setting.options
+    seed = training_seed(options.seed or 0, None if options.unbound else public_key(setting.key))
+    setting.watcher.phase("rehearsing one step in a fresh process")
+    request = _request(setting, seed)
+    rehearsal = run_rehearsal(request)
+    cadence = _cadence(options, rehearsal.config["steps"])
+    request = replace(request, location=replace(setting.location, class_name=rehearsal.class_name))
+    source, contents = collect_source(
+        request.location,
+        class_name=rehearsal.class_name,
+        modules=rehearsal.modules,
+        distributions=rehearsal.distributions,
+    )
+    setting.watcher.phase("building the first state")
+    runner = build_runner(request)
+    _check_unchanged(source, contents, setting)
+    environment = describe(request.device)
+    first = open_first_interval(setting, request, runner, environment, source, contents)
+    try:
+        data = _commit_data(setting, request, runner, source, rehearsal)
+        genesis = _genesis(setting, runner, environment, source, cadence, data)
+        recorder = _record_genesis(setting, genesis, cadence, runner, source, contents, first)
+    except BaseException:
+        first.close()
+        raise
+    return Plan(
+        genesis=genesis, runner=runner, recorder=recorder, start=0, inputs=request.inputs, first=first
+    )
+
+
+def build_runner(request: RunRequest) -> "Runner":
+    """The task in this process, deterministic switches set, its objects built from the seed."""
+    from polledger.training import determinism
+    from polledger.training.runner import Runner
+
+    determinism.apply_switches(request.device)
+    task = load_task(request)
+    runner = Runner(task, seed=request.seed, device=request.device)
+    attempt(runner.build, "build()", request, task)
+    return runner
+
+
+def describe(device: str) -> Environment:
+    """The environment in force, once the task is built."""
+    from polledger.training.determinism import describe_environment
+
+    return describe_environment(device)
+
+
+def remember_data(run: RunDirectory, inputs: dict[str, str], task: bytes, dataset: Dataset) -> None:
+    """Keep what the inputs' files look like, so that a resumed run need not read all of them again."""
+    identity = data_identity(inputs, task)
+    if identity is not None:
+        note = {"identity": identity, "root": dataset.root.hex(), "size": dataset.size}
+        write_atomic(run.path / "private" / "dataset.json", [json.dumps(note).encode()], mode=PRIVATE_FILE)
+
+
+def write_hints(setting: Setting, inputs: dict[str, str]) -> None:
+    """Leave in run.toml what spares typing later: the task's name, where data lie, what is stored."""
+    options = setting.options
+    sealing = {
+        "device": options.device,
+        "keep": str(options.keep or 1),
+        "seal_every": str(options.seal_every or DEFAULT_SEAL_EVERY),
+        "store_batches": str(options.store_batches).lower(),
+        "tsa": " ".join(options.authorities),
+    }
+    setting.run.write_hints({"task": options.task, "inputs": inputs, "sealing": sealing})
+
+
+def _request(setting: Setting, seed: int) -> RunRequest:
+    options = setting.options
+    return RunRequest(
+        location=setting.location,
+        settings=options.settings,
+        inputs=dict(options.inputs),
+        seed=seed,
+        device=options.device,
+    )
+
+
+def _cadence(options: SealOptions, steps: int) -> Cadence:
+    return Cadence(
+        steps=steps,
+        every=options.every or DEFAULT_EVERY,
+        warm=DEFAULT_WARM if options.warm is None else options.warm,
+        keep=options.keep or 1,
+        seal_every=options.seal_every or DEFAULT_SEAL_EVERY,
+    )
+
+
+def _check_unchanged(source: TaskSource, contents: dict[str, bytes], setting: Setting) -> None:
+    root = setting.location.root
+    found = contents if root is None else verify_tree(source, root)
+    if isinstance(found, list):
+        raise UsageError(f"the task changed while it was loaded: {', '.join(found)}; start again")
+
+
+def open_first_interval(
+    setting: Setting,
+    request: RunRequest,
+    runner: "Runner",
+    environment: Environment,
+    source: TaskSource,
+    contents: dict[str, bytes],
+) -> "FirstInterval":
+    """Start the processes that will replay the first interval."""
+    from polledger.training.firstinterval import FirstInterval
+    from polledger.training.replay import ReplayContext, TaskProgram
+
+    own = request.location.root == OWN_ROOT and (request.location.module or "").startswith("polledger.")
+    context = ReplayContext(
+        program=TaskProgram(source=source, files=None if own else contents),
+        config=encode_config(runner.task.config),
+        seed=request.seed,
+        device=request.device,
+        environment=environment,
+        inputs=dict(request.inputs),
+    )
+    return FirstInterval(context, secret=setting.run.secret())
+
+
+def _commit_data(
+    setting: Setting, request: RunRequest, runner: "Runner", source: TaskSource, rehearsal: Rehearsal
+) -> Dataset | UnsetType:
+    """Hash the data set, store its leaves; UNSET for a task that cannot enumerate its data."""
+    if not has_dataset(runner.task):
+        return UNSET
+    setting.watcher.phase("hashing the data set")
+    data = attempt(lambda: runner.data, "dataset()", request, runner.task)
+    hashed = hash_dataset(
+        data,
+        request=request,
+        secret=setting.run.secret(),
+        seconds_per_example=rehearsal.seconds_per_example,
+        progress=setting.watcher.progress,
+    )
+    hashed.store(setting.run)
+    remember_data(setting.run, dict(request.inputs), source_digest(source), hashed.dataset)
+    return hashed.dataset
+
+
+def _genesis(
+    setting: Setting,
+    runner: "Runner",
+    environment: Environment,
+    source: TaskSource,
+    cadence: Cadence,
+    data: Dataset | UnsetType,
+) -> Genesis:
+    options = setting.options
+    domains = encode_domains(runner.task.domains)
+    return Genesis(
+        v=1,
+        run=secrets.token_bytes(RUN_ID_BYTES),
+        index=0,
+        task=source_digest(source),
+        kind=runner.kind,
+        config=encode_config(runner.task.config),
+        seed=options.seed or 0,
+        bound=not options.unbound,
+        key=public_key(setting.key),
+        every=cadence.every,
+        warm=cadence.warm,
+        steps=cadence.steps,
+        dataset=data,
+        domains=domains or UNSET,
+        objects=runner.describe(),
+        environment=environment,
+        origin="scratch",
+    )
+
+
+def _record_genesis(
+    setting: Setting,
+    genesis: Genesis,
+    cadence: Cadence,
+    runner: "Runner",
+    source: TaskSource,
+    contents: dict[str, bytes],
+    first: "FirstInterval",
+) -> RunRecorder:
+    run = setting.run
+    for data in contents.values():
+        run.objects.put(data)
+    run.objects.put(encode(source))
+    write_hints(setting, dict(setting.options.inputs))
+    sealer = Sealer.create(run, genesis.run, setting.key, stamp=setting.stamping.stamp)
+    recorder = RunRecorder(run, sealer, cadence, store_batches=stores_batches(setting.options, runner))
+    try:
+        recorded = recorder.begin(genesis, runner.flatten())
+        first.note_start(bytes(run.objects.read(recorded.root, limit=STATE_LIMIT)), recorded.root)
+    except BaseException:
+        recorder.close()
+        raise
+    return recorder
+
+
+def stores_batches(options: SealOptions, runner: "Runner") -> bool:
+    """PROTOCOL section 12: where asked for, and where the task makes its batches itself."""
+    from polledger.training.task import overrides
+
+    return options.store_batches or overrides(type(runner.task), "batch")

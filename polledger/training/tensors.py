@@ -1,0 +1,98 @@
+"""Tensors and arrays as canonical bytes, and back: contiguous, little-endian, row-major. PROTOCOL section 5."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from polledger.core.dtypes import DTYPE_BYTES
+from polledger.errors import EnvironmentMismatch, UsageError
+
+_DTYPES: dict[str, torch.dtype] = {
+    name: dtype for name in DTYPE_BYTES if isinstance(dtype := getattr(torch, name, None), torch.dtype)
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+_ARRAY_NAMES = {
+    np.dtype(name): name
+    for name in DTYPE_BYTES
+    if name not in ("bfloat16", "complex32") and not name.startswith("float8")
+}
+
+
+def dtype_name(tensor: Tensor, path: str) -> str:
+    """Name of the tensor's dtype. Raises UsageError naming ``path`` for one that has no canonical bytes."""
+    name = _NAMES.get(tensor.dtype)
+    if name is None:
+        raise UsageError(f"{path}: tensors of {tensor.dtype} cannot be recorded")
+    return name
+
+
+def canonical_bytes(tensor: Tensor, path: str) -> memoryview:
+    """The tensor's canonical bytes: a view of its memory where it is contiguous on the CPU, else of a copy.
+
+    Raises UsageError naming ``path`` for tensors that are not plain memory: sparse, quantized, meta, not yet
+    initialised, wrapper subclasses.
+    """
+    _check_plain(tensor, path)
+    if tensor.numel() == 0:
+        return memoryview(b"")
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    array: Any = flat.as_subclass(Tensor).view(torch.uint8).numpy()
+    return memoryview(array)
+
+
+def _check_plain(tensor: Tensor, path: str) -> None:
+    if sys.byteorder != "little":
+        raise EnvironmentMismatch("canonical bytes are little-endian; this machine is not supported")
+    dtype_name(tensor, path)
+    if is_lazy(tensor):
+        raise UsageError(f"{path}: a lazy parameter is not initialised; run a dummy forward pass in model()")
+    if hasattr(tensor, "__tensor_flatten__") or tensor.layout is not torch.strided or tensor.is_quantized:
+        raise UsageError(f"{path}: only dense plain tensors can be recorded, this is {_describe(tensor)}")
+    if tensor.is_meta:
+        raise UsageError(f"{path}: the tensor has no data (device meta)")
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{type(tensor).__name__}, {str(tensor.layout).removeprefix('torch.')}, {tensor.dtype}"
+
+
+def tensor_from_bytes(dtype: str, shape: Sequence[int], data: memoryview) -> Tensor:
+    """A CPU tensor with its own memory. ``data`` must have the right length (parsed states and nests do).
+
+    Raises EnvironmentMismatch for a dtype that this torch does not know.
+    """
+    if dtype not in _DTYPES:
+        raise EnvironmentMismatch(f"torch {torch.__version__} has no dtype {dtype}")
+    raw = torch.empty(len(data), dtype=torch.uint8)
+    if len(data) == 0:
+        return torch.empty(tuple(shape), dtype=_DTYPES[dtype])
+    # Copied before it is viewed: the source may be read-only and not aligned.
+    raw.numpy()[:] = np.frombuffer(data, dtype=np.uint8)
+    return raw.view(_DTYPES[dtype]).reshape(tuple(shape))
+
+
+def array_name(array: np.ndarray[Any, Any] | np.generic, path: str) -> str:
+    """Name of a NumPy dtype. Raises UsageError naming ``path`` for texts, objects, dates and long doubles."""
+    name = _ARRAY_NAMES.get(array.dtype.newbyteorder("="))
+    if name is None:
+        raise UsageError(f"{path}: NumPy data of dtype {array.dtype} cannot be recorded")
+    return name
+
+
+def array_bytes(array: np.ndarray[Any, Any] | np.generic) -> memoryview:
+    """The array's canonical bytes: a view where it is contiguous and little-endian, else of a copy."""
+    if array.size == 0:
+        return memoryview(b"")
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return memoryview(plain.reshape(-1).view(np.uint8).data)
+
+
+def array_from_bytes(dtype: str, shape: Sequence[int], data: memoryview) -> np.ndarray[Any, Any]:
+    """A writable array with its own memory."""
+    return np.frombuffer(data, dtype=np.dtype(dtype)).reshape(tuple(shape)).copy()

@@ -1,0 +1,251 @@
+"""Distances between states, per group, in NumPy: what :mod:`polledger.core.tolerance` judges. PROTOCOL section 10.
+
+All sums run in float64 over canonical bytes; no torch, no device. A number that is not finite and whose bits differ
+makes the distance infinite.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polledger.core.dtypes import is_floating
+from polledger.core.records import StateObject
+from polledger.core.state import FlatState, Groups, TensorData, scalars_group, split_floats
+from polledger.core.structure import Structure
+from polledger.core.tolerance import GroupMeasure
+from polledger.verify.floats import bit_patterns, to_float64
+
+SLICE = 1 << 20
+"""Elements converted to float64 at a time: bounds memory to a few times 8 MiB, whatever the tensor."""
+
+COMPARED = 1 << 24
+"""Bytes copied and compared at a time."""
+
+
+@dataclass(slots=True)
+class _Sums:
+    error: float = 0.0
+    displacement: float = 0.0
+    exact: bool = True
+    strict_equal: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Measures per group, by name in order, and the path whose error is largest or whose structure differs."""
+
+    measures: tuple[GroupMeasure, ...]
+    worst: str = ""
+
+    def with_noise(self, noise: dict[str, float]) -> "Comparison":
+        """The same with the noise floor of each group set; groups without one keep None."""
+        measures = tuple(replace(measure, nu=noise.get(measure.name)) for measure in self.measures)
+        return replace(self, measures=measures)
+
+
+def compare_states(
+    *, replayed: FlatState, recorded: FlatState, start: FlatState, objects: Sequence[StateObject]
+) -> Comparison:
+    """Error (replayed − recorded) and displacement (recorded − start) of every group, l2.
+
+    What ``start`` lacks (an optimizer slot made in the first step) counts as zero there. Raises UsageError if a tensor
+    belongs to no object of ``objects``.
+    """
+    return _Comparer(objects).run(replayed, recorded, start)
+
+
+@dataclass(slots=True)
+class _Comparer:
+    objects: Sequence[StateObject]
+    sums: dict[str, _Sums] = field(default_factory=dict)
+    worst: str = ""
+    largest: float = 0.0
+
+    def run(self, replayed: FlatState, recorded: FlatState, start: FlatState) -> Comparison:
+        groups = Groups(self.objects)
+        ours, theirs, before = _by_path(replayed), _by_path(recorded), _by_path(start)
+        for path in sorted(ours.keys() | theirs.keys()):
+            sums = self.sums.setdefault(groups.of(path), _Sums())
+            self._tensor(sums, path, ours.get(path), theirs.get(path), before.get(path))
+        self._skeletons(replayed, recorded, start)
+        measures = tuple(_measure(name, sums) for name, sums in sorted(self.sums.items()))
+        return Comparison(measures=measures, worst=self.worst)
+
+    def _tensor(
+        self,
+        sums: _Sums,
+        path: str,
+        ours: TensorData | None,
+        theirs: TensorData | None,
+        before: TensorData | None,
+    ) -> None:
+        if ours is None or theirs is None or not _same_form(ours, theirs):
+            self._differ(sums, path)
+            return
+        same = same_bytes(ours.data, theirs.data)
+        sums.exact = sums.exact and same
+        if not is_floating(theirs.dtype):
+            if not same:
+                self._differ(sums, path)
+            return
+        reference = before if before is not None and _same_form(before, theirs) else None
+        sums.displacement += squared_distance(theirs, reference)
+        if not same:
+            error = squared_distance(ours, theirs)
+            sums.error += error
+            self._note(path, error)
+
+    def _skeletons(self, replayed: FlatState, recorded: FlatState, start: FlatState) -> None:
+        ours, theirs, before = (
+            {entry.path: entry.structure for entry in flat.skeletons} for flat in (replayed, recorded, start)
+        )
+        for name in sorted(ours.keys() | theirs.keys()):
+            self._skeleton(name, ours.get(name), theirs.get(name), before.get(name))
+
+    def _skeleton(
+        self, name: str, ours: Structure | None, theirs: Structure | None, before: Structure | None
+    ) -> None:
+        shape, floats = split_floats(ours) if ours is not None else (None, [])
+        expected, recorded = split_floats(theirs) if theirs is not None else (None, [])
+        if shape == expected and not recorded:
+            return
+        sums = self.sums.setdefault(scalars_group(name), _Sums())
+        if shape != expected:
+            self._differ(sums, name)
+            return
+        first = split_floats(before)[1] if before is not None else []
+        reference = (
+            first if before is not None and split_floats(before)[0] == expected else [0.0] * len(recorded)
+        )
+        error = _squared(np.array(floats), np.array(recorded))
+        sums.displacement += _squared(np.array(recorded), np.array(reference))
+        sums.error += error
+        sums.exact = sums.exact and np.array(floats).tobytes() == np.array(recorded).tobytes()
+        self._note(name, error)
+
+    def _differ(self, sums: _Sums, path: str) -> None:
+        sums.exact = sums.strict_equal = False
+        self._note(path, math.inf)
+
+    def _note(self, path: str, error: float) -> None:
+        if error > self.largest:
+            self.largest, self.worst = error, path
+
+
+def _by_path(flat: FlatState) -> dict[str, TensorData]:
+    return {tensor.path: tensor for tensor in flat.tensors}
+
+
+def same_bytes(a: bytes | memoryview, b: bytes | memoryview) -> bool:
+    """Whether two buffers are equal, at the speed of memcmp (comparing memoryviews goes element by element)."""
+    if a is b:
+        return True
+    if len(a) != len(b):
+        return False
+    return all(
+        bytes(a[at : at + COMPARED]) == bytes(b[at : at + COMPARED]) for at in range(0, len(a), COMPARED)
+    )
+
+
+def _same_form(a: TensorData, b: TensorData) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape
+
+
+def _measure(name: str, sums: _Sums) -> GroupMeasure:
+    return GroupMeasure(
+        name=name,
+        exact=sums.exact,
+        strict_equal=sums.strict_equal,
+        e=math.sqrt(sums.error),
+        u=math.sqrt(sums.displacement),
+    )
+
+
+def squared_distance(tensor: TensorData, other: TensorData | None) -> float:
+    """Squared l2 distance of two floating tensors of one form; None is the zero tensor.
+
+    Elements with equal bits count 0, whatever they are; any other that is not finite makes it infinite.
+    """
+    return math.fsum(_squared(a, b) for a, b in _slices(tensor, other))
+
+
+def _slices(
+    tensor: TensorData, other: TensorData | None
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    a = bit_patterns(tensor.data, tensor.dtype)
+    b = bit_patterns(other.data, other.dtype) if other is not None else None
+    for begin in range(0, len(a), SLICE):
+        part = to_float64(a[begin : begin + SLICE], tensor.dtype)
+        if b is None:
+            yield part, np.zeros_like(part)
+        else:
+            yield part, to_float64(b[begin : begin + SLICE], tensor.dtype)
+
+
+def _squared(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    difference = _difference(a, b)
+    total = float(np.dot(difference, difference)) if len(difference) else 0.0
+    return total if math.isfinite(total) else math.inf
+
+
+def _difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Equal numbers, infinities included, differ by 0; two NaNs are taken as equal only with equal bits.
+    same = (a == b) | (a.view(np.uint64) == b.view(np.uint64))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(same, 0.0, a - b)
+
+
+def parameter_tensors(flat: FlatState, objects: Sequence[StateObject]) -> list[TensorData]:
+    """The floating tensors in the parameter groups; all floating ones where no module is described."""
+    groups = Groups(objects)
+    floating = [tensor for tensor in flat.tensors if is_floating(tensor.dtype)]
+    inside = [tensor for tensor in floating if groups.of(tensor.path).endswith("/parameters")]
+    return inside or floating
+
+
+def residual_cosine(
+    *,
+    found: FlatState,
+    replayed: FlatState,
+    start: FlatState,
+    final: FlatState,
+    objects: Sequence[StateObject],
+) -> float:
+    """Cosine between (found − replayed) and (final − start) over the parameters; 0 where either is zero."""
+    ours, first, last = _by_path(replayed), _by_path(start), _by_path(final)
+    dot = residual = direction = 0.0
+    for tensor in parameter_tensors(found, objects):
+        others = [states.get(tensor.path) for states in (ours, first, last)]
+        if any(other is None or not _same_form(other, tensor) for other in others):
+            continue
+        for a, b in _pairs(tensor, *(other for other in others if other is not None)):
+            dot += float(np.dot(a, b))
+            residual += float(np.dot(a, a))
+            direction += float(np.dot(b, b))
+    scale = math.sqrt(residual) * math.sqrt(direction)
+    return dot / scale if scale else 0.0
+
+
+def _pairs(
+    found: TensorData, replayed: TensorData, start: TensorData, final: TensorData
+) -> Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    for (a, b), (c, d) in zip(_slices(found, replayed), _slices(final, start), strict=True):
+        yield _difference(a, b), _difference(c, d)
+
+
+def norm(tensors: Iterable[TensorData]) -> float:
+    """l2 norm over all floating ``tensors``."""
+    return math.sqrt(math.fsum(squared_distance(tensor, None) for tensor in tensors))
+
+
+def distance(a: Iterable[TensorData], b: Iterable[TensorData]) -> float:
+    """l2 distance over the tensors of ``a``; one without a counterpart of its form in ``b`` counts in full."""
+    others = {tensor.path: tensor for tensor in b}
+    total = 0.0
+    for tensor in a:
+        other = others.get(tensor.path)
+        total += squared_distance(tensor, other if other is not None and _same_form(tensor, other) else None)
+    return math.sqrt(total)

@@ -1,0 +1,220 @@
+"""Step 7: what opened steps consumed, against what genesis and the records commit to. PROTOCOL section 10, step 7.
+
+Examples come from the verifier's own copy of the data. One that does not match the data set's root may be the
+verifier's wrong file: that is ``unverifiable``. Once examples are authenticated, a batch that differs is the record's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from msgspec import UnsetType
+
+from polledger.core.config import decode_config
+from polledger.core.digest import DIGEST_BYTES
+from polledger.core.merkle import leaf_hash
+from polledger.core.merkle import root as tree_root
+from polledger.core.order import Order
+from polledger.core.records import Dataset, Genesis, Step
+from polledger.core.replay import OpenedBatch, Replayer
+from polledger.core.report import Finding
+from polledger.core.seeds import batch_digest, example_leaf, salt, training_seed
+from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.store.objects import ObjectStore
+from polledger.verify.domains import DomainCheck
+from polledger.verify.lineage import Interval
+
+NAME = "inclusion"
+
+LEAVES_BYTES = 1 << 40
+"""Largest list of example leaves read: 32 bytes for each of 2^32 examples and room; memory is the real bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedInterval:
+    """Batches of one interval. ``authentic``: every example matches the committed data set (or none is committed)."""
+
+    batches: tuple[OpenedBatch, ...]
+    authentic: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class DataChecks:
+    """Opens and checks what steps consumed, collecting findings. ``secret`` None: nothing can be checked."""
+
+    genesis: Genesis
+    objects: ObjectStore
+    secret: bytes | None
+    findings: list[Finding] = field(default_factory=list)
+    domains: DomainCheck = field(init=False)
+    _leaves: bytes | None = None
+    _leaves_missing: bool = False
+    _order: Order | None = None
+    _batch_size: int = 0
+    _reported: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        declared = self.genesis.domains
+        self.domains = DomainCheck([] if isinstance(declared, UnsetType) else declared)
+        dataset = self.dataset
+        size = decode_config(self.genesis.config).get("batch_size")
+        if dataset is not None and isinstance(size, int) and size >= 1:
+            self._batch_size = size
+            self._order = Order(self.training_seed, dataset.size)
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """The committed data set, if there is one."""
+        dataset = self.genesis.dataset
+        return None if isinstance(dataset, UnsetType) else dataset
+
+    @property
+    def training_seed(self) -> int:
+        """The seed s of PROTOCOL section 6."""
+        return training_seed(self.genesis.seed, self.genesis.key if self.genesis.bound else None)
+
+    def open(self, interval: Interval, replayer: Replayer) -> OpenedInterval:
+        """Get what each step of ``interval`` consumes and check it against the data set's root.
+
+        Raises ReplayFailed if the task's code cannot open it.
+        """
+        wanted = [(step.step, self._indices(step)) for step in interval.steps]
+        authentic = True
+        batches = []
+        for step, batch in zip(interval.steps, replayer.open_batches(wanted), strict=True):
+            batches.append(batch)
+            authentic = self._check_examples(step, batch, interval.number) and authentic
+        return OpenedInterval(batches=tuple(batches), authentic=authentic)
+
+    def _indices(self, step: Step) -> tuple[int, ...] | None:
+        if self.dataset is None:
+            return None
+        expected = self._order.step(step.step, self._batch_size) if self._order is not None else None
+        if isinstance(step.examples, UnsetType):
+            return None if expected is None else tuple(expected)
+        if self.genesis.kind == "recipe" and step.examples != expected:
+            self._add("fail", "a recipe's examples do not follow from the seed", step)
+        if any(index >= self.dataset.size for index in step.examples):
+            self._add("fail", f"an example beyond the {self.dataset.size} of the data set", step)
+            return () if expected is None else tuple(expected)
+        return tuple(step.examples)
+
+    def _check_examples(self, step: Step, batch: OpenedBatch, interval: int) -> bool:
+        """True when every example of ``batch`` is a committed one; a custom batch has none to check."""
+        if batch.examples is None or batch.indices is None:
+            return True
+        leaves = self._load_leaves()
+        if leaves is None or self.secret is None:
+            return False
+        for index, example in zip(batch.indices, batch.examples, strict=True):
+            entry = example_leaf(salt(self.secret, "example", index), [example])
+            if entry != leaves[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]:
+                self._add(
+                    "unverifiable",
+                    f"example {index} is not the one that was committed",
+                    step,
+                    interval=interval,
+                    remedy="give the data the run was trained on with --input NAME=PATH",
+                )
+                return False
+            self._check_domain(step, index, example, interval)
+        return True
+
+    def _check_domain(self, step: Step, index: int, example: bytes, interval: int) -> None:
+        try:
+            problem = self.domains.check(example)
+        except (MalformedError, UsageError) as error:
+            self._add("unverifiable", f"example {index} cannot be read: {error}", step, interval=interval)
+            return
+        if problem:
+            self._add("fail", f"example {index}: {problem}", step, interval=interval)
+
+    def _load_leaves(self) -> bytes | None:
+        dataset = self.dataset
+        if self._leaves is None and not self._leaves_missing and dataset is not None:
+            try:
+                self._leaves = _read_leaves(self.objects, dataset)
+            except Unavailable as error:
+                self._leaves_missing = True
+                self._once(str(error), remedy="restore the list of example leaves")
+        return self._leaves
+
+    def batch_matches(self, step: Step, batch: bytes) -> bool:
+        """True when ``batch`` (canonical nest as consumed) has the digest that ``step`` records."""
+        if self.secret is None:
+            return False
+        return batch_digest(salt(self.secret, "batch", step.step), [batch]) == step.batch
+
+    def report_batch(self, step: Step, interval: int, *, confirmed: bool, why: str) -> None:
+        """Record that the batch of ``step`` is not the recorded one; ``confirmed`` makes it a contradiction."""
+        detail = f"step {step.step}: the batch is not the recorded one{f' ({why})' if why else ''}"
+        self._add("fail" if confirmed else "unverifiable", detail, step, interval=interval)
+
+    def readable(self) -> bool:
+        """True when opened data can be checked at all: the run secret is at hand. Otherwise that is reported once."""
+        if self.secret is None:
+            remedy = "verify in the prover's own run directory, or ask the prover to open the sample"
+            self._once("the run secret is not here, so opened data cannot be checked", remedy=remedy)
+        return self.secret is not None
+
+    def _once(self, detail: str, *, remedy: str) -> None:
+        if detail not in self._reported:
+            self._reported.add(detail)
+            self.findings.append(
+                Finding(step=7, name=NAME, outcome="unverifiable", detail=detail, remedy=remedy)
+            )
+
+    def _add(
+        self, outcome: str, detail: str, step: Step, *, interval: int | None = None, remedy: str | None = None
+    ) -> None:
+        if outcome == "unverifiable" and remedy is None:
+            remedy = "verify where the run was recorded"
+        self.findings.append(
+            Finding(
+                step=7,
+                name=NAME,
+                outcome=outcome,  # type: ignore[arg-type]
+                detail=detail,
+                record=step.index,
+                interval=interval,
+                remedy=remedy,
+            )
+        )
+
+    def summary(self, *, steps: int) -> Iterator[Finding]:
+        """The closing findings of step 7; ``steps`` went through every check, 0 if one did not."""
+        if not any(finding.blocks for finding in self.findings) and steps:
+            source = (
+                "their examples are in the committed data set"
+                if self.dataset
+                else "their batches re-run equal"
+            )
+            yield Finding(
+                step=7, name=NAME, outcome="pass", detail=f"{steps} opened steps: {source}{self._fields()}"
+            )
+        if self.dataset is None:
+            detail = "batches are committed, but their data have no committed origin"
+            yield Finding(step=7, name="data.origin", outcome="unverifiable", detail=detail)
+
+    def _fields(self) -> str:
+        parts = (
+            [f"{len(self.domains.seen)} declared fields within their domains"] if self.domains.seen else []
+        )
+        parts += [f"field {path!r} holds {seen}" for path, seen in sorted(self.domains.observed.items())[:8]]
+        parts += [
+            f"declared field {path!r} is in no example" for path in self.domains.unseen[:8] if self.dataset
+        ]
+        return f"; {'; '.join(parts)}" if parts else ""
+
+
+def _read_leaves(objects: ObjectStore, dataset: Dataset) -> bytes:
+    """The entries of the data set's leaves, checked against its root and size."""
+    data = bytes(objects.read(dataset.root, limit=LEAVES_BYTES))
+    entries = [data[at : at + DIGEST_BYTES] for at in range(0, len(data), DIGEST_BYTES)]
+    if (
+        len(data) != dataset.size * DIGEST_BYTES
+        or tree_root([leaf_hash(entry) for entry in entries]) != dataset.root
+    ):
+        raise Unavailable(
+            f"object {dataset.root.hex()} (example leaves) is damaged: it does not give its root"
+        )
+    return data

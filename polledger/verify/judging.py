@@ -1,0 +1,184 @@
+"""Step 9: judges replayed intervals against the recorded states. PROTOCOL section 10, "Comparison"."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from polledger.core.records import Genesis
+from polledger.core.replay import Replayer, ReplayFailed, ReplayJob, ReplayOutcome, Variant
+from polledger.core.report import Finding, IntervalResult
+from polledger.core.state import FlatState
+from polledger.core.tolerance import GroupJudgement, judge_group, judge_interval, judge_lean
+from polledger.errors import MalformedError, UsageError
+from polledger.verify.compare import Comparison, compare_states, residual_cosine
+from polledger.verify.lineage import Interval
+from polledger.verify.noise import Noise, NoiseTask, compute_precision, measure_noise, other_variant
+from polledger.verify.policy import Policy
+from polledger.verify.states import LoadedState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """One interval after its replay. ``recorded`` is None where the end state was not stored.
+
+    ``differences``: in what this machine's environment class differs from the recorded one.
+    """
+
+    interval: Interval
+    job: ReplayJob
+    start: LoadedState
+    outcome: ReplayOutcome
+    state: LoadedState
+    recorded: LoadedState | None
+    differences: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Judge:
+    """Applies the comparison rules and keeps account of noise replays and leaning residuals.
+
+    ``final`` gives the run's last state (None where it cannot be read); ``clock`` counts seconds.
+    """
+
+    genesis: Genesis
+    policy: Policy
+    base: Variant
+    seed: bytes
+    clock: Callable[[], float]
+    final: Callable[[], FlatState | None]
+    precision_config: dict[str, object]
+    noise_seconds: float = 0.0
+    noise_replays: int = 0
+    _recorded_leans: list[float] = field(default_factory=list)
+    _own_leans: list[tuple[float, ...]] = field(default_factory=list)
+
+    def equal(self, item: Replayed) -> IntervalResult:
+        """The result of an interval whose end root was reached bit for bit."""
+        try:
+            comparison = self._compare(item, item.state.flat)
+        except UsageError:
+            # Genesis does not describe every object: step 8 says so, and equal bits stay equal.
+            comparison = Comparison(measures=())
+        result = self._result(item, comparison, confirmed=True, why="")
+        return replace(result, outcome="pass", why="")
+
+    def differing(self, item: Replayed, *, confirmed: bool, replayer: Replayer) -> IntervalResult:
+        """Judge an interval whose bits differ. ``confirmed``: same class, and a second replay agreed with the first.
+
+        ``replayer`` runs the noise replays, in processes that have not seen later states.
+        """
+        if item.recorded is None:
+            return self._unjudged(item, "its end state was not stored, so only equal bits could pass")
+        try:
+            comparison = self._compare(item, item.recorded.flat)
+        except UsageError as error:
+            return self._unjudged(item, f"the states cannot be compared: {error}")
+        why = f"first at {comparison.worst}" if comparison.worst else ""
+        if any(measure.strict_equal and not measure.exact for measure in comparison.measures):
+            noise, blocked = self._noise(item, replayer)
+            comparison = comparison.with_noise(noise.floor if noise else {})
+            why = blocked or f"worst at {comparison.worst}"
+            result = self._result(item, comparison, confirmed=confirmed, why=why)
+            if result.outcome == "pass" and noise is not None:
+                self._keep_lean(item, item.recorded, noise)
+            return result
+        return self._result(item, comparison, confirmed=confirmed, why=why)
+
+    def lean_finding(self) -> Finding | None:
+        """The directed-residual test over all intervals that passed within tolerance; None where there are none."""
+        if not self._recorded_leans:
+            return None
+        lean = judge_lean(self._recorded_leans, self._own_leans, margin=self.policy.comparison.lean_margin)
+        detail = f"residuals lean towards the final model by {lean.mean:.3g}; noise explains {lean.limit:.3g}"
+        if lean.acceptable:
+            return Finding(step=9, name="drift", outcome="pass", detail=detail)
+        remedy = "verify where the run was recorded: there the bits decide"
+        return Finding(step=9, name="drift", outcome="unverifiable", detail=detail, remedy=remedy)
+
+    def _compare(self, item: Replayed, recorded: FlatState) -> Comparison:
+        return compare_states(
+            replayed=item.state.flat, recorded=recorded, start=item.start.flat, objects=self.genesis.objects
+        )
+
+    def _noise(self, item: Replayed, replayer: Replayer) -> tuple[Noise | None, str]:
+        task = self._noise_task(item)
+        expected = self._predicted(task)
+        if self.noise_seconds + expected > self.policy.comparison.noise_seconds:
+            return None, "the budget for noise replays (comparison.noise_seconds) is used up"
+        started = self.clock()
+        try:
+            return measure_noise(task, replayer), ""
+        except (ReplayFailed, MalformedError) as error:
+            return None, f"the noise floor could not be measured: {error}"
+        finally:
+            self.noise_seconds += self.clock() - started
+            self.noise_replays += task.replicas + 1
+
+    def _predicted(self, task: NoiseTask) -> float:
+        if not self.noise_replays:
+            return 0.0
+        return self.noise_seconds / self.noise_replays * (task.replicas + 1)
+
+    def _noise_task(self, item: Replayed) -> NoiseTask:
+        return NoiseTask(
+            job=item.job,
+            start=item.start.flat,
+            replayed=item.state.flat,
+            final=self.final(),
+            objects=self.genesis.objects,
+            seed=self.seed,
+            replicas=self.policy.comparison.replicas,
+            precision=compute_precision(self.precision_config),
+            base=self.base,
+            other=other_variant(item.outcome.environment, self.base),
+        )
+
+    def _keep_lean(self, item: Replayed, recorded: LoadedState, noise: Noise) -> None:
+        final = self.final()
+        cosine = float("nan")
+        if final is not None:
+            cosine = residual_cosine(
+                found=recorded.flat,
+                replayed=item.state.flat,
+                start=item.start.flat,
+                final=final,
+                objects=self.genesis.objects,
+            )
+        self._recorded_leans.append(cosine)
+        self._own_leans.append(noise.leans)
+
+    def _result(self, item: Replayed, comparison: Comparison, *, confirmed: bool, why: str) -> IntervalResult:
+        judgements = tuple(
+            judge_group(measure, rules=self.policy.comparison.rules, confirmed=confirmed)
+            for measure in comparison.measures
+        )
+        outcome = judge_interval(judgements)
+        exact = item.state.root == item.interval.end.root
+        return IntervalResult(
+            interval=item.interval.number,
+            first=item.interval.start.step,
+            last=item.interval.end.step,
+            outcome=outcome,
+            exact=exact,
+            groups=judgements,
+            why="" if outcome == "pass" else _reason(item, judgements, why),
+        )
+
+    def _unjudged(self, item: Replayed, why: str) -> IntervalResult:
+        return IntervalResult(
+            interval=item.interval.number,
+            first=item.interval.start.step,
+            last=item.interval.end.step,
+            outcome="unverifiable",
+            exact=False,
+            why=_reason(item, (), why),
+        )
+
+
+def _reason(item: Replayed, judgements: Sequence[GroupJudgement], why: str) -> str:
+    worst = [judgement for judgement in judgements if judgement.outcome == "fail"]
+    blocked = worst or [judgement for judgement in judgements if judgement.outcome != "pass"]
+    parts = [f"{blocked[0].measure.name}: {blocked[0].why}"] if blocked else []
+    parts += [why] if why else []
+    if item.differences:
+        parts.append(f"this machine differs in {', '.join(item.differences[:4])}")
+    return "; ".join(parts) or "the states differ"

@@ -1,0 +1,173 @@
+"""Step 8: the first state is what the committed seed gives. PROTOCOL section 10, step 8."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from polledger.core.dtypes import DTYPE_BYTES
+from polledger.core.environment import same_class
+from polledger.core.records import Genesis, StateObject
+from polledger.core.replay import RebuiltState, Replayer, ReplayFailed, Variant
+from polledger.core.report import Finding
+from polledger.core.state import FlatState, TensorData, escape
+from polledger.errors import EnvironmentMismatch, MalformedError, Unavailable
+from polledger.verify.lineage import Interval
+from polledger.verify.states import LoadedState, hash_state
+
+NAME = "origin"
+
+_REMEDY = "verify where the run was recorded, or with the versions and thread count it records"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginTask:
+    """What step 8 needs: genesis, the first interval and its recorded start (None where it is not at hand)."""
+
+    genesis: Genesis
+    first: Interval
+    recorded: LoadedState | None
+    base: Variant
+
+
+def step_origin(task: OriginTask, replayer: Replayer, again: Callable[[], Replayer]) -> list[Finding]:
+    """Step 8. ``pass``: a rebuild under the seed gives checkpoint 0 bit for bit, with an empty optimizer.
+
+    ``again`` gives a fresh process that rebuilds a second time where the first one differs: only two agreeing
+    rebuilds in the recorded environment class contradict the record. Raises nothing that hostile input causes.
+    """
+    if task.genesis.origin != "scratch":
+        return [_unverifiable(*_OTHER_ORIGINS[task.genesis.origin])]
+    try:
+        rebuilt = replayer.rebuild(variant=task.base)
+        state = hash_state(rebuilt.state)
+        return _judge(task, rebuilt, state, again)
+    except (ReplayFailed, MalformedError, EnvironmentMismatch, Unavailable) as error:
+        return [_unverifiable(f"the first state cannot be rebuilt here: {error}", _REMEDY)]
+
+
+_OTHER_ORIGINS = {
+    "parent": (
+        "the run starts from another run's model, and following parents is not part of this version",
+        "verify the parent run by itself and compare its final model root with checkpoint 0",
+    ),
+    "external": (
+        "the run starts from an external file, and checking it is not part of this version",
+        "compare the sha256 in genesis with the file you know",
+    ),
+}
+
+
+def _judge(
+    task: OriginTask, rebuilt: RebuiltState, state: LoadedState, again: Callable[[], Replayer]
+) -> list[Finding]:
+    checkpoint = task.first.start
+    differences = same_class(rebuilt.environment, task.genesis.environment)
+    if state.root != checkpoint.root:
+        return [_differs(task, state, differences, again)]
+    findings = [
+        *_object_findings(task.genesis.objects, rebuilt.objects, differences),
+        *_optimizer_findings(state.flat, rebuilt.objects, checkpoint.index),
+    ]
+    if findings:
+        return findings
+    bound = "the seed is bound to the key" if task.genesis.bound else "the seed is NOT bound to the key"
+    detail = f"the committed seed gives checkpoint 0 bit for bit, optimizer empty; {bound}"
+    return [Finding(step=8, name=NAME, outcome="pass", detail=detail, record=checkpoint.index)]
+
+
+def _unverifiable(detail: str, remedy: str, *, record: int | None = None) -> Finding:
+    return Finding(step=8, name=NAME, outcome="unverifiable", detail=detail, remedy=remedy, record=record)
+
+
+def _differs(
+    task: OriginTask, state: LoadedState, differences: list[str], again: Callable[[], Replayer]
+) -> Finding:
+    checkpoint = task.first.start
+    path = f", first at {where}" if (where := first_difference(state, task.recorded)) else ""
+    if differences:
+        text = f"the rebuild differs from checkpoint 0{path}; this machine differs in {', '.join(differences[:4])}"
+        return _unverifiable(text, _REMEDY, record=checkpoint.index)
+    if hash_state(again().rebuild(variant=task.base).state).root != state.root:
+        text = "two rebuilds of the first state differ: building the task is not deterministic"
+        return _unverifiable(
+            text, "make model() and build() depend on nothing but the seed", record=checkpoint.index
+        )
+    return Finding(
+        step=8,
+        name=NAME,
+        outcome="fail",
+        detail=f"checkpoint 0 is not what the committed seed and key give{path}",
+        record=checkpoint.index,
+        expected=state.root.hex(),
+        found=checkpoint.root.hex(),
+    )
+
+
+def first_difference(ours: LoadedState, theirs: LoadedState | None) -> str:
+    """Path of the first entry in which two states differ; empty where the other one is not at hand."""
+    if theirs is None:
+        return ""
+    for a, b in (
+        (_skeletons(ours.flat), _skeletons(theirs.flat)),
+        (_tensors(ours.flat), _tensors(theirs.flat)),
+    ):
+        for path in sorted(a.keys() | b.keys()):
+            if path not in a or path not in b or a[path] != b[path]:
+                return path
+    return ""
+
+
+def _skeletons(flat: FlatState) -> dict[str, object]:
+    return {entry.path: entry.structure for entry in flat.skeletons}
+
+
+def _tensors(flat: FlatState) -> dict[str, object]:
+    return {tensor.path: (tensor.dtype, tensor.shape, tensor.data) for tensor in flat.tensors}
+
+
+def _object_findings(
+    committed: Sequence[StateObject], rebuilt: Sequence[StateObject], differences: list[str]
+) -> Iterator[Finding]:
+    """How the state falls into groups must be what the rebuild describes: the comparison rests on it."""
+    ours = {item.name: item for item in rebuilt}
+    theirs = {item.name: item for item in committed}
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) == theirs.get(name):
+            continue
+        detail = f"genesis describes the object {name!r} otherwise than the rebuild"
+        if differences:
+            yield _unverifiable(detail, _REMEDY, record=0)
+        else:
+            yield Finding(
+                step=8,
+                name=NAME,
+                outcome="fail",
+                detail=detail,
+                record=0,
+                expected=_described(ours.get(name)),
+                found=_described(theirs.get(name)),
+            )
+
+
+def _described(item: StateObject | None) -> str:
+    return "nothing" if item is None else f"{item.kind}, {len(item.buffers or ())} buffers"
+
+
+def _optimizer_findings(flat: FlatState, objects: Sequence[StateObject], record: int) -> Iterator[Finding]:
+    """An optimizer that starts with state was given it by the task's code: only constants are accepted.
+
+    (Adagrad starts with sums of one value; a planted momentum buffer is not constant.)
+    """
+    prefixes = tuple(f"{escape(item.name)}/state/" for item in objects if item.kind == "optimizer")
+    for tensor in flat.tensors if prefixes else ():
+        if tensor.path.startswith(prefixes) and not is_constant(tensor):
+            detail = (
+                f"the optimizer does not start empty: {tensor.path} holds values the task's code put there"
+            )
+            yield _unverifiable(detail, "read the task's build()", record=record)
+            return
+
+
+def is_constant(tensor: TensorData) -> bool:
+    """True when all elements have the same bits."""
+    width = DTYPE_BYTES[tensor.dtype]
+    return bytes(tensor.data) == bytes(tensor.data[:width]) * (len(tensor.data) // width)

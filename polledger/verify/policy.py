@@ -1,0 +1,240 @@
+"""The verifier's policy: every bound a verdict depends on, from a TOML file. PROTOCOL section 10; docs/policy.md.
+
+Nothing in it comes from a proof. Its digest goes into the sampling seed, so a sample drawn under one policy is
+not the sample of another.
+"""
+
+import difflib
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from polledger.core.digest import sha256
+from polledger.core.encoding import encode, real
+from polledger.core.tolerance import MARGIN, RHO, Rules
+from polledger.errors import UsageError
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the policy's tables. Defaults are the default policy; docs/policy.md gives the reasons."""
+
+
+class StructureBounds(_Table, frozen=True):
+    """Step 4. ``every``: largest k in steps. ``still_share``: share of intervals that may stand still.
+
+    ``displacement``: least l2 distance of the parameters over the whole run, relative to their first norm.
+    ``records``: most records read from a ledger.
+    """
+
+    every: int = 100
+    still_share: float = 0.05
+    displacement: float = 1e-6
+    records: int = 20_000_000
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "structure.every is at least 1")
+        _require(0 <= self.still_share <= 1, "structure.still_share is between 0 and 1")
+        _require(self.displacement >= 0, "structure.displacement is not negative")
+        _require(self.records >= 1, "structure.records is at least 1")
+
+
+DEFAULT_BOUNDS: dict[str, tuple[float, float]] = {
+    "lr": (0.0, 10.0),
+    "momentum": (0.0, 0.9999),
+    "dampening": (0.0, 0.9999),
+    "weight_decay": (0.0, 1.0),
+    "betas_0": (0.0, 0.99999),
+    "betas_1": (0.0, 0.999999),
+    "eps": (0.0, 0.1),
+}
+
+
+class HyperparameterBounds(_Table, frozen=True):
+    """Step 4, custom tasks. ``scheduled``: names that may change from step to step; ``bounds``: [low, high] by name."""
+
+    scheduled: list[str] = msgspec.field(
+        default_factory=lambda: ["lr", "initial_lr", "max_lr", "min_lr", "base_lr", "momentum", "betas_0"]
+    )
+    bounds: dict[str, tuple[float, float]] = msgspec.field(default_factory=lambda: dict(DEFAULT_BOUNDS))
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.bounds.items():
+            _require(low <= high, f"hyperparameters.bounds.{name}: the lower bound is the greater one")
+
+
+class ComparisonBounds(_Table, frozen=True):
+    """Step 9. ``replicas``: one-ulp replays per interval. ``noise_seconds``: budget for all noise replays.
+
+    ``lean_margin``: how much more than the verifier's own replays residuals may lean towards the final model.
+    """
+
+    margin: float = MARGIN
+    rho: float = RHO
+    replicas: int = 4
+    noise_seconds: float = 1800.0
+    lean_margin: float = 3.0
+
+    def __post_init__(self) -> None:
+        _require(self.margin >= 1, "comparison.margin is at least 1")
+        _require(0 < self.rho < 1, "comparison.rho is between 0 and 1")
+        _require(self.replicas >= 4, "comparison.replicas is at least 4")
+        _require(self.noise_seconds >= 0, "comparison.noise_seconds is not negative")
+        _require(self.lean_margin >= 1, "comparison.lean_margin is at least 1")
+
+    @property
+    def rules(self) -> Rules:
+        """Margin and ρ as the comparison takes them."""
+        return Rules(margin=self.margin, rho=self.rho)
+
+
+class SampleBounds(_Table, frozen=True):
+    """Step 6, when no sample size is given: ``odds`` against ``bogus`` share, at most ``seconds`` of replay."""
+
+    odds: float = 0.99
+    bogus: float = 0.10
+    seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        _require(0 < self.odds < 1, "sample.odds is between 0 and 1")
+        _require(0 < self.bogus <= 1, "sample.bogus is between 0 and 1")
+        _require(self.seconds > 0, "sample.seconds is positive")
+
+
+class TimeBounds(_Table, frozen=True):
+    """Step 3. ``quorum``: distinct operators of the trust file. ``skew``: seconds a genTime may lie ahead of the clock.
+
+    ``accuracy``: seconds assumed where a token states none.
+    """
+
+    quorum: int = 1
+    skew: float = 300.0
+    accuracy: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require(self.quorum >= 1, "time.quorum is at least 1")
+        _require(self.skew >= 0 and self.accuracy >= 0, "time.skew and time.accuracy are not negative")
+
+
+class Requirements(_Table, frozen=True):
+    """What VERIFIED needs beyond the default."""
+
+    bitwise: bool = False
+    recipe: bool = False
+    external_time: bool = False
+    dataset_root: bool = False
+
+
+class CodeBounds(_Table, frozen=True):
+    """``trusted``: hex digests of task sources that may run without asking."""
+
+    trusted: list[str] = msgspec.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for digest in self.trusted:
+            _require(
+                len(digest) == 64 and set(digest) <= set("0123456789abcdef"), f"code.trusted: {digest!r}"
+            )
+
+
+class ReplaySettings(_Table, frozen=True):
+    """Replay as another machine would: another thread count or CPU capability than recorded."""
+
+    threads: int | None = None
+    capability: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.threads is None or self.threads >= 1, "replay.threads is at least 1")
+        known = (None, "DEFAULT", "AVX2", "AVX512")
+        _require(self.capability in known, f"replay.capability is one of {', '.join(map(str, known[1:]))}")
+
+
+class Policy(_Table, frozen=True):
+    """A whole policy. A value that exists is within bounds; the default one is documented in docs/policy.md."""
+
+    structure: StructureBounds = msgspec.field(default_factory=StructureBounds)
+    hyperparameters: HyperparameterBounds = msgspec.field(default_factory=HyperparameterBounds)
+    comparison: ComparisonBounds = msgspec.field(default_factory=ComparisonBounds)
+    sample: SampleBounds = msgspec.field(default_factory=SampleBounds)
+    time: TimeBounds = msgspec.field(default_factory=TimeBounds)
+    require: Requirements = msgspec.field(default_factory=Requirements)
+    code: CodeBounds = msgspec.field(default_factory=CodeBounds)
+    replay: ReplaySettings = msgspec.field(default_factory=ReplaySettings)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical encoding: equal for equal policies, however the file was written."""
+        return sha256(encode(_canonical(msgspec.to_builtins(self))))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, float):
+        return real(value)
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    return value
+
+
+def parse_policy(text: str) -> Policy:
+    """The policy written in ``text`` (TOML). Raises UsageError naming the key that is wrong or unknown."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the policy is not TOML: {error}") from None
+    _refuse_unknown(values, Policy, "")
+    _refuse_not_finite(values, "")
+    _complete_bounds(values)
+    try:
+        return msgspec.convert(values, Policy, strict=True)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the policy: {error}") from None
+
+
+def _complete_bounds(values: dict[str, Any]) -> None:
+    """Bounds that are not given keep their default: writing one does not drop the others."""
+    table = values.get("hyperparameters")
+    given = table.get("bounds") if isinstance(table, dict) else None
+    if isinstance(table, dict) and isinstance(given, dict):
+        table["bounds"] = {**DEFAULT_BOUNDS, **given}
+
+
+def load_policy(path: Path | None) -> Policy:
+    """The policy in the file ``path``, or the default one. Raises UsageError."""
+    if path is None:
+        return Policy()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the policy file {path} cannot be read: {error}") from None
+    return parse_policy(text)
+
+
+def _refuse_unknown(values: dict[str, Any], table: type[_Table], prefix: str) -> None:
+    # msgspec refuses unknown keys too; this says which ones exist.
+    fields = {field.name: field for field in msgspec.structs.fields(table)}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=3, cutoff=0.5) or sorted(fields)
+            raise UsageError(f"the policy has no key {prefix + key!r}; near: {', '.join(near)}")
+        kind = fields[key].type
+        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, _Table):
+            _refuse_unknown(value, kind, f"{prefix}{key}.")
+
+
+def _refuse_not_finite(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_not_finite(item, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_not_finite(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"the policy: {path} is not a finite number")

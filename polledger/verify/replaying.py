@@ -1,0 +1,363 @@
+"""Steps 7 to 9, running: opens intervals in ascending order, replays them, and has what differs judged.
+
+No state reaches a child before that child has answered what comes before it: one session replays ascending, and
+everything that is run again runs in a second one. PROTOCOL section 10.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+
+from polledger.core.config import decode_config
+from polledger.core.environment import same_class
+from polledger.core.records import Environment
+from polledger.core.replay import OpenedBatch, Replayer, ReplayFailed, ReplayJob, ReplayOutcome, Variant
+from polledger.core.report import Finding, IntervalResult
+from polledger.core.state import FlatState
+from polledger.errors import EnvironmentMismatch, MalformedError, Unavailable
+from polledger.store.objects import ObjectStore
+from polledger.verify.compare import same_bytes
+from polledger.verify.data import DataChecks, OpenedInterval
+from polledger.verify.judging import Judge, Replayed
+from polledger.verify.lineage import Interval, Lineage, Values, changed_values
+from polledger.verify.origin import OriginTask, step_origin
+from polledger.verify.policy import Policy
+from polledger.verify.schedule import same_value
+from polledger.verify.states import LoadedState, hash_state, load_state
+
+Engines = Callable[[Environment], AbstractContextManager[Replayer]]
+"""Starts a fresh replayer, pinned to a recorded environment; leaving the context ends its processes."""
+
+REPLAY_ERRORS = (ReplayFailed, EnvironmentMismatch, MalformedError, Unavailable)
+"""What stands for "could not be replayed here": never more than unverifiable."""
+
+
+_ELSEWHERE = "verify where the run was recorded, or with the versions and thread count it records"
+
+
+class NotOpened(Exception):
+    """An interval that could not be replayed; the message says why. Findings were recorded where they belong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayTask:
+    """What a session needs. ``values``: hyperparameters before each interval; ``seed``: the verifier's noise seed.
+
+    ``inputs_declared``: the task reads inputs the verifier supplies, so a differing custom batch may be the verifier's
+    file.
+    """
+
+    lineage: Lineage
+    values: tuple[Values, ...]
+    objects: ObjectStore
+    secret: bytes | None
+    policy: Policy
+    engines: Engines
+    inputs_declared: bool
+    seed: bytes
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True)
+class ReplaySession:
+    """Replays of one verification. Close it after use; results are kept per interval."""
+
+    task: ReplayTask
+    results: dict[int, IntervalResult] = field(default_factory=dict)
+    checked: set[int] = field(default_factory=set)
+    """Intervals whose steps went through every check of step 7."""
+    findings: list[Finding] = field(default_factory=list)
+    replay_seconds: float = 0.0
+    replayed_steps: int = 0
+    environment: Environment | None = None
+    """What the replaying child last described itself as."""
+    isolation: dict[str, bool] = field(default_factory=dict)
+    data: DataChecks = field(init=False)
+    judge: Judge = field(init=False)
+    _main: Replayer | None = None
+    _check: Replayer | None = None
+    _pinned: Environment | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _carry: LoadedState | None = None
+    _final: FlatState | None = None
+    _final_read: bool = False
+
+    def __post_init__(self) -> None:
+        task = self.task
+        genesis = task.lineage.genesis
+        self.data = DataChecks(genesis=genesis, objects=task.objects, secret=task.secret)
+        self.judge = Judge(
+            genesis=genesis,
+            policy=task.policy,
+            base=self.base,
+            seed=task.seed,
+            clock=task.clock,
+            final=self._last_state,
+            precision_config=decode_config(genesis.config),
+        )
+
+    @property
+    def base(self) -> Variant:
+        """How the policy deviates from the recorded environment, normally not at all."""
+        settings = self.task.policy.replay
+        return Variant(threads=settings.threads, capability=settings.capability)
+
+    def close(self) -> None:
+        """End every process. Idempotent."""
+        for replayer in (self._main, self._check):
+            if replayer is not None:
+                taken = replayer.isolation()
+                files, network = self.isolation.get("files", True), self.isolation.get("network", True)
+                self.isolation = {"files": files and taken.files, "network": network and taken.network}
+        self._main = self._check = None
+        self._stack.close()
+
+    def origin(self) -> list[Finding]:
+        """Step 8, in the session that then replays."""
+        first = self.task.lineage.intervals[0]
+        recorded = None
+        try:
+            recorded = load_state(self.task.objects, first.start.root) if first.start.stored else None
+        except Unavailable as error:
+            self._missing(first, str(error))
+        task = OriginTask(genesis=self.task.lineage.genesis, first=first, recorded=recorded, base=self.base)
+        try:
+            return step_origin(task, self._engine(first.environment), lambda: self._second(first.environment))
+        except REPLAY_ERRORS as error:
+            detail = f"the first state cannot be rebuilt here: {error}"
+            return [Finding(step=8, name="origin", outcome="unverifiable", detail=detail, remedy=_ELSEWHERE)]
+
+    def open(self, number: int) -> IntervalResult:
+        """Replay interval ``number`` (once) and judge it. Numbers come in ascending order."""
+        if number not in self.results:
+            interval = self.task.lineage.intervals[number]
+            try:
+                self.results[number] = self._replay(interval)
+            except (NotOpened, *REPLAY_ERRORS) as error:
+                self._carry = None
+                self.results[number] = _unopened(interval, str(error))
+        return self.results[number]
+
+    def _replay(self, interval: Interval) -> IntervalResult:
+        if not self.data.readable():
+            raise NotOpened("its data cannot be checked (step 7)")
+        start = self._start(interval)
+        opened = self._open_data(interval)
+        if opened.batches and opened.batches[0].batch is not None:
+            self._check_custom(interval, opened.batches)
+        job = ReplayJob(
+            start=start.data,
+            root=start.root,
+            first_step=interval.start.step,
+            last_step=interval.end.step,
+            batches=opened.batches,
+        )
+        began = self.task.clock()
+        outcome, state = self._run(self._engine(interval.environment), job)
+        self.replay_seconds += self.task.clock() - began
+        self.replayed_steps += len(interval.steps)
+        self.environment = outcome.environment
+        item = Replayed(
+            interval=interval,
+            job=job,
+            start=start,
+            outcome=outcome,
+            state=state,
+            recorded=None,
+            differences=tuple(same_class(outcome.environment, interval.environment)),
+        )
+        return self._examine(item)
+
+    def _examine(self, item: Replayed) -> IntervalResult:
+        """Compare what the replay did, step by step and at the end, with the records."""
+        interval = item.interval
+        batches = [
+            step
+            for step, done in zip(interval.steps, item.outcome.steps, strict=True)
+            if not self.data.batch_matches(step, done.batch)
+        ]
+        hyperparameters = self._differing_hyperparameters(item)
+        if not batches:
+            self.checked.add(interval.number)
+        equal = item.state.root == interval.end.root
+        if equal and not batches and not hyperparameters:
+            self._check_end(item)
+            self._carry = item.state
+            return self.judge.equal(item)
+        confirmed = not item.differences and self._agrees(item)
+        for step in batches[:1]:
+            self.data.report_batch(
+                step, interval.number, confirmed=confirmed, why=", ".join(item.differences[:4])
+            )
+        for record, detail in hyperparameters[:1]:
+            self._hyperparameter_finding(record, detail, interval.number, confirmed=confirmed)
+        if batches:
+            raise NotOpened("its batches are not the recorded ones (step 7)")
+        self._carry = item.state if equal else None
+        if equal:
+            return self.judge.equal(item)
+        second = self._second(interval.environment)
+        return self.judge.differing(self._with_recorded(item), confirmed=confirmed, replayer=second)
+
+    def _start(self, interval: Interval) -> LoadedState:
+        if self._carry is not None and self._carry.root == interval.start.root:
+            return self._carry
+        if not interval.start.stored:
+            raise NotOpened("its start state was not stored and could not be re-derived")
+        try:
+            return load_state(self.task.objects, interval.start.root)
+        except Unavailable as error:
+            self._missing(interval, str(error))
+            raise NotOpened(str(error)) from None
+
+    def _open_data(self, interval: Interval) -> OpenedInterval:
+        try:
+            opened = self.data.open(interval, self._engine(interval.environment))
+        except REPLAY_ERRORS as error:
+            raise NotOpened(f"its data cannot be opened: {error}") from None
+        if not opened.authentic:
+            raise NotOpened("its examples are not authenticated (step 7)")
+        return opened
+
+    def _check_custom(self, interval: Interval, batches: tuple[OpenedBatch, ...]) -> None:
+        """A custom batch as re-run has to be the recorded one before anything is replayed from it."""
+        for step, opened in zip(interval.steps, batches, strict=True):
+            if opened.batch is None or self.data.batch_matches(step, opened.batch):
+                continue
+            confirmed = not self.task.inputs_declared and self._batch_agrees(interval, opened)
+            why = "the task reads inputs: is --input right?" if self.task.inputs_declared else ""
+            self.data.report_batch(step, interval.number, confirmed=confirmed, why=why)
+            raise NotOpened("its batches are not the recorded ones (step 7)")
+
+    def _batch_agrees(self, interval: Interval, opened: OpenedBatch) -> bool:
+        """True in the recorded class, when a second process makes the same batch."""
+        if self.environment is None or same_class(self.environment, interval.environment):
+            return False
+        try:
+            other = list(self._second(interval.environment).open_batches([(opened.step, None)]))
+        except REPLAY_ERRORS:
+            return False
+        return [batch.batch for batch in other] == [opened.batch]
+
+    def _run(self, replayer: Replayer, job: ReplayJob) -> tuple[ReplayOutcome, LoadedState]:
+        try:
+            outcome = replayer.replay(job, variant=self.base)
+            if [step.step for step in outcome.steps] != list(range(job.first_step, job.last_step)):
+                raise MalformedError("it did not report every step")
+            return outcome, hash_state(outcome.state)
+        except REPLAY_ERRORS as error:
+            raise NotOpened(f"replay failed here: {error}") from None
+
+    def _agrees(self, item: Replayed) -> bool:
+        """True when a second replay in a fresh process does the same, bit for bit."""
+        try:
+            outcome, state = self._run(self._second(item.interval.environment), item.job)
+        except (NotOpened, *REPLAY_ERRORS):
+            return False
+        same_steps = all(
+            (a.groups, a.batch) == (b.groups, b.batch)
+            for a, b in zip(item.outcome.steps, outcome.steps, strict=True)
+        )
+        return same_steps and state.root == item.state.root
+
+    def _differing_hyperparameters(self, item: Replayed) -> list[tuple[int, str]]:
+        """Record index and description where a step ran with other hyperparameters than recorded."""
+        values = self.task.values[item.interval.number]
+        found = []
+        for step, done in zip(item.interval.steps, item.outcome.steps, strict=True):
+            values = changed_values(values, step.groups)
+            name = _first_other(values, changed_values({}, list(done.groups)))
+            if name:
+                found.append((step.index, f"step {step.step} ran with another {name} than recorded"))
+        return found
+
+    def _hyperparameter_finding(self, record: int, detail: str, interval: int, *, confirmed: bool) -> None:
+        self.findings.append(
+            Finding(
+                step=4,
+                name="hyperparameters",
+                outcome="fail" if confirmed else "unverifiable",
+                detail=detail,
+                record=record,
+                interval=interval,
+                remedy=None if confirmed else _ELSEWHERE,
+            )
+        )
+
+    def _check_end(self, item: Replayed) -> None:
+        """A stored end state is opened too: it has to be there, whole. Equal bytes need no second hash."""
+        end = item.interval.end
+        if not end.stored:
+            return
+        try:
+            data = self.task.objects.read(end.root, limit=len(item.state.data))
+            if not same_bytes(data, item.state.data):
+                load_state(self.task.objects, end.root)
+        except Unavailable as error:
+            self._missing(item.interval, str(error))
+
+    def _with_recorded(self, item: Replayed) -> Replayed:
+        if not item.interval.end.stored:
+            return item
+        try:
+            return replace(item, recorded=load_state(self.task.objects, item.interval.end.root))
+        except Unavailable as error:
+            self._missing(item.interval, str(error))
+            raise NotOpened(str(error)) from None
+
+    def _missing(self, interval: Interval, detail: str) -> None:
+        finding = Finding(
+            step=7,
+            name="inclusion",
+            outcome="unverifiable",
+            detail=detail,
+            interval=interval.number,
+            remedy="restore the object from a copy",
+        )
+        if finding not in self.data.findings:
+            self.data.findings.append(finding)
+
+    def _last_state(self) -> FlatState | None:
+        if not self._final_read:
+            self._final_read = True
+            try:
+                self._final = load_state(self.task.objects, self.task.lineage.intervals[-1].end.root).flat
+            except Unavailable:
+                return None
+        return self._final
+
+    def _engine(self, environment: Environment) -> Replayer:
+        """The ascending session, a new one where the recorded environment changes."""
+        if self._main is None or self._pinned != environment:
+            self.close()
+            self._pinned = environment
+            self._main = self._stack.enter_context(self.task.engines(environment))
+        return self._main
+
+    def _second(self, environment: Environment) -> Replayer:
+        """The session for everything that runs again."""
+        if self._check is None or self._pinned != environment:
+            self._engine(environment)
+            self._check = self._stack.enter_context(self.task.engines(environment))
+        return self._check
+
+
+def _unopened(interval: Interval, why: str) -> IntervalResult:
+    return IntervalResult(
+        interval=interval.number,
+        first=interval.start.step,
+        last=interval.end.step,
+        outcome="unverifiable",
+        exact=False,
+        why=why,
+    )
+
+
+def _first_other(recorded: Values, replayed: Values) -> str:
+    """Name of the first hyperparameter in which the two differ; empty when none does."""
+    for key in sorted(recorded.keys() | replayed.keys()):
+        ours, theirs = replayed.get(key, {}), recorded.get(key, {})
+        for name in sorted(ours.keys() | theirs.keys()):
+            if name not in ours or name not in theirs or not same_value(ours[name], theirs[name]):
+                return f"{name} of group {key[1]} of {key[0]}"
+    return ""

@@ -1,0 +1,84 @@
+"""State files as the verifier reads them: always hashed here, whoever they come from."""
+
+from dataclasses import dataclass
+
+from polledger.core.encoding import STATE_LIMITS, parse
+from polledger.core.state import Entry, FlatState, StateManifest, encode_state, parse_state, state_root
+from polledger.errors import MalformedError, Unavailable
+from polledger.store.files import open_regular
+from polledger.store.objects import ObjectMissing, ObjectStore
+
+STATE_BYTES = 1 << 42
+"""Largest state file read, 4 TiB: a guard against nonsense, memory is the real bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedState:
+    """A state file whose every byte was hashed: ``root`` is what they give."""
+
+    root: bytes
+    data: bytes | memoryview
+    flat: FlatState
+
+
+def load_state(objects: ObjectStore, root: bytes) -> LoadedState:
+    """The stored state of ``root``. Raises Unavailable naming the object if it is missing or damaged."""
+    data = objects.read(root, limit=STATE_BYTES)
+    try:
+        return LoadedState(root=root, data=data, flat=parse_state(data, root=root))
+    except MalformedError as error:
+        raise Unavailable(_damaged(root, error)) from None
+
+
+def hash_state(data: bytes | memoryview) -> LoadedState:
+    """A state file from a child process, with the root its bytes give. Raises MalformedError."""
+    root = state_root(parse_manifest(data))
+    return LoadedState(root=root, data=data, flat=parse_state(data, root=root))
+
+
+def encode_file(flat: FlatState) -> tuple[bytes, bytes]:
+    """File and root of ``flat``."""
+    encoded = encode_state(flat)
+    return b"".join(encoded.chunks()), encoded.root
+
+
+def parse_manifest(data: bytes | memoryview) -> list[Entry]:
+    """The entries that a state file begins with; the data behind them are not looked at. Raises MalformedError."""
+    view = memoryview(data).cast("B")
+    length = _manifest_length(bytes(view[:8]))
+    if len(view) < 8 + length:
+        raise MalformedError("a state file is shorter than its manifest")
+    manifest: StateManifest = parse(bytes(view[8 : 8 + length]), StateManifest, limits=STATE_LIMITS)
+    return manifest.entries
+
+
+def _manifest_length(head: bytes) -> int:
+    length = int.from_bytes(head, "big")
+    if len(head) < 8 or length > STATE_LIMITS.size:
+        raise MalformedError("a state file has no manifest, or one that is too large")
+    return length
+
+
+def read_entries(objects: ObjectStore, root: bytes) -> list[Entry]:
+    """The entries of the stored state of ``root``, checked against it, without reading the tensors.
+
+    Raises Unavailable naming the object. Not checked: that the tensors' data are there and undamaged.
+    """
+    path = objects.path(root)
+    try:
+        with open_regular(path) as (file, size):
+            head = file.read(8) or b""
+            length = _manifest_length(head)
+            data = head + (file.read(min(length, size)) or b"")
+        entries = parse_manifest(data)
+    except FileNotFoundError:
+        raise ObjectMissing(root, path) from None
+    except MalformedError as error:
+        raise Unavailable(_damaged(root, error)) from None
+    if state_root(entries) != root:
+        raise Unavailable(_damaged(root, MalformedError("its entries do not give its root")))
+    return entries
+
+
+def _damaged(root: bytes, error: MalformedError) -> str:
+    return f"object {root.hex()} (a state) is damaged: {error}"

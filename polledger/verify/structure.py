@@ -1,0 +1,129 @@
+"""Step 4: the ledger says what genesis, config and the verifier's policy demand. PROTOCOL section 10, step 4."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from msgspec import UnsetType
+
+from polledger.core.report import Finding
+from polledger.verify.lineage import FINDINGS_KEPT, Interval, Lineage, Values, changed_values
+from polledger.verify.policy import Policy
+from polledger.verify.schedule import hyperparameter_findings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """Outcome of step 4. ``values[i]``: hyperparameters in force before the first step of interval i.
+
+    ``still``: intervals in which every learning rate is recorded as 0 throughout.
+    """
+
+    findings: tuple[Finding, ...]
+    values: tuple[Values, ...]
+    still: tuple[int, ...]
+
+
+def step_structure(lineage: Lineage, *, policy: Policy, whole: bool) -> Structure:
+    """Step 4 over authenticated records; ``whole``: the newest head was matched, so none of them is left out.
+
+    ``pass`` means: steps contiguous, checkpoints where genesis has them, resumes accounted for, ``final`` last, k
+    within policy, hyperparameters as the schedule (recipe) or the policy (custom) have them. Whether the state
+    moves at all is judged in :mod:`polledger.verify.stillness`.
+    """
+    findings = [
+        *lineage.findings,
+        *_finished(lineage, whole=whole),
+        *_terms(lineage, policy),
+        *hyperparameter_findings(lineage, policy.hyperparameters),
+    ]
+    if not findings:
+        findings = [_passed(lineage)]
+    values, still = _follow(lineage.intervals)
+    return Structure(findings=tuple(findings[: 2 * FINDINGS_KEPT]), values=values, still=still)
+
+
+def _passed(lineage: Lineage) -> Finding:
+    steps = sum(len(interval.steps) for interval in lineage.intervals)
+    resumes = (
+        f", {len(lineage.resumes)} resumes with {lineage.abandoned} records abandoned"
+        if lineage.resumes
+        else ""
+    )
+    kind = (
+        "hyperparameters as scheduled"
+        if lineage.genesis.kind == "recipe"
+        else "hyperparameters within policy"
+    )
+    detail = f"{steps} steps in {len(lineage.intervals)} intervals{resumes}; {kind}"
+    return Finding(step=4, name="structure", outcome="pass", detail=detail)
+
+
+def _finished(lineage: Lineage, *, whole: bool) -> Iterator[Finding]:
+    if not whole:
+        yield _unverifiable("only a part of the sealed records is authentic", "restore ledger.log and seals/")
+    elif lineage.final is None:
+        yield _unverifiable(
+            "the run is not finished: no final record is sealed", "finish it with seal --resume"
+        )
+    if not lineage.intervals:
+        yield _unverifiable("there is no interval to replay", "seal a run of at least one step")
+
+
+def _terms(lineage: Lineage, policy: Policy) -> Iterator[Finding]:
+    genesis, terms = lineage.genesis, lineage.genesis.terms
+    if genesis.every > policy.structure.every:
+        detail = f"k = {genesis.every} is above the policy's {policy.structure.every}"
+        yield _unverifiable(detail, "raise structure.every in the policy if you accept it")
+    if (
+        not isinstance(terms, UnsetType)
+        and not isinstance(terms.every, UnsetType)
+        and genesis.every > terms.every
+    ):
+        yield _fail("k is above the agreed one", expected=terms.every, found=genesis.every)
+    if policy.require.recipe and genesis.kind != "recipe":
+        yield _unverifiable(
+            "the task is custom, and the policy requires a recipe", "set require.recipe = false"
+        )
+    if policy.require.dataset_root and isinstance(genesis.dataset, UnsetType):
+        detail = "no data set is committed, and the policy requires one"
+        yield _unverifiable(detail, "set require.dataset_root = false")
+    steps = genesis.config.get("steps")
+    if steps != genesis.steps and (genesis.kind == "recipe" or steps is not None):
+        yield _fail("config and genesis disagree on the number of steps", expected=genesis.steps, found=steps)
+
+
+def _unverifiable(detail: str, remedy: str) -> Finding:
+    return Finding(step=4, name="structure", outcome="unverifiable", detail=detail, remedy=remedy, record=0)
+
+
+def _fail(detail: str, *, expected: object, found: object) -> Finding:
+    return Finding(
+        step=4,
+        name="structure",
+        outcome="fail",
+        detail=detail,
+        record=0,
+        expected=str(expected),
+        found=str(found),
+    )
+
+
+def _follow(intervals: Sequence[Interval]) -> tuple[tuple[Values, ...], tuple[int, ...]]:
+    """Hyperparameters before each interval, and the intervals whose learning rates are all 0."""
+    before: list[Values] = []
+    still: list[int] = []
+    values: Values = {}
+    for interval in intervals:
+        before.append(values)
+        moving = False
+        for step in interval.steps:
+            values = changed_values(values, step.groups)
+            moving = moving or not _all_zero(values)
+        if not moving:
+            still.append(interval.number)
+    return tuple(before), tuple(still)
+
+
+def _all_zero(values: Values) -> bool:
+    rates = [group["lr"] for group in values.values() if "lr" in group]
+    return bool(rates) and all(rate == 0 for rate in rates)

@@ -1,0 +1,311 @@
+"""Step 3: what the timestamps over the heads show, and whether they are consistent. PROTOCOL sections 8 and 10.
+
+Trust comes only from the verifier's trust file. Without one, tokens are checked against the certificates stored
+beside them: that finds damage and borrowed tokens, and the time stays ``self-asserted``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from msgspec import UnsetType
+
+from polledger.core.records import TokenRef
+from polledger.core.report import Finding, TimeSummary
+from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.store.objects import ObjectStore
+from polledger.timestamp import cms
+from polledger.timestamp.messages import parse_request, token_of
+from polledger.timestamp.token import TOKEN_BYTES, Timestamp, TokenRejected, verify_response
+from polledger.timestamp.trust import Trust, TrustEntry
+from polledger.timestamp.tstinfo import TSTInfo, parse_tst_info
+from polledger.verify.heads import Heads, SealedHead
+from polledger.verify.policy import Policy
+
+CONSISTENCY = "time.consistency"
+
+EMBEDDED_NAME = "embedded"
+"""How a seal calls the authority that lies in polledger itself."""
+
+CERTIFICATE_BYTES = 1 << 16
+REVOCATION_BYTES = 1 << 24
+"""Largest certificate and revocation list read; lists of large authorities have a few MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """One usable token over the head of ``seal``. ``operator`` is None unless the trust file vouches for it."""
+
+    seal: int
+    authority: str
+    operator: str | None
+    timestamp: Timestamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Outcome of step 3."""
+
+    findings: tuple[Finding, ...]
+    summary: TimeSummary
+    stamps: tuple[Stamp, ...]
+
+
+def step_time(
+    heads: Heads,
+    objects: ObjectStore,
+    *,
+    trust: Trust | None,
+    policy: Policy,
+    now: datetime,
+    pending: int = 0,
+) -> Times:
+    """Step 3 over every head that the records match; ``now`` is the verifier's clock (UTC-aware).
+
+    ``pass`` of ``time.consistency`` means: every stored token is whole, over the head of its seal, the answer to
+    its request and not from the future. That anybody trusts the time is ``time.assurance``, required only by policy.
+    """
+    reader = _Reader(objects=objects, trust=trust, policy=policy, now=now, findings=[])
+    matching = [item for item in heads.heads if item.matches]
+    stamps = tuple(stamp for item in matching for stamp in reader.read(item))
+    summary = _summarise(matching, stamps, trust=trust, policy=policy, pending=pending)
+    findings = [
+        *reader.findings,
+        *_labels(stamps),
+        *_order(stamps, policy),
+        *_assurance(summary, trust, policy),
+    ]
+    if not any(finding.name == CONSISTENCY for finding in findings):
+        tokens = (
+            f"{len(stamps)} tokens over {len(matching)} heads are consistent"
+            if stamps
+            else "no token to contradict"
+        )
+        findings.append(Finding(step=3, name=CONSISTENCY, outcome="pass", detail=tokens))
+    return Times(findings=tuple(findings), summary=summary, stamps=stamps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    response: bytes
+    nonce: int | None
+    chain: list[x509.Certificate]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """Reads the tokens of one seal after the other, collecting findings."""
+
+    objects: ObjectStore
+    trust: Trust | None
+    policy: Policy
+    now: datetime
+    findings: list[Finding]
+
+    def read(self, sealed: SealedHead) -> Iterator[Stamp]:
+        if sealed.seal.seal is None:
+            return
+        for ref in sealed.seal.seal.tokens:
+            place = f"{sealed.seal.name}, token of {ref.authority!r}"
+            try:
+                parts = self._parts(ref, sealed.head.digest())
+                self._check_statement(parts, sealed.head.digest())
+            except (MalformedError, Unavailable) as error:
+                self._inconsistent(f"{place}: {error}")
+                continue
+            try:
+                yield self._stamp(sealed, ref, parts)
+            except TokenRejected as error:
+                remedy = "ask another authority with timestamp retry; the token counts for nothing"
+                self._add("time.tokens", f"{place}: {error}", remedy)
+
+    def _parts(self, ref: TokenRef, digest: bytes) -> _Parts:
+        request = parse_request(self.objects.get(ref.request, limit=TOKEN_BYTES))
+        if (request.hash_name, request.imprint) != ("sha256", digest):
+            raise MalformedError("the request is about something else than this head")
+        certificates = [] if isinstance(ref.chain, UnsetType) else ref.chain
+        revocation = [] if isinstance(ref.revocation, UnsetType) else ref.revocation
+        for name in revocation:
+            self.objects.get(name, limit=REVOCATION_BYTES)
+        return _Parts(
+            response=self.objects.get(ref.response, limit=TOKEN_BYTES),
+            nonce=request.nonce,
+            chain=[_certificate(self.objects.get(name, limit=CERTIFICATE_BYTES)) for name in certificates],
+        )
+
+    def _check_statement(self, parts: _Parts, digest: bytes) -> None:
+        info = _statement(parts.response)
+        if (info.hash_name, info.imprint) != ("sha256", digest):
+            raise MalformedError("the token is over something else than this head")
+        if info.nonce != parts.nonce:
+            raise MalformedError("the token is not the answer to the stored request: another nonce")
+        if info.gen_time > self.now + timedelta(seconds=self.policy.time.skew):
+            raise MalformedError(f"genTime {_iso(info.gen_time)} lies in the future")
+
+    def _stamp(self, sealed: SealedHead, ref: TokenRef, parts: _Parts) -> Stamp:
+        digest = sealed.head.digest()
+        # The prover's own clock never counts, even where a trust file names its root.
+        entries = self.trust.entries if self.trust and ref.authority != EMBEDDED_NAME else ()
+        for entry in entries:
+            timestamp = _trusted(entry, parts, digest)
+            if timestamp is not None:
+                return Stamp(
+                    seal=sealed.seal.number,
+                    authority=ref.authority,
+                    operator=entry.operator,
+                    timestamp=timestamp,
+                )
+        if not parts.chain:
+            raise TokenRejected("no certificate is stored beside it, and the trust file does not know it")
+        timestamp = verify_response(parts.response, digest=digest, roots=parts.chain, nonce=parts.nonce)
+        return Stamp(seal=sealed.seal.number, authority=ref.authority, operator=None, timestamp=timestamp)
+
+    def _inconsistent(self, detail: str) -> None:
+        self._add(CONSISTENCY, detail, "restore the object from a copy")
+
+    def _add(self, name: str, detail: str, remedy: str) -> None:
+        self.findings.append(Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=remedy))
+
+
+def _certificate(data: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(data)
+    except ValueError:
+        raise MalformedError("a stored certificate cannot be read") from None
+
+
+def _statement(response: bytes) -> TSTInfo:
+    return parse_tst_info(cms.parse_token(token_of(response)).content)
+
+
+def _trusted(entry: TrustEntry, parts: _Parts, digest: bytes) -> Timestamp | None:
+    """The timestamp if ``entry`` vouches for it: its roots, policies and window of validity."""
+    try:
+        timestamp = verify_response(
+            parts.response,
+            digest=digest,
+            roots=entry.roots,
+            intermediates=[*entry.intermediates, *parts.chain],
+            nonce=parts.nonce,
+            policies=entry.policies,
+        )
+    except (TokenRejected, UsageError):
+        return None
+    early = entry.not_before is not None and timestamp.gen_time < entry.not_before
+    late = entry.not_after is not None and timestamp.gen_time > entry.not_after
+    return None if early or late else timestamp
+
+
+def _summarise(
+    matching: Sequence[SealedHead],
+    stamps: Sequence[Stamp],
+    *,
+    trust: Trust | None,
+    policy: Policy,
+    pending: int,
+) -> TimeSummary:
+    if not matching or not stamps:
+        return TimeSummary(pending=pending)
+    first = min(item.seal.number for item in matching)
+    last = max(item.seal.number for item in matching)
+    quorum = policy.time.quorum
+    if trust is not None:
+        final = anchor([stamp for stamp in stamps if stamp.operator], last, quorum=quorum)
+        if final is not None:
+            trusted = [stamp for stamp in stamps if stamp.operator]
+            genesis = anchor(trusted, first, quorum=quorum)
+            return TimeSummary(
+                assurance="external",
+                first=_iso(genesis) if genesis else None,
+                last=_iso(final),
+                operators=tuple(sorted({stamp.operator for stamp in trusted if stamp.operator})),
+                pending=pending,
+            )
+    genesis, final = anchor(stamps, first, quorum=1), anchor(stamps, last, quorum=1)
+    return TimeSummary(
+        assurance="self-asserted",
+        first=_iso(genesis) if genesis else None,
+        last=_iso(final) if final else None,
+        pending=pending,
+    )
+
+
+def anchor(stamps: Sequence[Stamp], seal: int, *, quorum: int) -> datetime | None:
+    """When ``quorum`` distinct operators had vouched for the head of ``seal``: a token over a later head covers it too.
+
+    Tokens without an operator count as one each by authority name. None where there are too few.
+    """
+    earliest: dict[str, datetime] = {}
+    for stamp in stamps:
+        if stamp.seal >= seal:
+            who = stamp.operator or f"({stamp.authority})"
+            earliest[who] = min(earliest.get(who, stamp.timestamp.gen_time), stamp.timestamp.gen_time)
+    times = sorted(earliest.values())
+    return times[quorum - 1] if len(times) >= quorum else None
+
+
+def _labels(stamps: Sequence[Stamp]) -> Iterator[Finding]:
+    """One signer under two names that differ in a single character: a damaged manifest.
+
+    The name in a manifest is a label that nothing signs; whoever has two names for one authority, has two.
+    """
+    labels: dict[str, str] = {}
+    for stamp in stamps:
+        known = labels.setdefault(stamp.timestamp.tsa, stamp.authority)
+        if _one_apart(known, stamp.authority):
+            detail = f"seal {stamp.seal} calls the authority {stamp.authority!r}, another one {known!r}: one is damaged"
+            yield Finding(
+                step=3,
+                name=CONSISTENCY,
+                outcome="unverifiable",
+                detail=detail,
+                remedy="restore the seal from a copy",
+            )
+
+
+def _one_apart(a: str, b: str) -> bool:
+    return len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1
+
+
+def _order(stamps: Sequence[Stamp], policy: Policy) -> Iterator[Finding]:
+    """One authority's tokens against the order of the heads, beyond their accuracy.
+
+    Never a contradiction by itself: a token asked for late lies after that over a later head, whose own token
+    covers the earlier one as well. It is said so that a person can look.
+    """
+    newest: dict[str, Stamp] = {}
+    for stamp in sorted(stamps, key=lambda item: item.seal):
+        before = newest.get(stamp.timestamp.tsa)
+        if before is not None and _certainly_earlier(stamp, before, policy):
+            detail = (
+                f"{stamp.authority!r} stamped seal {stamp.seal} at {_iso(stamp.timestamp.gen_time)}, before "
+                f"the earlier seal {before.seal} at {_iso(before.timestamp.gen_time)}: asked late, or its clock moved"
+            )
+            yield Finding(step=3, name="time.tokens", outcome="unverifiable", detail=detail)
+        if before is None or stamp.timestamp.gen_time > before.timestamp.gen_time:
+            newest[stamp.timestamp.tsa] = stamp
+
+
+def _certainly_earlier(a: Stamp, b: Stamp, policy: Policy) -> bool:
+    default = timedelta(seconds=policy.time.accuracy)
+    slack = sum((stamp.timestamp.accuracy or default for stamp in (a, b)), timedelta())
+    return a.timestamp.gen_time + slack < b.timestamp.gen_time
+
+
+def _assurance(summary: TimeSummary, trust: Trust | None, policy: Policy) -> Iterator[Finding]:
+    if summary.assurance == "external":
+        detail = (
+            f"the end of the run existed by {summary.last}, vouched for by {', '.join(summary.operators)}"
+        )
+        yield Finding(step=3, name="time.assurance", outcome="pass", detail=detail)
+        return
+    waiting = f", {summary.pending} requests wait for an authority" if summary.pending else ""
+    detail = f"time is {summary.assurance}{waiting}"
+    remedy = "give the authorities you trust with --trust" if trust is None else "ask a trusted authority"
+    name = "time.required" if policy.require.external_time else "time.assurance"
+    yield Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=remedy)
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")

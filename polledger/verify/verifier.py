@@ -1,0 +1,361 @@
+"""Runs the numbered steps of PROTOCOL section 10 in order and gives the report.
+
+Every step's findings are collected; later steps go on as far as they can on what is authenticated. The verdict
+over them (:func:`polledger.core.report.judge`) fails closed. Opens no network connection, imports no torch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from polledger.core.environment import same_class
+from polledger.core.records import Environment, Genesis
+from polledger.core.report import (
+    Finding,
+    IntervalResult,
+    Odds,
+    Report,
+    Sample,
+    TimeSummary,
+    judge,
+    missing_checks,
+)
+from polledger.errors import Unavailable
+from polledger.timestamp.trust import Trust
+from polledger.verify.binding import ReadModel, step_binding, step_final
+from polledger.verify.evidence import Evidence
+from polledger.verify.heads import Heads, SealedHead, match_heads, parse_records, step_heads, step_parse
+from polledger.verify.lineage import Interval, Lineage, build_lineage
+from polledger.verify.policy import Policy
+from polledger.verify.replaying import Engines, ReplaySession, ReplayTask
+from polledger.verify.sampling import SampleRequest, capped_count, step_sampling, wanted_count
+from polledger.verify.stillness import StillnessTask, step_stillness
+from polledger.verify.structure import Structure, step_structure
+from polledger.verify.time import step_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """Whether and how the task's code runs. ``engines`` None: it does not, and ``finding`` says why."""
+
+    summary: dict[str, Any]
+    engines: Engines | None
+    finding: Finding | None = None
+    inputs_declared: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the verifier asks. ``nonce`` is the verifier's own, ``now`` its clock, ``pending`` queued time requests."""
+
+    policy: Policy
+    nonce: bytes
+    now: datetime
+    sample: SampleRequest = field(default_factory=SampleRequest)
+    trust: Trust | None = None
+    model: Path | None = None
+    read_model: ReadModel | None = None
+    """Reads torch files for step 10; without it only ``.safetensors`` is read."""
+    replay: bool = True
+    scan: bool = True
+    pending: int = 0
+
+
+class Watcher(Protocol):
+    """Who is told how a verification goes on."""
+
+    def note(self, text: str) -> None:
+        """One line about what comes next."""
+        ...
+
+    def opened(self, result: IntervalResult, done: int, total: int) -> None:
+        """An interval was replayed: the ``done``-th of ``total``."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One verification in progress."""
+
+    request: Request
+    clock: Callable[[], float]
+    watcher: Watcher
+    findings: list[Finding] = field(default_factory=list)
+    time: TimeSummary = field(default_factory=TimeSummary)
+    sample: Sample | None = None
+    odds: tuple[Odds, ...] = ()
+    intervals: tuple[IntervalResult, ...] = ()
+    code: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=dict)
+    comparison: Literal["bitwise", "tolerance", "none"] = "none"
+    skipped: str = ""
+    """Why steps 7 to 9 were not done, for the findings that say so."""
+
+
+def verify(
+    evidence: Evidence,
+    request: Request,
+    *,
+    load_code: Callable[[Genesis], Code],
+    clock: Callable[[], float],
+    watcher: Watcher,
+) -> Report:
+    """Verify a run and report. ``load_code`` decides whether the task's code may run here.
+
+    Raises UsageError for what the verifier itself got wrong (a model file that does not exist); nothing that the
+    evidence contains raises.
+    """
+    run = _Run(request=request, clock=clock, watcher=watcher)
+    parsed = parse_records(evidence)
+    heads = match_heads(evidence, parsed)
+    run.findings += step_parse(evidence, parsed, heads)
+    run.findings += step_heads(evidence, parsed, heads)
+    if heads.newest is not None and isinstance(heads.records[0] if heads.records else None, Genesis):
+        _verify_records(run, evidence, heads, heads.newest, load_code)
+    return _report(run, parsed.genesis, heads)
+
+
+def _verify_records(
+    run: _Run, evidence: Evidence, heads: Heads, newest: SealedHead, load_code: Callable[[Genesis], Code]
+) -> None:
+    """Steps 3 to 10 over the authenticated records."""
+    request, genesis = run.request, heads.records[0]
+    if not isinstance(genesis, Genesis):
+        return
+    times = step_time(
+        heads,
+        evidence.objects,
+        trust=request.trust,
+        policy=request.policy,
+        now=request.now,
+        pending=request.pending,
+    )
+    run.findings += times.findings
+    run.time = times.summary
+    lineage = build_lineage(genesis, heads.records)
+    structure = step_structure(lineage, policy=request.policy, whole=heads.whole)
+    run.findings += structure.findings
+    if request.scan:
+        run.findings += step_stillness(
+            StillnessTask(
+                lineage=lineage, objects=evidence.objects, declared=structure.still, policy=request.policy
+            )
+        )
+    run.findings += step_final(lineage, evidence.objects)
+    if request.model is not None:
+        run.findings.append(step_binding(lineage, request.model, request.read_model or _no_torch_files))
+    code = _code(run, genesis, load_code)
+    session = _session(run, evidence, lineage, structure, code)
+    try:
+        _verify_intervals(run, lineage, newest.head.digest(), session)
+    finally:
+        if session is not None:
+            session.close()
+    _environment(run, genesis, session)
+
+
+def _no_torch_files(model: Path) -> bytes:
+    raise Unavailable(f"{model.name} cannot be read here: give the state_dict as .safetensors")
+
+
+def _code(run: _Run, genesis: Genesis, load_code: Callable[[Genesis], Code]) -> Code:
+    if not run.request.replay:
+        run.skipped = "replay was switched off with --no-replay"
+        return Code(summary={"kind": genesis.kind, "digest": genesis.task.hex()}, engines=None)
+    code = load_code(genesis)
+    run.code = code.summary
+    if code.finding is not None:
+        run.findings.append(code.finding)
+        run.skipped = "the task's code did not run"
+    return code
+
+
+def _session(
+    run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure, code: Code
+) -> ReplaySession | None:
+    if code.engines is None or not lineage.intervals:
+        return None
+    return ReplaySession(
+        ReplayTask(
+            lineage=lineage,
+            values=structure.values,
+            objects=evidence.objects,
+            secret=evidence.secret,
+            policy=run.request.policy,
+            engines=code.engines,
+            inputs_declared=code.inputs_declared,
+            seed=run.request.nonce,
+            clock=run.clock,
+        )
+    )
+
+
+def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplaySession | None) -> None:
+    """Steps 6 to 9: origin first, then the sample in ascending order."""
+    request, total = run.request, len(lineage.intervals)
+    count = wanted_count(request.sample, total=total, policy=request.policy) if total else 0
+    probed: tuple[int, ...] = ()
+    seconds = 0.0
+    if session is not None:
+        run.watcher.note("rebuilding the first state from the committed seed")
+        run.findings += session.origin()
+        if request.sample.capped:
+            probed, seconds = _probe(session, lineage)
+            count = capped_count(count, seconds_per_interval=seconds, policy=request.policy)
+    sample, run.odds, findings = step_sampling(
+        nonce=request.nonce, head=head, policy=request.policy, total=total, count=count
+    )
+    run.findings += findings
+    opened = with_sources({*sample.intervals, *probed}, lineage.intervals)
+    run.sample = replace(sample, intervals=opened if session is not None else sample.intervals)
+    if session is not None:
+        run.watcher.note(_announcement(run.sample, run.odds, seconds))
+        _replay(run, session, opened)
+
+
+def _probe(session: ReplaySession, lineage: Lineage) -> tuple[tuple[int, ...], float]:
+    """Replay the first interval or two; returns them and the seconds an average interval is estimated to take.
+
+    The quickest counts: the first step pays for what the libraries set up once.
+    """
+    rates = []
+    numbers = tuple(range(min(2, len(lineage.intervals))))
+    for number in numbers:
+        seconds, steps = session.replay_seconds, session.replayed_steps
+        session.open(number)
+        if session.replayed_steps > steps:
+            rates.append((session.replay_seconds - seconds) / (session.replayed_steps - steps))
+    steps = sum(len(interval.steps) for interval in lineage.intervals)
+    return numbers, min(rates, default=0.0) * steps / len(lineage.intervals)
+
+
+def _announcement(sample: Sample, odds: Sequence[Odds], seconds: float) -> str:
+    tenth = next((item for item in odds if item.label == "10 %"), None)
+    chance = f"; finds 10 % bogus intervals with probability {tenth.detection:.3f}" if tenth else ""
+    estimate = f"; about {seconds * len(sample.intervals):.0f} s" if seconds else ""
+    return f"replaying {len(sample.intervals)} of {sample.total} intervals ({sample.drawn} drawn){chance}{estimate}"
+
+
+def with_sources(numbers: set[int], intervals: Sequence[Interval]) -> tuple[int, ...]:
+    """``numbers`` and, where the start of one was not stored, the intervals before it that re-derive it, ascending."""
+    wanted = set(numbers)
+    for number in numbers:
+        at = number
+        while at > 0 and not intervals[at].start.stored:
+            at -= 1
+            wanted.add(at)
+    return tuple(sorted(wanted))
+
+
+def _replay(run: _Run, session: ReplaySession, opened: Sequence[int]) -> None:
+    """Steps 7 and 9 over the opened intervals."""
+    for done, number in enumerate(opened, start=1):
+        run.watcher.opened(session.open(number), done, len(opened))
+    run.intervals = tuple(session.results[number] for number in opened)
+    lean = session.judge.lean_finding()
+    checked = session.checked.issuperset(opened)
+    steps = sum(result.last - result.first for result in run.intervals) if checked else 0
+    run.findings += [*session.findings, *session.data.findings, *session.data.summary(steps=steps)]
+    run.findings += replay_findings(session, run.intervals, lean)
+    exact = all(result.exact for result in run.intervals)
+    run.comparison = "bitwise" if exact else "tolerance"
+    if run.request.policy.require.bitwise and not exact:
+        detail = "the policy requires equal bits, and not every opened interval has them"
+        run.findings.append(Finding(step=9, name="bitwise", outcome="unverifiable", detail=detail))
+    run.timing.update(replay_seconds=session.replay_seconds, noise_seconds=session.judge.noise_seconds)
+
+
+def replay_findings(
+    session: ReplaySession, results: Sequence[IntervalResult], lean: Finding | None
+) -> list[Finding]:
+    """Step 9's findings: one per interval that did not pass, or one ``pass`` when all did and nothing leans."""
+    findings = [lean] if lean is not None else []
+    for result in results:
+        if result.outcome != "pass":
+            findings.append(_interval_finding(session.task.lineage.intervals[result.interval], result))
+    if (
+        results
+        and all(result.outcome == "pass" for result in results)
+        and not any(f.blocks for f in findings)
+    ):
+        exact = sum(result.exact for result in results)
+        detail = f"{len(results)} intervals replayed, {exact} of them bit for bit"
+        findings.append(Finding(step=9, name="replay", outcome="pass", detail=detail))
+    return findings
+
+
+def _interval_finding(interval: Interval, result: IntervalResult) -> Finding:
+    failed = result.outcome == "fail"
+    return Finding(
+        step=9,
+        name="replay",
+        outcome=result.outcome,
+        detail=f"steps {result.first} to {result.last}: {result.why}",
+        interval=result.interval,
+        record=interval.end.index,
+        found=interval.end.root.hex() if failed else None,
+        remedy=None
+        if failed
+        else "verify where the run was recorded, or with the versions and threads it records",
+    )
+
+
+def _environment(run: _Run, genesis: Genesis, session: ReplaySession | None) -> None:
+    run.environment = {"recorded": msgspec.to_builtins(genesis.environment)}
+    here: Environment | None = session.environment if session is not None else None
+    if session is not None and here is not None:
+        run.environment["replayed"] = msgspec.to_builtins(here)
+        run.environment["differences"] = same_class(genesis.environment, here)
+        run.environment["isolation"] = session.isolation
+
+
+def _not_done(run: _Run, model: bool) -> list[Finding]:
+    """A finding for every required check that no step spoke about, so that the report says what is missing."""
+    spoken = {(finding.step, finding.name) for finding in run.findings}
+    findings = []
+    for step, name in missing_checks(run.findings, model=model):
+        if (step, name) not in spoken:
+            why = run.skipped
+            if name == "stillness" and not run.request.scan:
+                why = "stored checkpoints were not looked at (--no-scan)"
+            detail = f"not checked{f': {why}' if why else ''}"
+            findings.append(Finding(step=step, name=name, outcome="unverifiable", detail=detail))
+    return findings
+
+
+def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
+    model = run.request.model is not None
+    findings = sorted([*run.findings, *_not_done(run, model)], key=lambda finding: finding.step)
+    return Report(
+        verdict=judge(findings, model=model),
+        run=genesis.run.hex() if genesis else None,
+        head=_head(heads),
+        findings=tuple(findings),
+        intervals=run.intervals,
+        sample=run.sample,
+        odds=run.odds,
+        time=run.time,
+        code=run.code,
+        comparison=run.comparison,
+        environment=run.environment,
+        policy=run.request.policy.digest().hex(),
+        model=model,
+        timing=run.timing,
+    )
+
+
+def _head(heads: Heads) -> dict[str, Any] | None:
+    if heads.newest is None:
+        return None
+    head = heads.newest.head
+    return {
+        "seal": heads.newest.seal.number,
+        "size": head.size,
+        "root": head.root.hex(),
+        "digest": head.digest().hex(),
+    }

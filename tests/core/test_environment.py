@@ -1,0 +1,65 @@
+"""Environment classes: what must agree for equal bits to be expected, and what need not."""
+
+import msgspec
+import pytest
+
+from polledger.core.environment import environment_class, same_class
+from polledger.core.records import Environment
+
+BASE = Environment(
+    device="cpu",
+    cpu="Some CPU (6/85/7)",
+    capability="AVX2",
+    torch="2.13.0",
+    torch_git="cf30",
+    cuda="",
+    cudnn="",
+    driver="",
+    python="3.11.7",
+    numpy="2.4.6",
+    platform="Linux",
+    polledger="0.1.0",
+    threads=2,
+    interop_threads=1,
+    flags={"deterministic": True, "env_mkl_cbwr": "AVX2"},
+)
+
+
+def test_an_environment_is_of_its_own_class() -> None:
+    assert same_class(BASE, BASE) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["device", "cpu", "capability", "torch", "torch_git", "cuda", "cudnn", "driver", "threads", "interop_threads"],
+)
+def test_what_decides_bits_is_part_of_the_class(name: str) -> None:
+    value = 7 if name.endswith("threads") else "other"
+    assert same_class(BASE, msgspec.structs.replace(BASE, **{name: value})) == [name]
+
+
+@pytest.mark.parametrize("name", ["python", "numpy", "platform", "polledger"])
+def test_what_only_accompanies_is_not(name: str) -> None:
+    assert same_class(BASE, msgspec.structs.replace(BASE, **{name: "other"})) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ({"deterministic": False, "env_mkl_cbwr": "AVX2"}, ["flags.deterministic"]),
+        ({"deterministic": 1, "env_mkl_cbwr": "AVX2"}, ["flags.deterministic"]),
+        ({"deterministic": True}, ["flags.env_mkl_cbwr"]),
+        ({"deterministic": True, "env_mkl_cbwr": "AVX2", "new": 0}, ["flags.new"]),
+        ({}, ["flags.deterministic", "flags.env_mkl_cbwr"]),
+    ],
+)
+def test_flags_agree_by_name_value_and_type(flags: dict[str, str | int | bool], names: list[str]) -> None:
+    other = msgspec.structs.replace(BASE, flags=flags)
+    assert same_class(BASE, other) == same_class(other, BASE) == names
+
+
+def test_class_lists_every_value_by_name() -> None:
+    found = environment_class(BASE)
+    assert found["flags.env_mkl_cbwr"] == "AVX2"
+    assert found["threads"] == 2
+    assert "python" not in found

@@ -1,0 +1,276 @@
+"""Well-formed runs that say something untrue: each is REFUTED at the step PROTOCOL section 15 names.
+
+The prover owns the key and signs everything again (polledger.redteam.rewrite); the verifier has the honest task.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from polledger.core.encoding import real
+from polledger.core.merkle import leaf_hash
+from polledger.core.merkle import root as tree_root
+from polledger.core.records import AnyRecord, Checkpoint, Dataset, Final, Genesis, GroupValues, Step
+from polledger.core.seeds import example_leaf, salt
+from polledger.core.state import EncodedState, FlatState, TensorData, encode_state, model_root, parse_state
+from polledger.keys import load_key
+from polledger.redteam.rewrite import Edit, Prover, read_records, rewrite_run
+from polledger.store.run import RunDirectory
+from polledger.timestamp.authority import EmbeddedAuthority
+from polledger.training.location import load_task_class, resolve_task
+from polledger.training.nest import encode_nest
+from tests.e2e.conftest import TASKS, Cli, Done
+
+Sealed = Callable[..., Path]
+HONEST = TASKS / "tiny.py"
+LOSS = "nn.functional.cross_entropy(model(x), y)"
+SEAL = ("--every", 4, "--warm", 2, "--seal-every", 3)
+
+
+@pytest.fixture
+def prover(home: Path) -> Prover:
+    return Prover(
+        key=load_key(home / "key.pem"),
+        authority=EmbeddedAuthority.open(home / "tsa"),
+        now=datetime.now(UTC),
+    )
+
+
+@pytest.fixture
+def verdict(cli: Cli) -> Callable[[Path], Done]:
+    """Verify every interval of a run with the honest task."""
+
+    def verify(run: Path) -> Done:
+        return cli("verify", run, "--sample", 100, "--task", HONEST, "--json")
+
+    return verify
+
+
+@pytest.fixture
+def bent(sealed: Sealed, tmp_path: Path, tiny: Path, prover: Prover) -> Callable[..., Path]:
+    """Seal a changed copy of the tiny task, then claim that the honest code and data were used."""
+
+    def make(*changes: tuple[str, str], words: tuple[object, ...] = ()) -> Path:
+        source = HONEST.read_text()
+        for old, new in changes:
+            assert source.count(old) == 1, old
+            source = source.replace(old, new)
+        task = tmp_path / "bent" / "tiny.py"
+        task.parent.mkdir()
+        task.write_text(source)
+        run = sealed(task, *SEAL, *words)
+        honest = RunDirectory.open(tiny)
+        genesis = read_records(honest)[0]
+        assert isinstance(genesis, Genesis)
+        claim = genesis
+
+        def edit(records: list[AnyRecord]) -> list[AnyRecord]:
+            first = records[0]
+            assert isinstance(first, Genesis)
+            lie = msgspec.structs.replace(first, task=claim.task, seed=claim.seed, dataset=dataset)
+            return [lie, *records[1:]]
+
+        dataset, leaves = commit_honest_data(RunDirectory.open(run).secret())
+        lying = rewrite_run(run, tmp_path / "lying", prover=prover, edit=edit)
+        lying.objects.put_named(dataset.root, leaves)
+        for name in source_objects(honest, claim):
+            lying.objects.put(honest.objects.get(name, limit=1 << 20))
+        return lying.path
+
+    return make
+
+
+def commit_honest_data(secret: bytes) -> tuple[Dataset, list[bytes]]:
+    """The commitment to the honest task's data under a run's secret, and its leaf list."""
+    data = load_task_class(resolve_task(str(HONEST)))().dataset()
+    leaves = [
+        example_leaf(salt(secret, "example", index), encode_nest(example))
+        for index, example in enumerate(data)
+    ]
+    return Dataset(root=tree_root([leaf_hash(leaf) for leaf in leaves]), size=len(leaves)), leaves
+
+
+def source_objects(run: RunDirectory, genesis: Genesis) -> list[bytes]:
+    """Digests of the task's manifest and files."""
+    from polledger.core.source import parse_source
+
+    source = parse_source(run.objects.get(genesis.task, limit=1 << 20))
+    return [genesis.task, *(file.digest for file in source.files)]
+
+
+def check_refuted(done: Done, *steps: int) -> None:
+    """REFUTED, with a failed finding at one of ``steps``."""
+    assert done.code == 1, done.err
+    assert done.json["verdict"] == "REFUTED"
+    failed = {finding["step"] for finding in done.findings("fail")}
+    assert failed & set(steps), done.findings("fail")
+    assert done.last.startswith("REFUTED: ")
+
+
+def change_tensor(flat: FlatState, path_part: str, change: Callable[[np.ndarray], np.ndarray]) -> FlatState:
+    """The state with every float32 tensor whose path contains ``path_part`` changed."""
+    changed = [
+        TensorData(
+            path=tensor.path,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            data=memoryview(change(np.frombuffer(tensor.data, np.float32)).astype(np.float32).tobytes()),
+        )
+        if path_part in tensor.path and tensor.dtype == "float32"
+        else tensor
+        for tensor in flat.tensors
+    ]
+    assert any(path_part in tensor.path for tensor in flat.tensors)
+    return FlatState(skeletons=flat.skeletons, tensors=changed)
+
+
+def load(run: Path, root: bytes) -> FlatState:
+    return parse_state(RunDirectory.open(run).objects.read(root, limit=1 << 30), root=root)
+
+
+def checkpoints(records: list[AnyRecord]) -> list[Checkpoint]:
+    return [record for record in records if isinstance(record, Checkpoint)]
+
+
+def replace_checkpoint(number: int, root: bytes) -> Edit:
+    """Let the ``number``-th checkpoint name another state."""
+
+    def edit(records: list[AnyRecord]) -> list[AnyRecord]:
+        target = checkpoints(records)[number]
+        return [msgspec.structs.replace(r, root=root) if r is target else r for r in records]
+
+    return edit
+
+
+def plant(run: Path, target: Path, prover: Prover, number: int, state: EncodedState) -> Path:
+    return rewrite_run(
+        run, target, prover=prover, edit=replace_checkpoint(number, state.root), states=[state]
+    ).path
+
+
+def test_rewriting_alone_changes_no_verdict(
+    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done]
+) -> None:
+    # Else the refutations below would show the rewriting, not the lie.
+    done = verdict(rewrite_run(tiny, tmp_path / "same", prover=prover, edit=list).path)
+    assert done.code == 0, done.err
+
+
+def test_swapped_checkpoint_is_refuted(
+    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done]
+) -> None:
+    other = checkpoints(read_records(RunDirectory.open(tiny)))[6].root
+    run = rewrite_run(tiny, tmp_path / "swap", prover=prover, edit=replace_checkpoint(4, other)).path
+    done = verdict(run)
+    check_refuted(done, 9)
+    # Checkpoint 4 ends interval 3.
+    assert done.json["first_bad"]["interval"] == 3
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("momentum_buffer", lambda value: value + 0.5),
+        ("running_mean", lambda value: value + 0.1),
+        ("running_var", lambda value: value * 1.5),
+        ("model/0/weight", lambda value: value * 1.01),
+    ],
+    ids=["planted momentum", "BatchNorm mean", "BatchNorm variance", "weights"],
+)
+def test_changed_state_is_refuted(
+    tiny: Path,
+    tmp_path: Path,
+    prover: Prover,
+    verdict: Callable[[Path], Done],
+    part: str,
+    change: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    root = checkpoints(read_records(RunDirectory.open(tiny)))[5].root
+    state = encode_state(change_tensor(load(tiny, root), part.replace("model/0/weight", "0.weight"), change))
+    check_refuted(verdict(plant(tiny, tmp_path / "planted", prover, 5, state)), 9)
+
+
+def test_another_final_model_is_refuted(
+    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done]
+) -> None:
+    root = checkpoints(read_records(RunDirectory.open(tiny)))[-1].root
+    flat = change_tensor(load(tiny, root), "model/", lambda value: value * 1.001)
+    state = encode_state(flat)
+
+    def edit(records: list[AnyRecord]) -> list[AnyRecord]:
+        swapped = replace_checkpoint(-1, state.root)(records)
+        return [
+            msgspec.structs.replace(r, model_root=model_root(flat, r.object)) if isinstance(r, Final) else r
+            for r in swapped
+        ]
+
+    run = rewrite_run(tiny, tmp_path / "final", prover=prover, edit=edit, states=[state]).path
+    check_refuted(verdict(run), 9)
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay"])
+def test_other_hyperparameters_for_three_steps_are_refuted(
+    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done], name: str
+) -> None:
+    def edit(records: list[AnyRecord]) -> list[AnyRecord]:
+        return [
+            msgspec.structs.replace(
+                record, groups=[GroupValues(optimizer="optimizer", index=0, values={name: real(0.2)})]
+            )
+            if isinstance(record, Step) and 9 <= record.step < 12
+            else record
+            for record in records
+        ]
+
+    check_refuted(verdict(rewrite_run(tiny, tmp_path / "lr", prover=prover, edit=edit).path), 4)
+
+
+def test_other_seed_is_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
+    check_refuted(verdict(bent(words=("--seed", 5))), 8)
+
+
+def test_other_order_is_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
+    run = bent(("for i in range(96)]", "for i in range(96)][::-1]"))
+    check_refuted(verdict(run), 7, 9)
+
+
+def test_other_labels_are_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
+    check_refuted(verdict(bent(("example[1] for example", "(example[1] + 1) % 4 for example"))), 7)
+
+
+def test_other_code_is_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
+    check_refuted(verdict(bent((LOSS, f"0.9 * {LOSS}"))), 9)
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        f"{LOSS} * (2.0 if 9 <= self.step_number < 12 else 1.0)",
+        f"{LOSS} + (0.01 * sum(p.square().sum() for p in model.parameters()) if 9 <= self.step_number < 12 else 0.0)",
+    ],
+    ids=["learning rate", "weight decay"],
+)
+def test_unrecorded_hyperparameters_for_three_steps_are_refuted(
+    bent: Callable[..., Path], verdict: Callable[[Path], Done], bend: str
+) -> None:
+    check_refuted(verdict(bent((LOSS, bend))), 9)
+
+
+def test_stolen_initial_weights_are_refuted(
+    bent: Callable[..., Path], verdict: Callable[[Path], Done]
+) -> None:
+    check_refuted(
+        verdict(bent(("return nn.Sequential(", "[torch.manual_seed(99)]; return nn.Sequential("))), 8
+    )
+
+
+def test_run_resigned_with_another_key_is_refuted(
+    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done]
+) -> None:
+    thief = Prover(key=Ed25519PrivateKey.generate(), authority=prover.authority, now=prover.now)
+    check_refuted(verdict(rewrite_run(tiny, tmp_path / "thief", prover=thief, edit=list).path), 8, 9)

@@ -1,0 +1,93 @@
+"""What a process that called isolate() can still reach: tried for real, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from polledger.training.isolation import interpreter_paths
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROBE = """
+import json, os, socket, sys
+from pathlib import Path
+sys.path.append(sys.argv[1])
+from polledger.training.isolation import isolate
+taken = isolate(readable=[Path(sys.argv[2])], writable=[Path.cwd()])
+def reach(act):
+    try:
+        act()
+    except OSError:
+        return False
+    return True
+def connect():
+    with socket.create_connection(("127.0.0.1", int(sys.argv[4])), timeout=5):
+        pass
+print(json.dumps({
+    "files": taken.files, "network": taken.network,
+    "own": reach(lambda: Path("note").write_text("x")),
+    "given": reach(lambda: Path(sys.argv[2]).read_bytes()),
+    "given_write": reach(lambda: Path(sys.argv[2]).write_bytes(b"")),
+    "secret": reach(lambda: Path(sys.argv[3]).read_bytes()),
+    "secret_list": reach(lambda: os.listdir(Path(sys.argv[3]).parent)),
+    "parent_memory": reach(lambda: open(f"/proc/{os.getppid()}/mem", "rb")),
+    "parent_descriptors": reach(lambda: os.listdir(f"/proc/{os.getppid()}/fd")),
+    "parent_arguments": reach(lambda: Path(f"/proc/{os.getppid()}/cmdline").read_bytes()),
+    "numpy": reach(lambda: __import__("numpy")),
+    "connect": reach(connect),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
+    """What the isolated probe reached, next to a server that a process with a network would reach."""
+    import socket
+
+    base = tmp_path_factory.mktemp("isolation")
+    given, secret, work = base / "given", base / "evidence" / "state", base / "work"
+    secret.parent.mkdir()
+    work.mkdir()
+    given.write_bytes(b"data")
+    secret.write_bytes(b"the answer")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", PROBE, str(ROOT), str(given), str(secret), str(port)],
+            cwd=work,
+            capture_output=True,
+            check=True,
+        )
+    found: dict[str, bool] = json.loads(done.stdout)
+    if not (found["files"] and found["network"]):
+        pytest.skip("this kernel offers neither Landlock nor user namespaces")
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "given_write",
+        "secret",
+        "secret_list",
+        "parent_memory",
+        "parent_descriptors",
+        "parent_arguments",
+        "connect",
+    ],
+)
+def test_isolated_process_cannot_reach(probe: dict[str, bool], name: str) -> None:
+    assert not probe[name]
+
+
+@pytest.mark.parametrize("name", ["own", "given", "numpy"])
+def test_isolated_process_keeps_what_it_needs(probe: dict[str, bool], name: str) -> None:
+    assert probe[name]
+
+
+def test_interpreter_paths_leave_out_the_checkout() -> None:
+    assert ROOT not in interpreter_paths()
+    assert Path.cwd() not in interpreter_paths()

@@ -1,0 +1,200 @@
+"""The replay engine: real child processes, real task code, against a runner in this process."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polledger.core.config import encode_config
+from polledger.core.replay import OpenedBatch, ReplayFailed, ReplayJob, Variant
+from polledger.core.source import SourceFile, TaskSource
+from polledger.core.state import EncodedState, encode_state
+from polledger.training.determinism import apply_environment, describe_environment
+from polledger.training.location import load_task_class, resolve_task
+from polledger.training.nest import encode_nest
+from polledger.training.replay import ReplayContext, ReplayEngine, TaskProgram, read_model
+from polledger.training.runner import Runner
+from polledger.training.task import prepare_task
+
+TASKS = Path(__file__).resolve().parents[1] / "e2e" / "tasks"
+SEED = 0xFEDCBA9876543210
+
+
+SCRIBBLE = (
+    "import os, fcntl; [os.write(int(n), b'\\xff' * 64) for n in os.listdir('/proc/self/fd')"
+    " if int(n) > 2 and os.path.exists(f'/proc/self/fd/{n}') and fcntl.fcntl(int(n), fcntl.F_GETFL) & 3 == 1]"
+)
+"""Writes rubbish into every descriptor that is open for writing."""
+
+
+def context(path: Path, class_name: str, config: Mapping[str, Any]) -> ReplayContext:
+    """What a verifier would hand to the engine for the task in ``path``."""
+    data = path.read_bytes()
+    file = SourceFile(path=path.name, executable=False, size=len(data), digest=hashlib.sha256(data).digest())
+    source = TaskSource(v=1, entry=path.name, class_name=class_name, lines=1, files=[file], distributions=[])
+    return ReplayContext(
+        program=TaskProgram(source=source, files={path.name: data}),
+        config=encode_config(config),
+        seed=SEED,
+        device="cpu",
+        environment=describe_environment("cpu"),
+    )
+
+
+def runner_of(path: Path, class_name: str) -> Runner:
+    task = load_task_class(resolve_task(f"{path}:{class_name}"))
+    return Runner(prepare_task(task, seed=SEED), seed=SEED)
+
+
+def frozen(state: EncodedState) -> tuple[bytes, bytes]:
+    """Root and file, copied out of live tensors."""
+    return state.root, b"".join(bytes(part) for part in state.chunks())
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Runner, dict[int, tuple[bytes, bytes]]]:
+    """The kitchen sink task after 6 steps, with its states at 0, 3 and 6."""
+    runner = runner_of(TASKS / "kitchen_sink.py", "KitchenSink")
+    runner.build()
+    states = {0: frozen(encode_state(runner.flatten()))}
+    for step in range(6):
+        runner.step(step, runner.batch(step))
+        states[step + 1] = frozen(encode_state(runner.flatten()))
+    return runner, states
+
+
+@pytest.fixture(scope="module")
+def engine(trained: tuple[Runner, Any]) -> Iterator[ReplayEngine]:
+    path = TASKS / "kitchen_sink.py"
+    # The recorder runs with pinned switches; so does this process, that bits can be equal.
+    environment = describe_environment("cpu")
+    apply_environment(environment)
+    with ReplayEngine(context(path, "KitchenSink", trained[0].task.config)) as made:
+        made.start()
+        yield made
+
+
+def opened(runner: Runner, engine: ReplayEngine, first: int, last: int) -> tuple[OpenedBatch, ...]:
+    return tuple(engine.open_batches([(step, runner.batch_indices(step)) for step in range(first, last)]))
+
+
+def test_rebuild_gives_the_first_state(trained: Any, engine: ReplayEngine) -> None:
+    runner, states = trained
+    rebuilt = engine.rebuild()
+    assert rebuilt.state == states[0][1]
+    assert list(rebuilt.objects) == runner.describe()
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 3), (3, 6)])
+def test_replay_gives_the_next_state_bit_for_bit(
+    trained: Any, engine: ReplayEngine, first: int, last: int
+) -> None:
+    runner, states = trained
+    root, start = states[first]
+    job = ReplayJob(
+        start=start, root=root, first_step=first, last_step=last, batches=opened(runner, engine, first, last)
+    )
+    outcome = engine.replay(job)
+    assert outcome.state == states[last][1]
+    assert [step.step for step in outcome.steps] == list(range(first, last))
+    wanted = b"".join(bytes(part) for part in encode_nest(runner.batch(first)))
+    assert outcome.steps[0].batch == wanted
+
+
+def test_replay_under_another_thread_count_says_so(trained: Any, engine: ReplayEngine) -> None:
+    runner, states = trained
+    job = ReplayJob(
+        start=states[0][1], root=states[0][0], first_step=0, last_step=1, batches=opened(runner, engine, 0, 1)
+    )
+    threads = engine.rebuild().environment.threads + 1
+    assert engine.replay(job, variant=Variant(threads=threads)).environment.threads == threads
+
+
+def test_a_start_that_does_not_match_its_root_is_refused(trained: Any, engine: ReplayEngine) -> None:
+    runner, states = trained
+    job = ReplayJob(
+        start=states[1][1], root=states[0][0], first_step=0, last_step=1, batches=opened(runner, engine, 0, 1)
+    )
+    with pytest.raises(ReplayFailed, match="root"):
+        engine.replay(job)
+    # The engine goes on with a fresh child.
+    assert engine.rebuild().state == states[0][1]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ValueError('no luck')", "no luck"),
+        ("import os; os._exit(3)", "exit status 3"),
+        ("import os; os.write(1, b'x' * 100); raise KeyError('k')", "KeyError"),
+        (SCRIBBLE, "nonsense"),
+    ],
+    ids=["raises", "exits", "prints", "writes into the pipes"],
+)
+def test_task_code_that_fails_is_reported_not_believed(tmp_path: Path, code: str, reason: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(
+        "import torch\nfrom polledger import Task\n"
+        "class Broken(Task):\n"
+        "    config = {'steps': 1, 'batch_size': 1}\n"
+        f"    def build(self):\n        {code}\n        return {{'model': torch.nn.Linear(1, 1)}}\n"
+        "    def step(self, state, batch):\n        return {}\n"
+    )
+    broken = context(path, "Broken", {"steps": 1, "batch_size": 1})
+    with ReplayEngine(broken) as engine, pytest.raises(ReplayFailed, match=reason):
+        engine.rebuild()
+
+
+def test_task_code_finds_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = tmp_path / "run"
+    (evidence / "objects").mkdir(parents=True)
+    (evidence / "objects" / "state").write_bytes(b"the answer")
+    (evidence / "ledger.log").write_bytes(b"records")
+    monkeypatch.setenv("PEEK_AT", str(evidence))
+    monkeypatch.chdir(tmp_path)
+    path = TASKS / "peek.py"
+    runner = runner_of(path, "Peek")
+    runner.build()
+    # The task does look: with the evidence in reach, it finds it.
+    here = runner.step(0, runner.batch(0))
+    assert here["files"] > 0
+    assert here["environment"] > 0
+    runner.build()
+    root, start = frozen(encode_state(runner.flatten()))
+    with ReplayEngine(context(path, "Peek", runner.task.config)) as engine:
+        job = ReplayJob(
+            start=start, root=root, first_step=0, last_step=2, batches=opened(runner, engine, 0, 2)
+        )
+        steps = engine.replay(job).steps
+        if not engine.isolation().files:
+            pytest.skip("this kernel does not enforce file isolation")
+    for step in steps:
+        assert {name: count for name, count in step.metrics.items() if name != "loss" and count} == {}
+
+
+def test_model_file_is_read_without_running_it(tmp_path: Path) -> None:
+    import torch
+
+    from polledger.core.state import parse_state
+
+    model = torch.nn.Linear(3, 2)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    root, data = read_model(tmp_path / "model.pt")
+    flat = parse_state(data, root=root)
+    assert [tensor.path for tensor in flat.tensors] == ["model/bias", "model/weight"]
+
+
+def test_model_file_with_code_is_refused(tmp_path: Path) -> None:
+    import pickle
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    (tmp_path / "model.pt").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(ReplayFailed):
+        read_model(tmp_path / "model.pt")
+    assert not (tmp_path / "owned").exists()
