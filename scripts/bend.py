@@ -44,7 +44,7 @@ def load_state(run: RunDirectory, checkpoint: Checkpoint) -> FlatState:
 
 
 def between(first: FlatState, last: FlatState, share: float) -> FlatState:
-    """The state ``share`` of the way from ``first`` to ``last``; what is not float32 is as in ``last``."""
+    """The state ``share`` of the way from ``first`` to ``last``; dtypes other than float32 and int64 as in ``last``."""
     start = {tensor.path: tensor for tensor in first.tensors}
     return FlatState(
         skeletons=last.skeletons,
@@ -53,10 +53,12 @@ def between(first: FlatState, last: FlatState, share: float) -> FlatState:
 
 
 def blend(first: TensorData, last: TensorData, share: float) -> TensorData:
-    if last.dtype != "float32":
+    if last.dtype not in ("float32", "int64"):
         return last
-    a, b = (np.frombuffer(tensor.data, dtype="<f4") for tensor in (first, last))
-    mixed = (a + np.float32(share) * (b - a)).astype("<f4")
+    kind = "<f4" if last.dtype == "float32" else "<i8"
+    a, b = (np.frombuffer(tensor.data, dtype=kind).astype("<f8") for tensor in (first, last))
+    mixed = a + share * (b - a)
+    mixed = (mixed if kind == "<f4" else mixed.round()).astype(kind)
     return TensorData(path=last.path, dtype=last.dtype, shape=last.shape, data=memoryview(mixed.tobytes()))
 
 
@@ -82,7 +84,7 @@ def reseal(
     key: Path,
 ) -> None:
     """Write ledger and seals anew, signed and time-stamped, with the same number of records under each head."""
-    run.ledger_path.unlink()
+    run.ledger_path.write_bytes(b"")
     shutil.rmtree(run.path / "seals")
     (run.path / "seals").mkdir()
     stamping = Stamping(

@@ -26,7 +26,7 @@ print(digest.hexdigest())' "${@:2}"
 }
 
 install() {
-    local pip=("$VENV/bin/python" -m pip --disable-pip-version-check install --progress-bar off)
+    local pip=("$VENV/bin/python" -m pip --disable-pip-version-check install)
     "${pip[@]}" --constraint constraints.txt --editable ".[$1]" || die "pip could not install the dependencies (see above)"
     [ "$1" = test ] || return 0
     # Stock merkletools is the peer that exported proofs must satisfy. Its one requirement does not compile on

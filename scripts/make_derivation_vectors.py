@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write tests/vectors/derivation.json: seeds, salts, data order, sample and tree head, byte for byte.
 
 A second, literal transcription of the protocol (sections 6, 7 and 10.6): it imports nothing of polledger and takes

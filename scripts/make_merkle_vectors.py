@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write tests/vectors/merkle: one JSON file per mutation of an inclusion or consistency proof.
 
 Every proof and every expected outcome comes from the slow oracle transcribed from RFC 9162

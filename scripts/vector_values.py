@@ -131,7 +131,8 @@ def _rejected_ends() -> Iterator[Rejection]:
     whole = {
         "nothing": b"", "string": b"\xa2a", "string-header": b"\xd9", "bytes": b"\xc4\x02a", "bytes-header": b"\xc4",
         "integer": b"\xcd\x01", "array": b"\x92\x00", "array-header": b"\xdc\x00", "map-value": b"\x81\xa1a",
-        "map-key": b"\x81", "key": b"\x81\xa2a", "long-key": b"\x81\xd9\x28a", "text": b"\xa3\xc3\xa9",
+        "map-key": b"\x81", "key": b"\x81\xa2a", "long-key": b"\x81\xd9\x28a", "text": b"\xa3\xc3\xa9", "inside-character": b"\xa2\xc3",
+        "key-empty": b"\x81\xa2", "long-key-empty": b"\x81\xd9\x28",
         "array-inflated": b"\xdd\xff\xff\xff\xff", "map-inflated": b"\xdf\xff\xff\xff\xff\xa1a\x00",
         "bytes-inflated": b"\xc6\xff\xff\xff\xff", "string-inflated": b"\xdb\xff\xff\xff\xffa",
     }  # fmt: skip

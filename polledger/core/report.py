@@ -224,9 +224,11 @@ class TimeSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a verification found. ``comparison`` is "bitwise", "tolerance" or "none"."""
+    """Everything a verification found; the verdict follows from the findings and cannot be set.
 
-    verdict: Verdict
+    ``comparison`` is "bitwise", "tolerance" or "none"; ``model``: a model file was given, so step 10 is required.
+    """
+
     run: str | None
     head: dict[str, Any] | None
     findings: tuple[Finding, ...]
@@ -240,6 +242,11 @@ class Report:
     policy: str = ""
     model: bool = False
     timing: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """:func:`judge` over the findings."""
+        return judge(self.findings, model=self.model)
 
     @property
     def exit_code(self) -> int:

@@ -27,6 +27,9 @@ DEFAULTS: dict[str, Any] = {
 """Recipe keys that may be left out of config. Keys of one schedule are in :data:`SHAPES`."""
 
 
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """Where a step lies: ``step`` of ``steps``, the first ``warmup`` of which are the warm-up; the schedule's keys."""
@@ -193,8 +196,8 @@ def check_recipe(config: Mapping[str, Any]) -> None:
     if _at_least(config, "accumulate", 1, 1) and config["batch_size"] % config.get("accumulate", 1):
         raise UsageError("config key 'accumulate': batch_size must be a multiple of it")
     precision = config.get("precision", DEFAULTS["precision"])
-    if precision not in ("fp32", "bf16", "fp16"):
-        raise UsageError(f"config key 'precision': {precision!r} is not one of fp32, bf16, fp16")
+    if precision not in PRECISIONS:
+        raise UsageError(f"config key 'precision': {precision!r} is not one of {', '.join(PRECISIONS)}")
     if _real(config, "clip", DEFAULTS["clip"]) < 0:
         raise UsageError("config key 'clip': a norm cannot be negative (0 means no clipping)")
     if not 0 <= _real(config, "ema", DEFAULTS["ema"]) < 1:

@@ -34,7 +34,9 @@ def escape(key: str | int) -> str:
     """The path segment of a map key: ``#5`` for the int 5; ``~0``, ``~1``, ``~2`` for ``~``, ``/``, ``#`` in a str."""
     if isinstance(key, int):
         return f"#{key}"
-    return key.replace("~", "~0").replace("/", "~1").replace("#", "~2")
+    if "~" in key or "/" in key or "#" in key:
+        return key.replace("~", "~0").replace("/", "~1").replace("#", "~2")
+    return key
 
 
 def unescape(segment: str) -> str | int:

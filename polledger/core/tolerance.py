@@ -24,6 +24,10 @@ LEAN_FLOOR = 0.05
 """Mean cosine towards the final model that is never held against a run: two honest replays of a small model whose
 residuals have few effective directions reach a few hundredths by chance."""
 
+LEAN_CEILING = 0.9
+"""Mean cosine that no noise excuses: residuals that all point at the final model. Replicas of a model with a handful
+of parameters scatter so widely that a multiple of theirs would allow anything."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -131,15 +135,15 @@ def judge_lean(recorded: Sequence[float], own: Sequence[Sequence[float]], *, mar
 
     ``recorded[i]`` is the cosine between (recorded − replayed) and (final − start) of interval i; ``own[i]`` the same
     for each of the verifier's own perturbed replays in place of the recorded state. Acceptable when the mean of the
-    recorded cosines is at most ``margin`` times the largest magnitude that any one replica shows on average, or
-    LEAN_FLOOR. A simple test: it bounds systematic drift towards the final model, one interval alone carries little.
-    Not acceptable when there is nothing to compare, or a number is not finite.
+    recorded cosines is at most ``margin`` times the largest magnitude that any one replica shows on average (at least
+    LEAN_FLOOR, at most LEAN_CEILING). A simple test: it bounds systematic drift towards the final model, and one
+    interval alone carries little. Not acceptable when there is nothing to compare, or a number is not finite.
     """
     if not recorded or len(own) != len(recorded) or not all(own):
         return Lean(mean=math.nan, limit=math.nan, acceptable=False)
     mean = math.fsum(recorded) / len(recorded)
     replicas = min(len(cosines) for cosines in own)
     averages = [abs(math.fsum(cosines[j] for cosines in own)) / len(own) for j in range(replicas)]
-    limit = max(LEAN_FLOOR, margin * max(averages))
+    limit = min(LEAN_CEILING, max(LEAN_FLOOR, margin * max(averages)))
     finite = math.isfinite(mean) and all(map(math.isfinite, averages))
     return Lean(mean=mean, limit=limit, acceptable=finite and mean <= limit)

@@ -118,10 +118,11 @@ def open_regular(path: Path) -> Iterator[tuple[FileIO, int]]:
         raise
     except OSError as error:
         raise Unavailable(f"cannot read {path}: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise Unavailable(f"cannot read {path}: it is not a regular file")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise Unavailable(f"cannot read {path}: it is not a regular file")
         yield file, status.st_size
 
 

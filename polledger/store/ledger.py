@@ -48,7 +48,7 @@ class LedgerScan:
     """
 
     records: list[bytes | None]
-    offsets: array[int]
+    offsets: "array[int]"
     end: int
     damage: LedgerDamage | None
 

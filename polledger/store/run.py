@@ -17,6 +17,7 @@ from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.files import (
     PRIVATE_DIRECTORY,
     PRIVATE_FILE,
+    TEMPORARY,
     make_directory,
     read_bounded,
     remove_temporaries,
@@ -33,7 +34,7 @@ Hints: TypeAlias = dict[str, str | dict[str, str]]
 
 _HINTS_BYTES = 1 << 16
 _LEDGER, _SEALS, _OBJECTS, _PRIVATE, _HINTS = "ledger.log", "seals", "objects", "private", "run.toml"
-_SEAL_NAME = re.compile(r"(\d{6}|[1-9]\d{6,14})\.msgpack")
+_SEAL_NAME = re.compile(r"(\d{6}|[1-9]\d{6,14})\.msgpack", re.ASCII)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -202,7 +203,8 @@ def _check_free(path: Path) -> None:
             raise UsageError(f"{path} is a file: give a directory for the run")
         if _begun(path):
             raise UsageError(f"{path} holds a run already: continue it with --resume or choose another one")
-        foreign = {entry.name for entry in path.iterdir()} - {_LEDGER, _SEALS, _OBJECTS, _PRIVATE, _HINTS}
+        foreign = {entry.name for entry in path.iterdir() if not entry.name.startswith(TEMPORARY)}
+        foreign -= {_LEDGER, _SEALS, _OBJECTS, _PRIVATE, _HINTS}
         if foreign:
             raise UsageError(f"{path} is not empty (it has {min(foreign)}): choose another directory")
 
@@ -229,15 +231,15 @@ def _hint(value: object) -> str | dict[str, str] | None:
 
 def _to_toml(hints: Mapping[str, str | Mapping[str, str]]) -> bytes:
     lines = ["# Display hints. Deleting this file changes no verdict."]
-    lines += [
-        f"{_toml_key(key)} = {_toml_string(value)}" for key, value in hints.items() if isinstance(value, str)
-    ]
+    tables: list[str] = []
     for key, value in hints.items():
         if isinstance(value, Mapping):
-            lines += ["", f"[{_toml_key(key)}]"]
-            lines += [f"{_toml_key(name)} = {_toml_string(item)}" for name, item in value.items()]
+            tables += ["", f"[{_toml_key(key)}]"]
+            tables += [f"{_toml_key(name)} = {_toml_string(item)}" for name, item in value.items()]
+        else:
+            lines.append(f"{_toml_key(key)} = {_toml_string(value)}")
     try:
-        return ("\n".join(lines) + "\n").encode("utf-8")
+        return ("\n".join(lines + tables) + "\n").encode("utf-8")
     except UnicodeEncodeError:
         raise UsageError("a hint is not Unicode text") from None
 

@@ -86,7 +86,6 @@ def read_hash(reader: der.Reader) -> str:
 
 def hash_identifier(name: str) -> bytes:
     """The AlgorithmIdentifier of an accepted hash, with NULL parameters as widely deployed software writes it."""
-    hash_size(name)
     return der.sequence(der.oid(HASH_OIDS[name]), der.null())
 
 
@@ -145,9 +144,7 @@ def _pss_padding(algorithm: Algorithm, hash_name: str) -> padding.PSS:
     field = reader.inner(der.context(1))
     mask = read_algorithm(field)
     field.end()
-    inner = der.Reader(mask.parameters, "MGF1 parameters")
-    masked = read_hash(inner)
-    inner.end()
+    masked = read_hash(der.Reader(mask.parameters, "MGF1 parameters"))
     field = reader.inner(der.context(2))
     salt = der.read_integer(field.take(der.INTEGER), reader.what)
     field.end()

@@ -149,11 +149,6 @@ def read_boolean(value: Value, what: str) -> bool:
     return value.content == b"\xff"
 
 
-def read_null(value: Value, what: str) -> None:
-    if value.raw != b"\x05\x00":
-        raise MalformedError(f"{what}: NULL has content")
-
-
 def read_oid(value: Value, what: str) -> str:
     """The dotted form of an OBJECT IDENTIFIER."""
     content = value.content
@@ -230,7 +225,8 @@ def set_of(*contents: bytes) -> bytes:
 
 
 def integer(number: int, tag: int = INTEGER) -> bytes:
-    return encode(tag, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+    size = (number if number >= 0 else ~number).bit_length() // 8 + 1
+    return encode(tag, number.to_bytes(size, "big", signed=True))
 
 
 def octets(data: bytes) -> bytes:

@@ -27,11 +27,12 @@ class StampWorker:
     def submit(self, seal_index: int, digest: bytes) -> None:
         """Make the requests for a head durable and return; tokens are asked for soon.
 
-        Raises what storing a token raised earlier in the thread, and Unavailable when the queue cannot be written.
+        Raises Unavailable when the queue cannot be written, and, with the requests queued, what storing a token
+        raised earlier in the thread.
         """
-        self._raise_failure()
         for pending in self._stamper.enqueue(seal_index, digest):
             self._fresh.put(pending)
+        self._raise_failure()
 
     def close(self, *, timeout: float | None = None) -> None:
         """Finish what was submitted, at most ``timeout`` seconds; what is left stays queued on disk.

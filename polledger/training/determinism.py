@@ -8,6 +8,7 @@ OpenMP limits each change bits. How many cores there are does not, once the thre
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +104,9 @@ def apply_switches(device: str = "cpu") -> None:
     are allowed, flush-to-zero, oneDNN on or off; :func:`describe_environment` records them.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
+    if "torch" not in sys.modules:
+        # Lets OpenMP choose the number of threads by the load of the machine; read once, when torch loads it.
+        os.environ.pop("OMP_DYNAMIC", None)
     import torch
 
     for switch in _switches():

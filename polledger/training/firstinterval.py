@@ -1,53 +1,60 @@
-"""Replays the first interval in fresh processes while training goes on. PROTOCOL section 9, last sentence.
+"""Replays the first intervals in fresh processes while training goes on. PROTOCOL section 9, last sentence.
 
-A task that keeps state where polledger cannot see it, or draws from generators that are not seeded, is
-found out within its first steps instead of at verification.
+A task that draws from generators that are not seeded is found out in the first interval. One that keeps state
+where polledger cannot see it differs only when a fresh process takes over in between: hence the second as well.
 """
 
+import itertools
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from polledger.core.encoding import STATE_LIMITS, parse
-from polledger.core.replay import OpenedBatch, ReplayJob
+from polledger.core.replay import ReplayJob
 from polledger.core.seeds import batch_digest, salt
-from polledger.core.state import Entry, StateManifest
+from polledger.core.state import EncodedState, Entry, StateManifest
 from polledger.errors import PolledgerError
 from polledger.training.replay import ReplayContext, ReplayEngine
 
-Steps = Sequence[tuple[Sequence[int] | None, bytes]]
-"""Per step from 0: example indices (None: the task's own batch) and the recorded batch digest."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Early:
+    """A checkpoint kept until the replay: its state file, root and entries."""
+
+    step: int
+    state: bytes
+    root: bytes
+    entries: tuple[Entry, ...]
 
 
 class FirstInterval:
-    """One replay beside the training: tell it the steps and both states, then ask for the finding. Close it."""
+    """Replays the intervals that end at ``ends``, once the last of these is recorded. Close it after use."""
 
-    def __init__(self, context: ReplayContext, *, secret: bytes) -> None:
+    def __init__(self, context: ReplayContext, *, secret: bytes, ends: Sequence[int]) -> None:
         self._engine = ReplayEngine(context)
         self._secret = secret
-        self._start: tuple[bytes, bytes] | None = None
+        self._ends = tuple(ends)
+        self._checkpoints: list[_Early] = []
         self._steps: list[tuple[Sequence[int] | None, bytes]] = []
         self._thread: threading.Thread | None = None
         self._finding: str | None = None
         # The processes load torch while the data set is hashed and the model is built.
         self._engine.start()
 
-    def note_start(self, state: bytes, root: bytes) -> None:
-        """The state file of checkpoint 0 and its root."""
-        self._start = (state, root)
+    def note_step(self, step: int, indices: Sequence[int] | None, batch: bytes) -> None:
+        """Step ``step`` is recorded with this batch digest; ``indices`` None: the task made the batch itself."""
+        if step < self._ends[-1]:
+            self._steps.append((indices, batch))
 
-    def note_step(self, indices: Sequence[int] | None, batch: bytes) -> None:
-        """The next step: its example indices (None: the task's own batch) and its batch digest."""
-        self._steps.append((indices, batch))
-
-    def note_end(self, expected: Sequence[Entry]) -> None:
-        """The entries of the state after the steps noted; begins the replay in a thread."""
-        if self._start is None or self._thread is not None:
+    def note_checkpoint(self, step: int, state: EncodedState) -> None:
+        """The state after ``step`` steps is recorded; the last one needed begins the replay in a thread."""
+        if self._thread is not None or step not in (0, *self._ends):
             return
-        state, root = self._start
-        self._thread = threading.Thread(
-            target=self._run, args=(state, root, tuple(expected)), name="first interval", daemon=True
-        )
-        self._thread.start()
+        data = b"".join(state.chunks())
+        self._checkpoints.append(_Early(step=step, state=data, root=state.root, entries=state.entries))
+        if step == self._ends[-1]:
+            self._thread = threading.Thread(target=self._run, name="first interval", daemon=True)
+            self._thread.start()
 
     def finding(self) -> str | None:
         """Wait for the replay; one line about what differs, None if every bit is equal. Ends the processes."""
@@ -60,24 +67,32 @@ class FirstInterval:
         """End the processes. Idempotent."""
         self._engine.close()
 
-    def _run(self, state: bytes, root: bytes, expected: Sequence[Entry]) -> None:
+    def _run(self) -> None:
+        # The later interval first: a process that has replayed the earlier one is not fresh any more.
+        pairs = reversed(list(itertools.pairwise(self._checkpoints)))
         try:
-            self._finding = self._compare(state, root, expected)
+            findings = (self._compare(start, end) for start, end in pairs)
+            self._finding = next((finding for finding in findings if finding is not None), None)
         except PolledgerError as error:
-            self._finding = f"the first interval cannot be replayed in a fresh process: {error}"
+            self._finding = f"the first steps cannot be replayed in a fresh process: {error}"
+        self._checkpoints.clear()
 
-    def _compare(self, state: bytes, root: bytes, expected: Sequence[Entry]) -> str | None:
-        wanted = [(step, indices) for step, (indices, _) in enumerate(self._steps)]
-        opened: tuple[OpenedBatch, ...] = tuple(self._engine.open_batches(wanted))
-        job = ReplayJob(start=state, root=root, first_step=0, last_step=len(opened), batches=opened)
+    def _compare(self, start: _Early, end: _Early) -> str | None:
+        numbers = range(start.step, end.step)
+        opened = tuple(self._engine.open_batches([(number, self._steps[number][0]) for number in numbers]))
+        job = ReplayJob(
+            start=start.state, root=start.root, first_step=start.step, last_step=end.step, batches=opened
+        )
         outcome = self._engine.replay(job)
-        for step, (_, digest) in zip(outcome.steps, self._steps, strict=True):
-            if batch_digest(salt(self._secret, "batch", step.step), [step.batch]) != digest:
+        for step in outcome.steps:
+            digest = batch_digest(salt(self._secret, "batch", step.step), [step.batch])
+            if digest != self._steps[step.step][1]:
                 return f"the batch of step {step.step} differs when it is made in a fresh process"
-        path = first_difference(expected, read_entries(outcome.state))
+        path = first_difference(end.entries, read_entries(outcome.state))
         if path is None:
             return None
-        return f"replayed in a fresh process, the first interval ends in another state, first at {path}"
+        steps = f"step {start.step}" if len(numbers) == 1 else f"steps {start.step} to {end.step - 1}"
+        return f"replayed in a fresh process, {steps} gave another state, first at {path}"
 
 
 def read_entries(state: bytes | memoryview) -> list[Entry]:

@@ -6,8 +6,9 @@
         recorder.step(batch, {"loss": loss})
     recorder.close()
 
-What is recorded is committed and timestamped like any run. Without a Task nobody can replay the loop, so its
-computation stays UNVERIFIABLE. The recorder changes nothing that training sees: no seeds, switches or gradients.
+What is recorded is committed and timestamped like any run. Without a Task nobody can replay the loop, so
+its computation stays UNVERIFIABLE. The recorder changes nothing that training sees: no seeds, switches or
+gradients.
 """
 
 import contextlib
@@ -20,7 +21,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from msgspec import UNSET
 
 from polledger.core.config import encode_config
 from polledger.core.encoding import encode
@@ -52,10 +52,10 @@ _log = logging.getLogger("polledger")
 class Recorder:
     """Records the steps of a plain loop. Use as a context manager, or call :meth:`close` at the end.
 
-    ``objects`` are everything that training changes, by name: modules, optimizers, schedulers, scalers; ``model``
-    names the one that is published. ``steps`` is how many steps there will be (or ``config["steps"]``). ``config``
-    is committed. ``source`` is the script to commit, by default the caller's file. Raises UsageError if the
-    directory holds a run already.
+    ``objects`` are everything that training changes, by name: modules, optimizers, schedulers, scalers;
+    ``model`` names the one that is published. ``steps`` is how many steps there will be (or
+    ``config["steps"]``). ``config`` is committed. ``source`` is the script to commit, by default the
+    caller's file. Raises UsageError if the directory holds a run already.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class Recorder:
         self._objects = _checked(objects, model)
         self._model = model
         self._done = 0
-        self._groups = _Hyperparameters(self._objects)
         with contextlib.ExitStack() as opened:
             run = RunDirectory.create(Path(run_dir))
             opened.enter_context(run.lock())
@@ -92,28 +91,30 @@ class Recorder:
             opened.callback(sealer.close)
             self._recorder = RunRecorder(run, sealer, cadence)
             self._recorder.begin(genesis, flatten_objects(self._objects))
+            self._hyperparameters = _Hyperparameters(self._objects)
             self._opened: contextlib.ExitStack | None = opened.pop_all()
 
     def step(self, batch: Any, metrics: Mapping[str, Any] | None = None) -> None:
         """Record the optimizer step that has just been made on ``batch``.
 
-        ``metrics`` are numbers or tensors of one element. Raises UsageError for a batch or metric that cannot be
-        recorded. Steps beyond the announced number are not recorded, with one warning.
+        ``metrics`` are numbers or tensors of one element. Raises UsageError for a batch or metric that
+        cannot be recorded. Steps beyond the announced number are not recorded, with one warning.
         """
         if self._opened is None:
             raise UsageError("the recorder is closed")
-        if self._done >= self._recorder.cadence.steps:
-            if self._done == self._recorder.cadence.steps:
-                _log.warning("%d steps were announced: further ones are not recorded", self._done)
-                self._done += 1
+        number, total = self._done, self._recorder.cadence.steps
+        self._done += 1
+        if number >= total:
+            if number == total:
+                _log.warning("%d steps were announced: further ones are not recorded", total)
             return
-        number = self._done
         digest = self._recorder.batch(number, encode_nest(batch))
-        values = {name: float(value) for name, value in (metrics or {}).items()}
-        self._recorder.step(number, batch=digest, groups=self._groups.current(), metrics=values)
-        self._done = number + 1
+        values = {name: _number(name, value) for name, value in (metrics or {}).items()}
+        self._recorder.step(number, batch=digest, groups=self._hyperparameters.current(), metrics=values)
         if self._recorder.cadence.is_checkpoint(self._done):
             self._recorder.checkpoint(self._done, flatten_objects(self._objects))
+        if self._done == total:
+            self._recorder.finish(self._model, flatten_objects(self._objects))
         self._recorder.seal_if_due()
 
     def close(self) -> None:
@@ -122,11 +123,117 @@ class Recorder:
         if opened is None:
             return
         with opened:
-            total = self._recorder.cadence.steps
-            if self._done >= total:
-                self._recorder.finish(self._model, flatten_objects(self._objects))
-            else:
-                self._recorder.seal()
+            self._hyperparameters.close()
+            self._recorder.seal()
+            if self._done < self._recorder.cadence.steps:
+                total = self._recorder.cadence.steps
                 _log.warning("%d of %d announced steps: the run stays unfinished", self._done, total)
-        self._groups.close()
-'''
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _genesis(self, config: Mapping[str, Any], cadence: Cadence, code: TaskSource, key: bytes) -> Genesis:
+        return Genesis(
+            v=1,
+            run=secrets.token_bytes(RUN_ID_BYTES),
+            index=0,
+            task=source_digest(code),
+            kind="custom",
+            config=encode_config(config),
+            seed=0,
+            bound=False,
+            key=key,
+            every=cadence.every,
+            warm=cadence.warm,
+            steps=cadence.steps,
+            objects=describe_objects(self._objects),
+            environment=describe_environment(_device(self._objects[self._model])),
+            origin="scratch",
+        )
+
+
+class _Hyperparameters:
+    """Values in force when the optimizers made their last step: a scheduler may have moved on since."""
+
+    def __init__(self, objects: Mapping[str, Any]) -> None:
+        optimizers = {
+            name: value for name, value in objects.items() if isinstance(value, torch.optim.Optimizer)
+        }
+        self._values = {name: _read(name, optimizer) for name, optimizer in optimizers.items()}
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._noting(name)) for name, optimizer in optimizers.items()
+        ]
+
+    def current(self) -> list[GroupValues]:
+        return [group for groups in self._values.values() for group in groups]
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _noting(self, name: str) -> Callable[[torch.optim.Optimizer, Any, Any], None]:
+        def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            self._values[name] = _read(name, optimizer)
+
+        return note
+
+
+def _read(name: str, optimizer: torch.optim.Optimizer) -> list[GroupValues]:
+    groups = enumerate(optimizer.param_groups)
+    return [GroupValues(optimizer=name, index=index, values=_group_values(group)) for index, group in groups]
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(f"metric {name!r} is not one number") from None
+
+
+def _steps(steps: int | None, config: Mapping[str, Any]) -> int:
+    announced = config.get("steps", steps)
+    if type(announced) is not int or announced < 1:
+        raise UsageError("a Recorder needs the number of steps: Recorder(…, steps=N), or 'steps' in config")
+    if steps not in (None, announced):
+        raise UsageError(f"steps={steps}, but config says {announced}")
+    return announced
+
+
+def _checked(objects: Mapping[str, Any], model: str) -> dict[str, Any]:
+    if not isinstance(objects.get(model), torch.nn.Module):
+        raise UsageError(
+            f"objects needs the module that is published under {model!r}, or name it with model="
+        )
+    return dict(objects)
+
+
+def _device(model: torch.nn.Module) -> str:
+    parameter = next(model.parameters(), None)
+    return "cpu" if parameter is None else str(parameter.device)
+
+
+def _source(script: str | Path | None) -> tuple[TaskSource, dict[str, bytes]]:
+    """The code that calls: its file and every module it has loaded from outside site-packages."""
+    if script is None or not Path(script).is_file():
+        raise UsageError("a Recorder commits the script that trains: give its file as source=")
+    location = locate_file(Path(script).absolute())
+    modules = dict(sys.modules)
+    return collect_source(
+        location,
+        class_name=PLAIN_LOOP,
+        modules=task_modules(location, modules),
+        distributions=imported_distributions(modules),
+    )
+
+
+def _close_stamping(stamping: Stamping) -> None:
+    waiting = stamping.close()
+    if waiting:
+        _log.warning(
+            "%d timestamps wait for their authority: `polledger timestamp retry` asks again", waiting
+        )

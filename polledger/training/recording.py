@@ -64,9 +64,10 @@ class Cadence:
         return step <= self.warm or step == self.steps or step % (self.every * self.keep) == 0
 
     @property
-    def first_interval_end(self) -> int:
-        """The step of the second checkpoint."""
-        return min(self.steps, 1 if self.warm else self.every)
+    def early_ends(self) -> tuple[int, ...]:
+        """Where the intervals end that are replayed at once: the first, and the second if it is a warm one."""
+        first = min(self.steps, 1 if self.warm else self.every)
+        return (first, 2) if first == 1 and min(self.warm, self.steps) >= 2 else (first,)
 
 
 class RunRecorder:

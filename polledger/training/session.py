@@ -99,8 +99,8 @@ class Training:
 
     def _train(self, stop: StopRequest) -> None:
         recorder, total = self._plan.recorder, self._plan.genesis.steps
-        first, end = self._plan.first, recorder.cadence.first_interval_end
-        verdict_due = min(total, max(end, recorder.cadence.warm))
+        first = self._plan.first
+        verdict_due = min(total, max(recorder.cadence.early_ends[-1], recorder.cadence.warm))
         for number in range(self._plan.start, total):
             if stop.requested:
                 return
@@ -109,9 +109,9 @@ class Training:
             self._step(number)
             self._done = number + 1
             if recorder.cadence.is_checkpoint(self._done):
-                recorded = recorder.checkpoint(self._done, self._plan.runner.flatten())
-                if first is not None and self._done == end:
-                    first.note_end(recorded.entries)
+                encoded = recorder.checkpoint(self._done, self._plan.runner.flatten())
+                if first is not None:
+                    first.note_checkpoint(self._done, encoded)
             recorder.seal_if_due()
             self._setting.watcher.step(self._done, total, self._metrics)
         if first is not None and verdict_due == total:
@@ -133,8 +133,8 @@ class Training:
             reason = describe_error(error, self._setting.location.root)
             raise TaskFailed(f"step {number} failed: {reason}") from error
         recorder.step(number, batch=digest, groups=groups, metrics=self._metrics)
-        if self._plan.first is not None and number < recorder.cadence.first_interval_end:
-            self._plan.first.note_step(runner.batch_indices(number), digest)
+        if self._plan.first is not None and number < recorder.cadence.early_ends[-1]:
+            self._plan.first.note_step(number, runner.batch_indices(number), digest)
 
     def _judge_first_interval(self) -> None:
         first = self._plan.first

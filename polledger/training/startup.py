@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
@@ -40,15 +40,48 @@ STATE_LIMIT = 1 << 40
 """Bytes of a state file of our own: no limit that a machine could reach."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A run that is about to begin: all that genesis commits to but the data."""
+
+    setting: Setting
+    request: RunRequest
+    rehearsal: Rehearsal
+    source: TaskSource
+    contents: dict[str, bytes]
+    cadence: Cadence
+    runner: "Runner"
+    environment: Environment
+
+
 def begin_run(setting: Setting) -> Plan:
     """Everything before step 0, up to a sealed genesis. Raises UsageError for a task that would not train or replay.
 
     The seal covers genesis and checkpoint 0, so that whatever has a seal can be resumed.
     """
+    draft = _draft(setting)
+    first = _open_first_interval(draft)
+    try:
+        genesis = _genesis(draft, _commit_data(draft))
+        recorder = _record_genesis(draft, genesis, first)
+    except BaseException:
+        first.close()
+        raise
+    return Plan(
+        genesis=genesis,
+        runner=draft.runner,
+        recorder=recorder,
+        start=0,
+        inputs=draft.request.inputs,
+        first=first,
+    )
+
+
+def _draft(setting: Setting) -> _Draft:
     options = setting.options
     seed = training_seed(options.seed or 0, None if options.unbound else public_key(setting.key))
-    setting.watcher.phase("rehearsing one step in a fresh process")
     request = _request(setting, seed)
+    setting.watcher.phase("rehearsing one step in a fresh process")
     rehearsal = run_rehearsal(request)
     cadence = _cadence(options, rehearsal.config["steps"])
     request = replace(request, location=replace(setting.location, class_name=rehearsal.class_name))
@@ -60,18 +93,17 @@ def begin_run(setting: Setting) -> Plan:
     )
     setting.watcher.phase("building the first state")
     runner = build_runner(request)
-    _check_unchanged(source, contents, setting)
-    environment = describe(request.device)
-    first = open_first_interval(setting, request, runner, environment, source, contents)
-    try:
-        data = _commit_data(setting, request, runner, source, rehearsal)
-        genesis = _genesis(setting, runner, environment, source, cadence, data)
-        recorder = _record_genesis(setting, genesis, cadence, runner, source, contents, first)
-    except BaseException:
-        first.close()
-        raise
-    return Plan(
-        genesis=genesis, runner=runner, recorder=recorder, start=0, inputs=request.inputs, first=first
+    _check_unchanged(source, setting)
+    return _Draft(
+        setting=setting,
+        request=request,
+        rehearsal=rehearsal,
+        source=source,
+        contents=contents,
+        cadence=cadence,
+        runner=runner,
+        # Described now: a task may set switches while it loads and builds.
+        environment=describe(request.device),
     )
 
 
@@ -136,107 +168,81 @@ def _cadence(options: SealOptions, steps: int) -> Cadence:
     )
 
 
-def _check_unchanged(source: TaskSource, contents: dict[str, bytes], setting: Setting) -> None:
+def _check_unchanged(source: TaskSource, setting: Setting) -> None:
     root = setting.location.root
-    found = contents if root is None else verify_tree(source, root)
+    found = [] if root is None else verify_tree(source, root)
     if isinstance(found, list):
         raise UsageError(f"the task changed while it was loaded: {', '.join(found)}; start again")
 
 
-def open_first_interval(
-    setting: Setting,
-    request: RunRequest,
-    runner: "Runner",
-    environment: Environment,
-    source: TaskSource,
-    contents: dict[str, bytes],
-) -> "FirstInterval":
-    """Start the processes that will replay the first interval."""
+def _open_first_interval(draft: _Draft) -> "FirstInterval":
+    """Start the processes that will replay the first intervals."""
     from polledger.training.firstinterval import FirstInterval
     from polledger.training.replay import ReplayContext, TaskProgram
 
+    request = draft.request
     own = request.location.root == OWN_ROOT and (request.location.module or "").startswith("polledger.")
     context = ReplayContext(
-        program=TaskProgram(source=source, files=None if own else contents),
-        config=encode_config(runner.task.config),
+        program=TaskProgram(source=draft.source, files=None if own else draft.contents),
+        config=encode_config(draft.runner.task.config),
         seed=request.seed,
         device=request.device,
-        environment=environment,
+        environment=draft.environment,
         inputs=dict(request.inputs),
     )
-    return FirstInterval(context, secret=setting.run.secret())
+    return FirstInterval(context, secret=draft.setting.run.secret(), ends=draft.cadence.early_ends)
 
 
-def _commit_data(
-    setting: Setting, request: RunRequest, runner: "Runner", source: TaskSource, rehearsal: Rehearsal
-) -> Dataset | UnsetType:
+def _commit_data(draft: _Draft) -> Dataset | UnsetType:
     """Hash the data set, store its leaves; UNSET for a task that cannot enumerate its data."""
+    setting, request, runner = draft.setting, draft.request, draft.runner
     if not has_dataset(runner.task):
         return UNSET
     setting.watcher.phase("hashing the data set")
-    data = attempt(lambda: runner.data, "dataset()", request, runner.task)
     hashed = hash_dataset(
-        data,
+        attempt(lambda: runner.data, "dataset()", request, runner.task),
         request=request,
         secret=setting.run.secret(),
-        seconds_per_example=rehearsal.seconds_per_example,
+        seconds_per_example=draft.rehearsal.seconds_per_example,
         progress=setting.watcher.progress,
     )
     hashed.store(setting.run)
-    remember_data(setting.run, dict(request.inputs), source_digest(source), hashed.dataset)
+    remember_data(setting.run, dict(request.inputs), source_digest(draft.source), hashed.dataset)
     return hashed.dataset
 
 
-def _genesis(
-    setting: Setting,
-    runner: "Runner",
-    environment: Environment,
-    source: TaskSource,
-    cadence: Cadence,
-    data: Dataset | UnsetType,
-) -> Genesis:
-    options = setting.options
-    domains = encode_domains(runner.task.domains)
+def _genesis(draft: _Draft, data: Dataset | UnsetType) -> Genesis:
+    options, cadence, runner = draft.setting.options, draft.cadence, draft.runner
     return Genesis(
         v=1,
         run=secrets.token_bytes(RUN_ID_BYTES),
         index=0,
-        task=source_digest(source),
+        task=source_digest(draft.source),
         kind=runner.kind,
         config=encode_config(runner.task.config),
         seed=options.seed or 0,
         bound=not options.unbound,
-        key=public_key(setting.key),
+        key=public_key(draft.setting.key),
         every=cadence.every,
         warm=cadence.warm,
         steps=cadence.steps,
         dataset=data,
-        domains=domains or UNSET,
+        domains=encode_domains(runner.task.domains) or UNSET,
         objects=runner.describe(),
-        environment=environment,
+        environment=draft.environment,
         origin="scratch",
     )
 
 
-def _record_genesis(
-    setting: Setting,
-    genesis: Genesis,
-    cadence: Cadence,
-    runner: "Runner",
-    source: TaskSource,
-    contents: dict[str, bytes],
-    first: "FirstInterval",
-) -> RunRecorder:
-    run = setting.run
-    for data in contents.values():
+def _record_genesis(draft: _Draft, genesis: Genesis, first: "FirstInterval") -> RunRecorder:
+    setting, run, runner = draft.setting, draft.setting.run, draft.runner
+    for data in (*draft.contents.values(), encode(draft.source)):
         run.objects.put(data)
-    run.objects.put(encode(source))
     write_hints(setting, dict(setting.options.inputs))
     sealer = Sealer.create(run, genesis.run, setting.key, stamp=setting.stamping.stamp)
-    recorder = RunRecorder(run, sealer, cadence, store_batches=stores_batches(setting.options, runner))
+    recorder = RunRecorder(run, sealer, draft.cadence, store_batches=stores_batches(setting.options, runner))
     try:
-        recorded = recorder.begin(genesis, runner.flatten())
-        first.note_start(bytes(run.objects.read(recorded.root, limit=STATE_LIMIT)), recorded.root)
+        first.note_checkpoint(0, recorder.begin(genesis, runner.flatten()))
     except BaseException:
         recorder.close()
         raise

@@ -16,7 +16,13 @@ from polledger.core.records import StateObject
 from polledger.core.state import FlatState, SkeletonEntry, TensorData
 from polledger.core.structure import Structure, check_structure, decode_value, encode_value, escape, join
 from polledger.errors import EnvironmentMismatch
-from polledger.training.tensors import canonical_bytes, dtype_name, tensor_from_bytes
+from polledger.training.tensors import (
+    canonical_bytes,
+    check_plain,
+    dtype_name,
+    is_canonical,
+    tensor_from_bytes,
+)
 
 OUTSIDE_KEY = 0
 """Key of the tensors of a module that its ``state_dict`` leaves out; names in a ``state_dict`` are always str."""
@@ -64,31 +70,28 @@ def flatten_objects(objects: Mapping[str, Any]) -> FlatState:
 class _Reader:
     def __init__(self) -> None:
         self.tensors: list[TensorData] = []
-        self._views: dict[tuple[Any, ...], memoryview] = {}
+        # Tied weights: equal memory has equal bytes, whatever its dtype and shape.
+        self._views: dict[tuple[int, int], memoryview] = {}
 
     def leaf(self, value: Any, path: str) -> Structure | None:
         if isinstance(value, Tensor):
-            self.tensors.append(
-                TensorData(
-                    path=path,
-                    dtype=dtype_name(value, path),
-                    shape=tuple(value.shape),
-                    data=self._data(value, path),
-                )
-            )
+            data = self._data(value, path)
+            shape = tuple(value.shape)
+            self.tensors.append(TensorData(path=path, dtype=dtype_name(value, path), shape=shape, data=data))
             return ["tensor", path]
         if isinstance(value, np.generic):
             return encode_value(value.item(), path, _no_leaf, ordered=True, exact=True)
         return None
 
     def _data(self, tensor: Tensor, path: str) -> memoryview:
-        if tensor.layout is not torch.strided or tensor.is_meta or tensor.numel() == 0:
+        check_plain(tensor, path)
+        if tensor.numel() == 0 or not is_canonical(tensor):
             return canonical_bytes(tensor, path)
-        flips = (tensor.is_conj(), tensor.is_neg())
-        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), *flips)
-        if key not in self._views:
-            self._views[key] = canonical_bytes(tensor, path)
-        return self._views[key]
+        key = (tensor.data_ptr(), tensor.nbytes)
+        found = self._views.get(key)
+        if found is None:
+            found = self._views[key] = canonical_bytes(tensor, path)
+        return found
 
 
 def _no_leaf(value: Any, path: str) -> Structure | None:
@@ -271,14 +274,11 @@ def _check_loaded(objects: Mapping[str, Any], flat: FlatState) -> None:
 
 def first_difference(one: FlatState, other: FlatState) -> str | None:
     """The first path at which two states differ, structure before tensors; None when they are equal bit for bit."""
-    first, second = _leaves(one), _leaves(other)
-    for path in sorted(first.keys() | second.keys()):
-        if first.get(path) != second.get(path):
-            return path
-    for this, that in zip(_ordered(one), _ordered(other), strict=True):
-        # Empty containers have no leaves.
+    for this, that in zip(_ordered(one), _ordered(other), strict=False):
         if this != that:
-            return this.path
+            return _first_leaf(this, that)
+    if len(one.skeletons) != len(other.skeletons):
+        return "the number of objects"
     tensors = {tensor.path: tensor for tensor in other.tensors}
     for tensor in sorted(one.tensors, key=lambda tensor: tensor.path):
         if not _equal(tensor, tensors[tensor.path]):
@@ -286,12 +286,15 @@ def first_difference(one: FlatState, other: FlatState) -> str | None:
     return None
 
 
-def _leaves(flat: FlatState) -> dict[str, Structure]:
-    return {
-        path: leaf
-        for skeleton in flat.skeletons
-        for path, leaf in check_structure(skeleton.structure, skeleton.path, ordered=True)
-    }
+def _first_leaf(one: SkeletonEntry, other: SkeletonEntry) -> str:
+    first, second = _leaves(one), _leaves(other)
+    differing = [path for path in first.keys() | second.keys() if first.get(path) != second.get(path)]
+    # Empty containers have no leaves.
+    return min(differing, default=min(one.path, other.path))
+
+
+def _leaves(skeleton: SkeletonEntry) -> dict[str, Structure]:
+    return dict(check_structure(skeleton.structure, skeleton.path, ordered=True))
 
 
 def _ordered(flat: FlatState) -> list[SkeletonEntry]:

@@ -33,26 +33,41 @@ def dtype_name(tensor: Tensor, path: str) -> str:
 
 
 def canonical_bytes(tensor: Tensor, path: str) -> memoryview:
-    """The tensor's canonical bytes: a view of its memory where it is contiguous on the CPU, else of a copy.
+    """The tensor's canonical bytes: a view of its memory where :func:`is_canonical`, else of a copy.
 
-    Raises UsageError naming ``path`` for tensors that are not plain memory: sparse, quantized, meta, not yet
-    initialised, wrapper subclasses.
+    Raises UsageError naming ``path`` for tensors that are not plain memory: sparse, meta, not yet initialised,
+    wrapper subclasses, dtypes without a name.
     """
-    _check_plain(tensor, path)
+    check_plain(tensor, path)
     if tensor.numel() == 0:
         return memoryview(b"")
-    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    array: Any = flat.as_subclass(Tensor).view(torch.uint8).numpy()
+    flat = tensor.detach() if tensor.requires_grad else tensor
+    if not is_canonical(tensor):
+        flat = flat.cpu().resolve_conj().resolve_neg().contiguous()
+    flat = flat.reshape(-1)
+    if flat.stride(0) != 1:
+        # One element is contiguous whatever its stride, and still cannot be viewed as bytes.
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    if type(flat) is not Tensor:
+        flat = flat.as_subclass(Tensor)
+    array: Any = flat.view(torch.uint8).numpy()
     return memoryview(array)
 
 
-def _check_plain(tensor: Tensor, path: str) -> None:
+def is_canonical(tensor: Tensor) -> bool:
+    """Whether the memory of a plain tensor holds its canonical bytes as they are."""
+    return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+
+
+def check_plain(tensor: Tensor, path: str) -> None:
+    """Raise UsageError naming ``path`` unless :func:`canonical_bytes` can give the tensor's bytes."""
     if sys.byteorder != "little":
         raise EnvironmentMismatch("canonical bytes are little-endian; this machine is not supported")
     dtype_name(tensor, path)
-    if is_lazy(tensor):
+    kind = type(tensor)
+    if kind is not Tensor and is_lazy(tensor):
         raise UsageError(f"{path}: a lazy parameter is not initialised; run a dummy forward pass in model()")
-    if hasattr(tensor, "__tensor_flatten__") or tensor.layout is not torch.strided or tensor.is_quantized:
+    if tensor.layout is not torch.strided or (kind is not Tensor and hasattr(kind, "__tensor_flatten__")):
         raise UsageError(f"{path}: only dense plain tensors can be recorded, this is {_describe(tensor)}")
     if tensor.is_meta:
         raise UsageError(f"{path}: the tensor has no data (device meta)")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from polledger.core.dtypes import DTYPE_BYTES
 from polledger.core.environment import same_class
-from polledger.core.records import Genesis, StateObject
+from polledger.core.records import Environment, Genesis, StateObject
 from polledger.core.replay import RebuiltState, Replayer, ReplayFailed, Variant
 from polledger.core.report import Finding
 from polledger.core.state import FlatState, TensorData, escape
@@ -28,20 +28,29 @@ class OriginTask:
     base: Variant
 
 
-def step_origin(task: OriginTask, replayer: Replayer, again: Callable[[], Replayer]) -> list[Finding]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Outcome of step 8; ``environment`` is what the rebuilding process described, None where none got that far."""
+
+    findings: tuple[Finding, ...]
+    environment: Environment | None = None
+
+
+def step_origin(task: OriginTask, replayer: Replayer, again: Callable[[], Replayer]) -> Origin:
     """Step 8. ``pass``: a rebuild under the seed gives checkpoint 0 bit for bit, with an empty optimizer.
 
     ``again`` gives a fresh process that rebuilds a second time where the first one differs: only two agreeing
     rebuilds in the recorded environment class contradict the record. Raises nothing that hostile input causes.
     """
     if task.genesis.origin != "scratch":
-        return [_unverifiable(*_OTHER_ORIGINS[task.genesis.origin])]
+        return Origin(findings=(_unverifiable(*_OTHER_ORIGINS[task.genesis.origin]),))
     try:
         rebuilt = replayer.rebuild(variant=task.base)
         state = hash_state(rebuilt.state)
-        return _judge(task, rebuilt, state, again)
+        findings = _judge(task, rebuilt, state, again)
+        return Origin(findings=tuple(findings), environment=rebuilt.environment)
     except (ReplayFailed, MalformedError, EnvironmentMismatch, Unavailable) as error:
-        return [_unverifiable(f"the first state cannot be rebuilt here: {error}", _REMEDY)]
+        return Origin(findings=(_unverifiable(f"the first state cannot be rebuilt here: {error}", _REMEDY),))
 
 
 _OTHER_ORIGINS = {

@@ -32,13 +32,11 @@ class StructureBounds(_Table, frozen=True):
     every: int = 100
     still_share: float = 0.05
     displacement: float = 1e-6
-    records: int = 20_000_000
 
     def __post_init__(self) -> None:
         _require(self.every >= 1, "structure.every is at least 1")
         _require(0 <= self.still_share <= 1, "structure.still_share is between 0 and 1")
         _require(self.displacement >= 0, "structure.displacement is not negative")
-        _require(self.records >= 1, "structure.records is at least 1")
 
 
 DEFAULT_BOUNDS: dict[str, tuple[float, float]] = {

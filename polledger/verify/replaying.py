@@ -122,7 +122,9 @@ class ReplaySession:
             self._missing(first, str(error))
         task = OriginTask(genesis=self.task.lineage.genesis, first=first, recorded=recorded, base=self.base)
         try:
-            return step_origin(task, self._engine(first.environment), lambda: self._second(first.environment))
+            origin = step_origin(task, self._engine(first.environment), lambda: self._second(first.environment))
+            self.environment = origin.environment
+            return list(origin.findings)
         except REPLAY_ERRORS as error:
             detail = f"the first state cannot be rebuilt here: {error}"
             return [Finding(step=8, name="origin", outcome="unverifiable", detail=detail, remedy=_ELSEWHERE)]

@@ -21,7 +21,6 @@ from polledger.core.report import (
     Report,
     Sample,
     TimeSummary,
-    judge,
     missing_checks,
 )
 from polledger.errors import Unavailable
@@ -332,7 +331,6 @@ def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
     model = run.request.model is not None
     findings = sorted([*run.findings, *_not_done(run, model)], key=lambda finding: finding.step)
     return Report(
-        verdict=judge(findings, model=model),
         run=genesis.run.hex() if genesis else None,
         head=_head(heads),
         findings=tuple(findings),

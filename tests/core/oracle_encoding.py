@@ -1,6 +1,7 @@
 """PROTOCOL section 3 transcribed slowly over stock msgpack: decode everything, look at everything, encode again."""
 
 import unicodedata
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -43,7 +44,7 @@ def _check(value: Any) -> int:
         keys = [key for key, _ in value]
         if not all(isinstance(key, str) and key and set(key) <= KEY for key in keys):
             raise Refused
-        if any(a.encode() >= b.encode() for a, b in zip(keys, keys[1:], strict=False)):
+        if any(a.encode() >= b.encode() for a, b in pairwise(keys)):
             raise Refused
         return 1 + max((_check(item) for _, item in value), default=0)
     if isinstance(value, list):

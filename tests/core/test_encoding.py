@@ -76,16 +76,22 @@ def test_parses_views_and_arrays_like_bytes(kind: Any) -> None:
 def test_a_view_is_measured_before_it_is_copied() -> None:
     wide = memoryview(bytes(1 << 20)).cast("I")
     assert len(wide) < 1 << 20
-    with pytest.raises(EncodingRejected) as caught:
-        parse(wide, Any, limits=Limits(size=(1 << 20) - 1, depth=1, count=1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(EncodingRejected) as caught:
+            parse(wide, Any, limits=Limits(size=(1 << 20) - 1, depth=1, count=1))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert caught.value.defect == "size"
+    assert peak < 1 << 16
 
 
 def test_limits_of_every_kind_of_object_are_the_documented_ones() -> None:
-    assert RECORD_LIMITS == Limits(size=1 << 20, depth=24, count=200_000)
-    assert SEAL_LIMITS == Limits(size=1 << 20, depth=8, count=10_000)
-    assert SOURCE_LIMITS == Limits(size=1 << 20, depth=8, count=100_000)
-    assert STATE_LIMITS == Limits(size=1 << 26, depth=64, count=4_000_000)
+    assert Limits(size=1 << 20, depth=24, count=200_000) == RECORD_LIMITS
+    assert Limits(size=1 << 20, depth=8, count=10_000) == SEAL_LIMITS
+    assert Limits(size=1 << 20, depth=8, count=100_000) == SOURCE_LIMITS
+    assert Limits(size=1 << 26, depth=64, count=4_000_000) == STATE_LIMITS
 
 
 def test_a_seal_beyond_its_limits_is_rejected() -> None:

@@ -31,7 +31,8 @@ values = st.recursive(
 foreign = st.recursive(
     scalars | st.none() | st.floats() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5) | st.integers(0, 5), inner, max_size=5)
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.text(max_size=5) | st.integers(0, 5), inner, max_size=5)
     ),
     max_leaves=20,
 )
@@ -136,7 +137,9 @@ def test_every_gate_raises_nothing_but_a_rejection(data: bytes) -> None:
 
 @given(data=st.data(), value=foreign)
 @settings(max_examples=200, deadline=None)
-def test_a_record_with_a_foreign_field_raises_nothing_but_a_rejection(data: st.DataObject, value: Any) -> None:
+def test_a_record_with_a_foreign_field_raises_nothing_but_a_rejection(
+    data: st.DataObject, value: Any
+) -> None:
     vector = data.draw(st.sampled_from(STRUCTS))
     fields = msgpack.unpackb(vector.data)
     field = data.draw(st.sampled_from(sorted(fields)))

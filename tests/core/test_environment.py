@@ -31,7 +31,18 @@ def test_an_environment_is_of_its_own_class() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["device", "cpu", "capability", "torch", "torch_git", "cuda", "cudnn", "driver", "threads", "interop_threads"],
+    [
+        "device",
+        "cpu",
+        "capability",
+        "torch",
+        "torch_git",
+        "cuda",
+        "cudnn",
+        "driver",
+        "threads",
+        "interop_threads",
+    ],
 )
 def test_what_decides_bits_is_part_of_the_class(name: str) -> None:
     value = 7 if name.endswith("threads") else "other"

@@ -53,7 +53,9 @@ BAD = {
     "truncated": GOOD[:-1],
     "index-skipped": nest(["tensor", 1], [("bool", []), ("bool", [])], b"\1\1"),
     "index-twice": nest(["list", [["tensor", 0], ["tensor", 0]]], [("bool", [])], b"\1"),
-    "indices-out-of-order": nest(["list", [["tensor", 1], ["tensor", 0]]], [("bool", []), ("bool", [])], b"\1\1"),
+    "indices-out-of-order": nest(
+        ["list", [["tensor", 1], ["tensor", 0]]], [("bool", []), ("bool", [])], b"\1\1"
+    ),
     "index-beyond": nest(["tensor", 0], [], b""),
     "index-a-boolean": nest(["tensor", False], [("bool", [])], b"\1"),
     "index-a-path": nest(["tensor", "x"], [("bool", [])], b"\1"),

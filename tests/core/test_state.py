@@ -49,8 +49,12 @@ def oracle_root(leaves: list[bytes]) -> bytes:
     return hashlib.sha256(b"\x01" + oracle_root(leaves[:k]) + oracle_root(leaves[k:])).digest()
 
 
-def tensor(path: str, data: bytes, *, dtype: str = "uint8", shape: tuple[int, ...] | None = None) -> TensorData:
-    return TensorData(path=path, dtype=dtype, shape=(len(data),) if shape is None else shape, data=memoryview(data))
+def tensor(
+    path: str, data: bytes, *, dtype: str = "uint8", shape: tuple[int, ...] | None = None
+) -> TensorData:
+    return TensorData(
+        path=path, dtype=dtype, shape=(len(data),) if shape is None else shape, data=memoryview(data)
+    )
 
 
 def skeleton(path: str, structure: list[Any]) -> SkeletonEntry:
@@ -204,7 +208,12 @@ def forged(entries: list[Any], payload: bytes, *, root: bytes | None = None) -> 
 
 
 def entry(path: str, data: bytes, **changes: Any) -> TensorEntry:
-    fields: dict[str, Any] = {"dtype": "uint8", "shape": [len(data)], "bytes": len(data), "root": tensor_root(data)}
+    fields: dict[str, Any] = {
+        "dtype": "uint8",
+        "shape": [len(data)],
+        "bytes": len(data),
+        "root": tensor_root(data),
+    }
     return TensorEntry(v=1, path=path, **{**fields, **changes})
 
 
@@ -229,7 +238,11 @@ FORGERIES: dict[str, tuple[list[Any], bytes, str]] = {
     "reference-to-nothing": ([skeleton("m", MAP_A)], b"", "refers"),
     "tensor-twice": ([skeleton("m", MAP_A), entry("m/a", b"x"), entry("m/a", b"x")], b"x", "refers"),
     "reference-to-another-place": (
-        [skeleton("m", ["map", [["a", reference("m/b")], ["b", reference("m/a")]]]), entry("m/a", b"x"), entry("m/b", b"x")],
+        [
+            skeleton("m", ["map", [["a", reference("m/b")], ["b", reference("m/a")]]]),
+            entry("m/a", b"x"),
+            entry("m/b", b"x"),
+        ],
         b"x",
         "m/a",
     ),
@@ -241,7 +254,11 @@ FORGERIES: dict[str, tuple[list[Any], bytes, str]] = {
     "bytes-not-of-the-dtype": ([skeleton("m", MAP_A), entry("m/a", b"xx", dtype="float32")], b"xx", "shape"),
     "data-of-another-root": ([skeleton("m", MAP_A), entry("m/a", b"x")], b"y", "root"),
     "data-missing": ([skeleton("m", MAP_A), entry("m/a", b"x")], b"", "root"),
-    "huge-shape": ([skeleton("m", MAP_A), entry("m/a", b"x", shape=[2**53 - 1], bytes=2**53 - 1)], b"x", "root"),
+    "huge-shape": (
+        [skeleton("m", MAP_A), entry("m/a", b"x", shape=[2**53 - 1], bytes=2**53 - 1)],
+        b"x",
+        "root",
+    ),
     "two-lengths-under-one-root": (
         [
             skeleton("m", ["map", [["a", reference("m/a")], ["b", reference("m/b")]]]),
@@ -352,7 +369,9 @@ def test_model_root_is_that_of_a_file_with_the_same_tensors() -> None:
 
 
 def test_model_root_leaves_out_what_the_state_dict_leaves_out() -> None:
-    assert model_root(model_state(WEIGHTS, outside=b"z"), "model") == model_root(model_state(WEIGHTS), "model")
+    assert model_root(model_state(WEIGHTS, outside=b"z"), "model") == model_root(
+        model_state(WEIGHTS), "model"
+    )
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])

@@ -2,6 +2,7 @@
 
 import math
 import string
+import unicodedata
 from collections import Counter, OrderedDict, namedtuple
 from enum import IntEnum
 from typing import Any
@@ -37,9 +38,11 @@ def check(structure: Any, *, ordered: bool = True) -> list[tuple[str, list[Any]]
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8).filter(
-    lambda text: __import__("unicodedata").is_normalized("NFC", text)
+    lambda text: unicodedata.is_normalized("NFC", text)
 )
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.binary(max_size=8)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.binary(max_size=8)
+)
 VALUES = st.recursive(
     SCALARS,
     lambda inner: (
@@ -78,7 +81,9 @@ def test_different_keys_have_different_segments(one: str | int, other: str | int
     assert (escape(one) == escape(other)) == (one == other)
 
 
-@pytest.mark.parametrize("segment", ["~", "~3", "a~", "a/b", "a#", "#", "#+1", "#01", "#-0", "#1a", "# 1", "#１"])
+@pytest.mark.parametrize(
+    "segment", ["~", "~3", "a~", "a/b", "a#", "#", "#+1", "#01", "#-0", "#1a", "# 1", "#１"]
+)
 def test_rejects_segment_that_escape_never_writes(segment: str) -> None:
     with pytest.raises(MalformedError):
         unescape(segment)

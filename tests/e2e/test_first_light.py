@@ -19,7 +19,9 @@ def check_verified(done: Done, *, sample: int) -> None:
     assert report["comparison"] == "bitwise"
     assert len(report["intervals"]) >= min(sample, report["sample"]["total"])
     assert all(interval["exact"] and interval["outcome"] == "pass" for interval in report["intervals"])
-    assert {finding["outcome"] for finding in report["findings"]} == {"pass"}
+    # Without a trust file the time is only what the prover's own authority says.
+    assert [finding["step"] for finding in report["findings"] if finding["outcome"] != "pass"] == [3]
+    assert report["time"]["assurance"] == "self-asserted"
     assert done.last.startswith("VERIFIED: ")
 
 

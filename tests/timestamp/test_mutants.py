@@ -8,12 +8,10 @@ from tests.timestamp.cases import find
 NAMES = [
     "shared/good-rsa2048",
     "shared/good-p256",
-    "shared/good-certs-order-root-inter-leaf",
     "own/good-pss",
     "own/good-status-text-known",
     "own/good-extra-certificate-issued-by-root",
     "own/good-extra-certificate-given",
-    "own/good-both-signing-certificates",
 ]
 
 

@@ -52,7 +52,9 @@ class Points(Task):
 
     def collate(self, examples: list[Any]) -> Any:
         x = torch.stack([example[0] for example in examples])
-        return (x + 0.01 * torch.randn_like(x)).to(self.dtype), torch.tensor([example[1] for example in examples])
+        return (x + 0.01 * torch.randn_like(x)).to(self.dtype), torch.tensor(
+            [example[1] for example in examples]
+        )
 
     def step(self, state: dict[str, Any], batch: Any) -> dict[str, float]:
         def closure() -> Tensor:
@@ -268,11 +270,23 @@ RECIPE = {"steps": 20, "batch_size": 8, "optimizer": "SGD", "lr": 0.1, "momentum
     "config",
     [
         {},
-        {"optimizer": "AdamW", "momentum": 0.0, "lr": 0.01, "schedule": "cosine", "warmup": 3, "betas": [0.8, 0.9]},
+        {
+            "optimizer": "AdamW",
+            "momentum": 0.0,
+            "lr": 0.01,
+            "schedule": "cosine",
+            "warmup": 3,
+            "betas": [0.8, 0.9],
+        },
         {"clip": 0.5, "accumulate": 4, "ema": 0.9, "schedule": "onecycle"},
         {"precision": "bf16", "schedule": "linear", "final_lr": 0.1},
         {"precision": "fp16", "clip": 1.0, "ema": 0.5, "schedule": "step", "step_size": 2, "gamma": 0.5},
-        {"groups": [{"match": ["first.*"], "frozen": True}, {"match": ["norm.*"], "lr_scale": 0.1, "momentum": 0.5}]},
+        {
+            "groups": [
+                {"match": ["first.*"], "frozen": True},
+                {"match": ["norm.*"], "lr_scale": 0.1, "momentum": 0.5},
+            ]
+        },
     ],
 )
 def test_recipe_continues_bit_for_bit(config: dict[str, Any]) -> None:

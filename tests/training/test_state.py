@@ -94,7 +94,11 @@ def test_description_lists_kinds_and_buffers_in_order() -> None:
     model = Buffered()
     objects = {"model": model, "opt": torch.optim.SGD(model.parameters()), "a": Holder(1)}
     found = describe_objects(objects)
-    assert [(item.name, item.kind) for item in found] == [("a", "other"), ("model", "module"), ("opt", "optimizer")]
+    assert [(item.name, item.kind) for item in found] == [
+        ("a", "other"),
+        ("model", "module"),
+        ("opt", "optimizer"),
+    ]
     assert found[1].buffers == [
         "model/#0/hidden",
         "model/inner.num_batches_tracked",
@@ -120,8 +124,15 @@ def test_tied_tensors_appear_under_each_name_and_share_data() -> None:
 
 def test_views_of_one_storage_with_other_shapes_do_not_share_data() -> None:
     base = torch.arange(6, dtype=torch.uint8)
-    flat = flatten_objects({"h": Holder({"a": base, "b": base[:3], "c": base.view(2, 3), "d": base.view(2, 3).T[0]})})
-    assert [bytes(tensor.data) for tensor in flat.tensors] == [bytes(range(6)), b"\0\1\2", bytes(range(6)), b"\0\3"[:2]]
+    flat = flatten_objects(
+        {"h": Holder({"a": base, "b": base[:3], "c": base.view(2, 3), "d": base.view(2, 3).T[0]})}
+    )
+    assert [bytes(tensor.data) for tensor in flat.tensors] == [
+        bytes(range(6)),
+        b"\0\1\2",
+        bytes(range(6)),
+        b"\0\3"[:2],
+    ]
 
 
 def test_conjugate_view_is_not_taken_for_the_tensor_itself() -> None:
@@ -277,14 +288,46 @@ def module_without_bias() -> nn.Module:
 MISFITS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], dict[str, Any]], str]] = {
     "object-missing": (lambda: {"a": Holder(1), "b": Holder(1)}, lambda: {"a": Holder(1)}, "b is not built"),
     "object-added": (lambda: {"a": Holder(1)}, lambda: {"a": Holder(1), "b": Holder(1)}, "b is not in"),
-    "parameter-missing": (lambda: {"m": nn.Linear(2, 1)}, lambda: {"m": module_without_bias()}, "^m/bias: recorded"),
-    "parameter-added": (lambda: {"m": module_without_bias()}, lambda: {"m": nn.Linear(2, 1)}, "^m/bias: built"),
-    "shape": (lambda: {"m": nn.Linear(2, 1)}, lambda: {"m": nn.Linear(3, 1)}, r"^m/weight: .*\[1, 2\].*\[1, 3\]"),
-    "dtype": (lambda: {"m": nn.Linear(2, 1)}, lambda: {"m": nn.Linear(2, 1).double()}, "^m/bias: .*float32.*float64"),
-    "groups": (lambda: {"o": two_groups(nn.Linear(2, 1))}, lambda: {"o": sgd(nn.Linear(2, 1))}, "^o/param_groups"),
-    "not-an-optimizer": (lambda: {"o": Holder({"x": 1})}, lambda: {"o": sgd(nn.Linear(2, 1))}, "^o: cannot be loaded"),
-    "fails-to-load": (lambda: {"h": Holder({"x": 1})}, lambda: {"h": Failing({"x": 0})}, "^h: cannot be loaded: Key"),
-    "forgets": (lambda: {"h": Holder({"count": 3})}, lambda: {"h": Forgetful({"count": 3})}, "^h/count: differs"),
+    "parameter-missing": (
+        lambda: {"m": nn.Linear(2, 1)},
+        lambda: {"m": module_without_bias()},
+        "^m/bias: recorded",
+    ),
+    "parameter-added": (
+        lambda: {"m": module_without_bias()},
+        lambda: {"m": nn.Linear(2, 1)},
+        "^m/bias: built",
+    ),
+    "shape": (
+        lambda: {"m": nn.Linear(2, 1)},
+        lambda: {"m": nn.Linear(3, 1)},
+        r"^m/weight: .*\[1, 2\].*\[1, 3\]",
+    ),
+    "dtype": (
+        lambda: {"m": nn.Linear(2, 1)},
+        lambda: {"m": nn.Linear(2, 1).double()},
+        "^m/bias: .*float32.*float64",
+    ),
+    "groups": (
+        lambda: {"o": two_groups(nn.Linear(2, 1))},
+        lambda: {"o": sgd(nn.Linear(2, 1))},
+        "^o/param_groups",
+    ),
+    "not-an-optimizer": (
+        lambda: {"o": Holder({"x": 1})},
+        lambda: {"o": sgd(nn.Linear(2, 1))},
+        "^o: cannot be loaded",
+    ),
+    "fails-to-load": (
+        lambda: {"h": Holder({"x": 1})},
+        lambda: {"h": Failing({"x": 0})},
+        "^h: cannot be loaded: Key",
+    ),
+    "forgets": (
+        lambda: {"h": Holder({"count": 3})},
+        lambda: {"h": Forgetful({"count": 3})},
+        "^h/count: differs",
+    ),
     "keeps-old-tensor": (
         lambda: {"h": Holder({"x": torch.ones(1)})},
         lambda: {"h": Stubborn({"x": torch.zeros(1)})},
@@ -312,6 +355,14 @@ def test_first_difference_is_none_for_equal_states_only() -> None:
     assert first_difference(one, one) is None
     other = flatten_objects({"h": Holder({"x": torch.tensor([-float("nan")]), "y": float("nan"), "z": ()})})
     assert first_difference(one, other) == "h/x"
+
+
+def test_first_difference_names_objects_and_scalars() -> None:
+    one, other = (flatten_objects({"a": Holder(1), "h": Holder({"x": 1, "y": k})}) for k in (1, 2))
+    fewer = flatten_objects({"a": Holder(1)})
+    assert first_difference(one, other) == "h/y"
+    assert first_difference(one, fewer) == "the number of objects"
+    assert first_difference(fewer, flatten_objects({"b": Holder(1)})) == "a"
 
 
 def test_loading_leaves_the_recorded_bytes_alone() -> None:

@@ -42,7 +42,7 @@ def test_values_of_a_run_are_merged_and_the_class_unchanged() -> None:
 
 
 def test_undeclared_input_is_refused_and_the_declared_ones_named() -> None:
-    with pytest.raises(UsageError, match="no input 'dta'.*data, more"):
+    with pytest.raises(UsageError, match=r"no input 'dta'.*data, more"):
         prepare_task(Plain, inputs={"dta": "x"})
 
 

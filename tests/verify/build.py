@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from polledger.core.config import decode_config, encode_config
-from polledger.core.digest import ZERO
+from polledger.core.digest import ZERO, sha256
 from polledger.core.encoding import encode, real
 from polledger.core.head import Head, sign_head
 from polledger.core.merkle import Frontier, chainpoint_node, leaf_hash
-from polledger.core.digest import sha256
+from polledger.core.merkle import root as tree_root
 from polledger.core.nest import NestTensor, encode_header, parse_nest
 from polledger.core.order import Order
 from polledger.core.records import (
@@ -52,7 +52,6 @@ from polledger.core.replay import (
 from polledger.core.schedule import Schedule
 from polledger.core.seeds import batch_digest, example_leaf, rng_seeds, salt, training_seed
 from polledger.core.state import FlatState, SkeletonEntry, TensorData, encode_state, model_root, parse_state
-from polledger.core.merkle import root as tree_root
 from polledger.store.ledger import LedgerWriter
 from polledger.store.run import RunDirectory
 from polledger.timestamp.authority import EmbeddedAuthority
@@ -241,6 +240,7 @@ def train_step(state: Weights, batch: bytes, values: dict[str, Any], *, threads:
     x = np.frombuffer(x_part[2], dtype="<f4").reshape(x_part[1])
     y = np.frombuffer(y_part[2], dtype="<i8")
     gw, gb = np.zeros_like(state.w), np.zeros_like(state.b)
+    total = np.zeros_like(state.mean)
     order = range(len(y)) if threads % 2 else range(len(y) - 1, -1, -1)
     for i in order:
         z = (x[i] @ state.w + state.b).astype(np.float32)
@@ -249,7 +249,8 @@ def train_step(state: Weights, batch: bytes, values: dict[str, Any], *, threads:
         p[y[i]] -= np.float32(1)
         gw += np.outer(x[i], p).astype(np.float32) / np.float32(len(y))
         gb += p / np.float32(len(y))
-        state.mean = (state.mean * np.float32(0.9) + x[i] * np.float32(0.1)).astype(np.float32)
+        total += x[i]
+    state.mean = (state.mean * np.float32(0.9) + total * np.float32(0.1)).astype(np.float32)
     gradients = [gw, gb]
     if state.momentum is None:
         state.momentum = [g.copy() for g in gradients]
@@ -328,9 +329,7 @@ def _train(run: RunDirectory, spec: Spec, hooks: Hooks) -> tuple[list[AnyRecord]
             stored = spec.is_stored(step)
             root, data = store_state(run, state, stored=stored)
             states[step] = data
-            records.append(
-                Checkpoint(v=1, run=RUN, index=len(records), step=step, root=root, stored=stored)
-            )
+            records.append(Checkpoint(v=1, run=RUN, index=len(records), step=step, root=root, stored=stored))
         if step == spec.steps:
             break
         values = hooks.values(step, schedule.at(step)[0])
@@ -356,7 +355,15 @@ def _train(run: RunDirectory, spec: Spec, hooks: Hooks) -> tuple[list[AnyRecord]
     last = records[-1].index
     root = model_root(flatten(state), "model")
     records.append(
-        Final(v=1, run=RUN, index=len(records), checkpoint=last, object="model", model_root=root, steps=spec.steps)
+        Final(
+            v=1,
+            run=RUN,
+            index=len(records),
+            checkpoint=last,
+            object="model",
+            model_root=root,
+            steps=spec.steps,
+        )
     )
     return records, states
 

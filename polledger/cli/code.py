@@ -1,0 +1,255 @@
+"""Whether a run's task code may run on this machine, and as what. PROTOCOL section 14, "Code".
+
+Reading and hashing only: nothing of the task is imported here. The code that runs is always the committed one, byte
+for byte; the question is who vouches for it.
+"""
+
+import ast
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msgspec import UnsetType
+
+from polledger.cli.output import output
+from polledger.core.encoding import SOURCE_LIMITS
+from polledger.core.records import Environment, Genesis
+from polledger.core.replay import Replayer
+from polledger.core.report import Finding
+from polledger.core.seeds import training_seed
+from polledger.core.source import SOURCE_BYTES, TaskSource, parse_source
+from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.store.run import RunDirectory
+from polledger.training.location import OWN_ROOT, resolve_task
+from polledger.training.replay import ReplayContext, ReplayEngine, TaskProgram
+from polledger.training.source import PLAIN_LOOP, source_digest, verify_tree
+from polledger.verify.policy import Policy, ReplaySettings
+from polledger.verify.verifier import Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeOptions:
+    """What the user said about code. ``ask``: whether a terminal is there to ask y/N."""
+
+    task: str | None = None
+    trusted: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    ask: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeDecision:
+    """Files to run (None: polledger's own module as it lies here) and who vouches for them; or why not."""
+
+    vouched: str
+    files: Mapping[str, bytes] | None = None
+    problem: str = ""
+    remedy: str | None = None
+
+
+def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy: Policy) -> Code:
+    """What runs when ``genesis`` is replayed here. Raises UsageError if ``--task`` or ``--trust-code`` is wrong."""
+    summary: dict[str, Any] = {"kind": genesis.kind, "digest": genesis.task.hex()}
+    try:
+        source = read_source(run, genesis.task)
+    except (Unavailable, MalformedError) as error:
+        return _refused(summary, str(error), "restore the object from a copy")
+    summary |= {"lines": source.lines, "entry": source.entry, "files": len(source.files)}
+    if source.class_name == PLAIN_LOOP:
+        remedy = "only a run sealed from a Task can be replayed"
+        return _refused(
+            summary,
+            "the training was a plain loop: its commitments hold, its computation is not shown",
+            remedy,
+        )
+    decision = decide(run, genesis, source, options, policy)
+    summary["vouched"] = decision.vouched
+    if decision.problem:
+        return _refused(summary, decision.problem, decision.remedy)
+    program = TaskProgram(source=source, files=decision.files)
+    engines = Engines(
+        program=program, genesis=genesis, inputs=options.inputs, warm=policy.replay == ReplaySettings()
+    )
+    return Code(summary=summary, engines=engines, inputs_declared=declares_inputs(program))
+
+
+def _refused(summary: dict[str, Any], detail: str, remedy: str | None) -> Code:
+    finding = Finding(step=7, name="code", outcome="unverifiable", detail=detail, remedy=remedy)
+    return Code(summary=summary, engines=None, finding=finding)
+
+
+def read_source(run: RunDirectory, digest: bytes) -> TaskSource:
+    """The manifest that genesis commits to. Raises Unavailable, or MalformedError for one that is none."""
+    return parse_source(run.objects.get(digest, limit=SOURCE_LIMITS.size))
+
+
+@dataclass(slots=True, kw_only=True)
+class Engines:
+    """Starts engines pinned to an environment. ``warm``: the first one loads both its processes side by side."""
+
+    program: TaskProgram
+    genesis: Genesis
+    inputs: Mapping[str, str]
+    warm: bool
+
+    def __call__(self, environment: Environment) -> AbstractContextManager[Replayer]:
+        genesis = self.genesis
+        engine = ReplayEngine(
+            ReplayContext(
+                program=self.program,
+                config=genesis.config,
+                seed=training_seed(genesis.seed, genesis.key if genesis.bound else None),
+                device=replay_device(environment),
+                environment=environment,
+                inputs=self.inputs,
+            )
+        )
+        if self.warm:
+            # Later engines replay again what differs: most need one process only.
+            self.warm = False
+            engine.start()
+        return engine
+
+
+def replay_device(environment: Environment) -> str:
+    """torch's name of the device to replay on: the environment records ``cpu`` or the accelerator's model."""
+    return "cpu" if environment.device == "cpu" else "cuda"
+
+
+def decide(
+    run: RunDirectory, genesis: Genesis, source: TaskSource, options: CodeOptions, policy: Policy
+) -> CodeDecision:
+    """Who vouches for the code: ``--trust-code``, the policy, ``--task``, polledger itself, or the user when asked."""
+    digest = genesis.task.hex()
+    if options.trusted is not None:
+        if options.trusted.lower() != digest:
+            raise UsageError(f"--trust-code {options.trusted}: the run commits to {digest}")
+        return _committed(run, source, vouched="--trust-code")
+    if options.task is not None:
+        return _local(source, options.task)
+    if digest in policy.code.trusted:
+        return _committed(run, source, vouched="policy")
+    if is_own(source):
+        return _own(run, source)
+    return _unvouched(run, source, options)
+
+
+def _committed(run: RunDirectory, source: TaskSource, *, vouched: str) -> CodeDecision:
+    try:
+        files = {entry.path: run.objects.get(entry.digest, limit=SOURCE_BYTES) for entry in source.files}
+    except Unavailable as error:
+        return CodeDecision(vouched="", problem=str(error), remedy="restore the object from a copy")
+    return CodeDecision(vouched=vouched, files=files)
+
+
+def _local(source: TaskSource, spec: str) -> CodeDecision:
+    location = resolve_task(spec)
+    found = verify_tree(source, location.root or Path())
+    if isinstance(found, dict):
+        return CodeDecision(vouched="--task", files=found)
+    return CodeDecision(
+        vouched="",
+        problem=f"{spec} is not the code the run commits to: {'; '.join(found[:3])}",
+        remedy="check out the committed version, or read the committed source and give --trust-code",
+    )
+
+
+def is_own(source: TaskSource) -> bool:
+    """True for a module inside polledger itself."""
+    return not isinstance(source.module, UnsetType) and source.module.startswith("polledger.")
+
+
+def _own(run: RunDirectory, source: TaskSource) -> CodeDecision:
+    """polledger's own task, if the copy here is the committed one; otherwise the user has to vouch."""
+    found = verify_tree(source, OWN_ROOT)
+    if isinstance(found, dict):
+        return CodeDecision(vouched="polledger", files=None)
+    return CodeDecision(
+        vouched="",
+        problem=f"{source.module} here is not the one the run commits to: {'; '.join(found[:3])}",
+        remedy=f"use the polledger version that sealed the run, or read {_listing(run, source)} and give --trust-code",
+    )
+
+
+def _unvouched(run: RunDirectory, source: TaskSource, options: CodeOptions) -> CodeDecision:
+    local = _local_copy(run, source)
+    where = (
+        f"{local} has the committed digest" if local else f"the committed source is {_listing(run, source)}"
+    )
+    if options.ask and _confirmed(source, where):
+        return _committed(run, source, vouched="asked")
+    target = shlex.quote(str(run.path))
+    if local:
+        remedy = f"run `polledger verify {target} --task {shlex.quote(local)}`"
+    else:
+        remedy = f"read it and run `polledger verify {target} --trust-code {source_digest(source).hex()}`"
+    return CodeDecision(vouched="", problem=f"replay would run your code: {where}", remedy=remedy)
+
+
+def _listing(run: RunDirectory, source: TaskSource) -> str:
+    entry = next((item for item in source.files if item.path == source.entry), None)
+    return str(run.objects.path(entry.digest)) if entry else source.entry
+
+
+def _local_copy(run: RunDirectory, source: TaskSource) -> str:
+    """Name under which the committed code lies here, as ``--task`` takes it; empty where none does."""
+    hint = run.read_hints().get("task")
+    candidates = [hint] if isinstance(hint, str) else []
+    candidates += [f"./{source.entry}"] if isinstance(source.module, UnsetType) else [source.module]
+    for spec in candidates:
+        try:
+            location = resolve_task(spec)
+        except UsageError:
+            continue
+        if isinstance(verify_tree(source, location.root or Path()), dict):
+            return spec
+    return ""
+
+
+def _confirmed(source: TaskSource, where: str) -> bool:
+    """Ask on the terminal; anything but y is no."""
+    output.sentence(f"replay would run the task's code ({source.lines} lines): {where}")
+    print("run it in an isolated process? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def declares_inputs(program: TaskProgram) -> bool:
+    """Whether the task may read inputs that the verifier supplies; True where that cannot be excluded.
+
+    Looks for a class attribute ``inputs`` or any use of an attribute of that name in the committed files.
+    """
+    files = program.files
+    if files is None:
+        found = verify_tree(program.source, OWN_ROOT)
+        files = found if isinstance(found, dict) else {}
+    if not files:
+        return True
+    return any(_mentions_inputs(data) for path, data in files.items() if path.endswith(".py"))
+
+
+def _mentions_inputs(data: bytes) -> bool:
+    try:
+        tree = ast.parse(data)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "inputs":
+            return True
+        if isinstance(node, ast.ClassDef) and any("inputs" in _targets(item) for item in node.body):
+            return True
+    return False
+
+
+def _targets(node: ast.stmt) -> set[str]:
+    targets = (
+        node.targets
+        if isinstance(node, ast.Assign)
+        else [node.target]
+        if isinstance(node, ast.AnnAssign)
+        else []
+    )
+    return {target.id for target in targets if isinstance(target, ast.Name)}

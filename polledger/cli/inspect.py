@@ -1,0 +1,178 @@
+"""``polledger inspect``: what a run says about itself, at once and without verifying anything."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polledger.cli.output import output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polledger.core.records import Genesis, Seal
+    from polledger.store.run import RunDirectory
+
+_STEP_MARK = b"\xa4type\xa4step"
+"""How a step record of PL-MP/1 says its type: most records are steps, and counting them needs no decoding."""
+
+
+def run(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a run.", show_default=False)],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+) -> int:
+    """Show what a run recorded. Nothing is verified."""
+    from polledger.errors import EXIT_OK
+    from polledger.store.run import RunDirectory
+
+    facts = describe(RunDirectory.open(path))
+    output.result({"schema": "polledger.inspect/1", "exit_code": EXIT_OK, **facts})
+    if not output.json:
+        _print(facts)
+    output.note("nothing was verified: polledger verify does that")
+    return EXIT_OK
+
+
+def describe(directory: "RunDirectory") -> dict[str, Any]:
+    """The fields of ``inspect --json``. Raises MalformedError when record 0 is not a genesis record."""
+    from polledger.core.records import parse_genesis
+    from polledger.errors import MalformedError
+    from polledger.store.ledger import read_ledger
+
+    scan = read_ledger(directory.ledger_path)
+    if not scan.records or scan.records[0] is None:
+        raise MalformedError(f"{directory.ledger_path}: there is no genesis record to read")
+    genesis = parse_genesis(scan.records[0])
+    damage = scan.damage
+    return {
+        "run": genesis.run.hex(),
+        "records": len(scan.records),
+        **_progress(scan.records),
+        "every": genesis.every,
+        "warm": genesis.warm,
+        "kind": genesis.kind,
+        "seals": [_seal(directory, number) for number in directory.seals()],
+        **_genesis(genesis),
+        "task": _task(directory),
+        "damage": None if damage is None else f"record {damage.index}: {damage.reason}",
+    }
+
+
+def _genesis(genesis: "Genesis") -> dict[str, Any]:
+    from msgspec import UnsetType
+
+    from polledger.core.config import decode_config
+
+    dataset = genesis.dataset
+    return {
+        "total_steps": genesis.steps,
+        "origin": genesis.origin,
+        "seed": genesis.seed,
+        "bound": genesis.bound,
+        "key": genesis.key.hex(),
+        "code": genesis.task.hex(),
+        "config": decode_config(genesis.config),
+        "examples": None if isinstance(dataset, UnsetType) else dataset.size,
+        "device": genesis.environment.device,
+    }
+
+
+def _task(directory: "RunDirectory") -> str | None:
+    hint = directory.read_hints().get("task")
+    return hint if isinstance(hint, str) else None
+
+
+def _progress(records: "Sequence[bytes | None]") -> dict[str, Any]:
+    """Steps, intervals and end of the lineage: abandoned stretches do not count."""
+    from polledger.core.records import Checkpoint, Final, Resume, parse_record
+    from polledger.errors import MalformedError
+
+    checkpoints: list[Checkpoint] = []
+    steps, resumes = 0, 0
+    final: dict[str, Any] | None = None
+    for data in records[1:]:
+        if data is None or _STEP_MARK in data:
+            steps += data is not None
+            continue
+        try:
+            record = parse_record(data)
+        except MalformedError:
+            continue
+        if isinstance(record, Checkpoint):
+            checkpoints.append(record)
+            steps = 0
+        elif isinstance(record, Resume):
+            resumes += 1
+            steps = 0
+            checkpoints = [item for item in checkpoints if item.index <= record.source]
+        elif isinstance(record, Final):
+            final = {"step": record.steps, "model_root": record.model_root.hex(), "object": record.object}
+    done = checkpoints[-1].step if checkpoints else 0
+    intervals = max(0, len(checkpoints) - 1)
+    return {"steps": done + steps, "intervals": intervals, "resumes": resumes, "final": final}
+
+
+def _seal(directory: "RunDirectory", number: int) -> dict[str, Any]:
+    from polledger.core.head import parse_note
+    from polledger.errors import MalformedError, Unavailable
+
+    try:
+        seal = directory.read_seal(number)
+        head = parse_note(seal.note).head
+    except (MalformedError, Unavailable) as error:
+        return {"size": None, "root": None, "time": None, "problem": str(error)}
+    times = _token_times(directory, seal)
+    return {
+        "size": head.size,
+        "root": head.root.hex(),
+        "time": min(times, default=None),
+        "authorities": sorted({token.authority for token in seal.tokens}),
+    }
+
+
+def _token_times(directory: "RunDirectory", seal: "Seal") -> list[str]:
+    """genTime of each stored token, as it says; unreadable ones are left out."""
+    from polledger.errors import MalformedError, Unavailable
+    from polledger.timestamp import cms
+    from polledger.timestamp.messages import token_of
+    from polledger.timestamp.token import TOKEN_BYTES
+    from polledger.timestamp.tstinfo import parse_tst_info
+
+    times = []
+    for token in seal.tokens:
+        try:
+            data = directory.objects.get(token.response, limit=TOKEN_BYTES)
+            info = parse_tst_info(cms.parse_token(token_of(data)).content)
+        except (MalformedError, Unavailable):
+            continue
+        times.append(info.gen_time.isoformat().replace("+00:00", "Z"))
+    return times
+
+
+def _print(facts: dict[str, Any]) -> None:
+    final = facts["final"]
+    state = f"finished, model root {final['model_root']}" if final else "not finished"
+    rows = [
+        ("run", facts["run"]),
+        ("task", f"{facts['task'] or 'unknown'} ({facts['kind']}), code sha256 {facts['code']}"),
+        ("training", f"{facts['steps']} of {facts['total_steps']} steps on {facts['device']}; {state}"),
+        ("data", f"{facts['examples']} examples committed" if facts["examples"] else "batches committed only"),
+        ("origin", f"{facts['origin']}, seed {facts['seed']}{'' if facts['bound'] else ' (not bound to the key)'}"),
+        ("records", f"{facts['records']} in {facts['intervals']} intervals (k = {facts['every']}, "
+                    f"warm {facts['warm']}, {facts['resumes']} resumes)"),
+        ("key", facts["key"]),
+        ("seals", _seals(facts["seals"])),
+    ]  # fmt: skip
+    if facts["damage"]:
+        rows.append(("damage", facts["damage"]))
+    for name, value in rows:
+        output.text(f"{name:>9}  {value}")
+
+
+def _seals(seals: list[dict[str, Any]]) -> str:
+    times = [seal["time"] for seal in seals if seal.get("time")]
+    said = f", their tokens say {min(times)} to {max(times)}" if times else ", no token yet"
+    broken = sum(seal["size"] is None for seal in seals)
+    return f"{len(seals)}{said}{f', {broken} unreadable' if broken else ''}"

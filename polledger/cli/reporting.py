@@ -1,0 +1,161 @@
+"""The verification report for people: what was checked, what was found, what it does not say."""
+
+from typing import TYPE_CHECKING, Literal
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_STYLES = {"pass": "green", "fail": "bold red", "unverifiable": "yellow"}
+_NOT_DONE = {5: "not part of this version: a single jump is left to the odds of the sample"}
+
+INTERVALS_SHOWN = 40
+"""Rows of the table of intervals; --json has all."""
+
+
+def print_report(report: Report, console: "Console") -> None:
+    """Print ``report``: facts, findings step by step, intervals, odds, limits. The verdict comes last, elsewhere."""
+    _print_facts(report, console)
+    _print_findings(report, console)
+    if report.intervals:
+        _print_intervals(report, console)
+    if report.odds and report.intervals:
+        _print_odds(report, console)
+    console.print("What this does not say:", style="bold")
+    limits = _grid("right", "left")
+    for limit in LIMITS:
+        limits.add_row("-", limit)
+    console.print(limits)
+
+
+def _grid(*columns: Literal["left", "right"]) -> Table:
+    """Columns without lines; all but the last keep their words on one line."""
+    grid = Table.grid(padding=(0, 1))
+    for justify in columns[:-1]:
+        grid.add_column(justify=justify, no_wrap=True)
+    grid.add_column(justify=columns[-1], overflow="fold")
+    return grid
+
+
+def _print_facts(report: Report, console: "Console") -> None:
+    head = report.head
+    sealed = f"{head['size']} records under seal {head['seal']}" if head else "no authentic head"
+    time = report.time
+    facts = [("run", report.run or "unknown"), ("sealed", sealed)]
+    facts.append(("time", f"{time.assurance}{_span(time.first, time.last)}"))
+    if report.code:
+        facts.append(("code", _code(report)))
+    if report.comparison != "none":
+        facts.append(("comparison", _comparison(report)))
+    grid = _grid("right", "left")
+    for name, value in facts:
+        grid.add_row(Text(name, style="dim"), Text(value))
+    console.print(grid)
+    console.print()
+
+
+def _span(first: str | None, last: str | None) -> str:
+    if first is None and last is None:
+        return ""
+    return f", genesis by {first or 'unknown'}, end by {last or 'unknown'}"
+
+
+def _code(report: Report) -> str:
+    code = report.code
+    lines = f", {code['lines']} lines" if "lines" in code else ""
+    vouched = f", vouched for by {code['vouched']}" if code.get("vouched") else ""
+    return f"{code.get('kind', 'unknown')}{lines}, sha256 {str(code.get('digest', ''))[:16]}…{vouched}"
+
+
+def _comparison(report: Report) -> str:
+    differences = report.environment.get("differences") or []
+    where = (
+        f"another environment ({', '.join(differences[:4])})"
+        if differences
+        else "the recorded environment class"
+    )
+    noise = report.timing.get("noise_seconds", 0.0)
+    cost = f"; noise replays took {noise:.1f} s" if noise else ""
+    return f"{report.comparison}, in {where}{cost}"
+
+
+def _print_findings(report: Report, console: "Console") -> None:
+    grid = _grid("right", "left", "left", "left")
+    for step, name in STEP_NAMES.items():
+        found = [finding for finding in report.findings if finding.step == step]
+        if not found and step in _NOT_DONE:
+            grid.add_row(str(step), name, Text("not done", style="dim"), Text(_NOT_DONE[step], style="dim"))
+        for place, finding in enumerate(found):
+            label = (str(step), name) if place == 0 else ("", "")
+            grid.add_row(*label, _outcome(finding), _described(finding))
+    console.print(grid)
+    console.print()
+
+
+def _outcome(finding: Finding) -> Text:
+    loud = finding.blocks or finding.outcome == "pass"
+    return Text(finding.outcome, style=_STYLES[finding.outcome] if loud else "dim")
+
+
+def _described(finding: Finding) -> Text:
+    place = f"interval {finding.interval}: " if finding.interval is not None else ""
+    if finding.record is not None and finding.outcome != "pass":
+        place = f"record {finding.record}, {place}" if place else f"record {finding.record}: "
+    text = Text(place + finding.detail)
+    if finding.expected is not None or finding.found is not None:
+        text.append(f"\nexpected {finding.expected or '-'}, found {finding.found or '-'}", style="dim")
+    if finding.remedy and finding.outcome != "pass":
+        text.append(f"\nremedy: {finding.remedy}", style="dim")
+    return text
+
+
+def _print_intervals(report: Report, console: "Console") -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("interval", "steps", "outcome", "bits", "worst group", "e/u", "ν/u"):
+        table.add_column(column, justify="right" if column in ("interval", "e/u", "ν/u") else "left")
+    for result in report.intervals[:INTERVALS_SHOWN]:
+        worst = max(
+            result.groups,
+            key=lambda item: item.measure.e / item.measure.u if item.measure.u else 0.0,
+            default=None,
+        )
+        shown = worst is not None and not result.exact
+        table.add_row(
+            str(result.interval),
+            f"{result.first}-{result.last}",
+            Text(result.outcome, style=_STYLES[result.outcome]),
+            "equal" if result.exact else "differ" if result.groups else "not compared",
+            escape(worst.measure.name) if worst and shown else "",
+            _ratio(worst.measure.e, worst.measure.u) if worst and shown else "",
+            _ratio(worst.measure.nu, worst.measure.u) if worst and shown else "",
+        )
+    console.print(table)
+    left = len(report.intervals) - INTERVALS_SHOWN
+    if left > 0:
+        console.print(f"… and {left} more (--json lists all)", style="dim")
+    console.print()
+
+
+def _ratio(value: float | None, scale: float) -> str:
+    return f"{value / scale:.2g}" if value is not None and scale else "-"
+
+
+def _print_odds(report: Report, console: "Console") -> None:
+    sample = report.sample
+    if sample is None:
+        return
+    console.print(
+        f"{sample.drawn} of {sample.total} intervals were drawn. A run with bogus intervals would pass:"
+    )
+    for odds in report.odds:
+        share = "one bogus interval" if odds.label == "one" else f"{odds.label} bogus ({odds.bogus})"
+        console.print(
+            f"  {share:<24} with probability {1 - odds.detection:.3g}; 99 % detection needs {odds.needed} drawn",
+            highlight=False,
+        )
+    console.print()

@@ -1,0 +1,245 @@
+"""``polledger verify``: check a run by its records and by replaying a sample of it. PROTOCOL sections 10 and 14."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polledger.cli.output import output
+
+if TYPE_CHECKING:
+    from polledger.cli.code import CodeOptions
+    from polledger.core.report import IntervalResult, Report
+    from polledger.store.run import RunDirectory
+    from polledger.verify.verifier import Request
+
+NONCE_BYTES = 32
+
+_LEAST_NONCE = 16
+"""Bytes of a nonce given by hand, at least: what nobody can guess or try out."""
+
+
+def run(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", show_default=False)],
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            "--sample",
+            help="Intervals to replay: a number, or odds like 99% against 10% bogus intervals. "
+            "Default: 99%, capped at about 5 minutes of replay.",
+        ),
+    ] = None,
+    nonce: Annotated[
+        str | None, typer.Option("--nonce", help="Your own nonce (hex) for the sample. Default: random.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="TOML file with your bounds.")] = None,
+    trust: Annotated[
+        Path | None, typer.Option("--trust", help="TOML file with the time-stamping authorities you trust.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Your copy of the task; it must have the committed digest.")
+    ] = None,
+    trust_code: Annotated[
+        str | None, typer.Option("--trust-code", help="Digest (hex) of committed code that may run here.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="NAME=PATH: where your data lies.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Model file that must be the one this run ends with.")
+    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="Where replays run: local.")] = "local",
+    no_replay: Annotated[
+        bool, typer.Option("--no-replay", help="Check the records only; at best UNVERIFIABLE.")
+    ] = False,
+    no_scan: Annotated[
+        bool,
+        typer.Option("--no-scan", help="Do not look at checkpoints beyond the sample; at best UNVERIFIABLE."),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Directory to write the report into (report.json).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+) -> int:
+    """Check RUN: records, heads, times, structure, and a random sample of intervals replayed bit for bit."""
+    from polledger.store.run import RunDirectory
+    from polledger.training.overrides import parse_inputs
+
+    directory = RunDirectory.open(path)
+    _check_engine(engine)
+    request = _request(directory, sample=sample, nonce=nonce, policy=policy, trust=trust, model=model)
+    code = _code_options(task, trust_code, parse_inputs(inputs or []))
+    result = _verify(directory, _switch(request, replay=not no_replay, scan=not no_scan), code)
+    if report is not None:
+        _write_report(result, report)
+    _print(result)
+    return result.exit_code
+
+
+def _check_engine(engine: str) -> None:
+    from polledger.errors import UsageError
+
+    if engine != "local":
+        raise UsageError(f"--engine {engine}: this version replays on the local machine only (local)")
+
+
+def _request(
+    directory: "RunDirectory",
+    *,
+    sample: str | None,
+    nonce: str | None,
+    policy: Path | None,
+    trust: Path | None,
+    model: Path | None,
+) -> "Request":
+    from datetime import UTC, datetime
+
+    from polledger.timestamp.trust import load_trust
+    from polledger.verify.policy import load_policy
+    from polledger.verify.sampling import parse_sample
+    from polledger.verify.verifier import Request
+
+    return Request(
+        policy=load_policy(policy),
+        nonce=_nonce(nonce),
+        now=datetime.now(UTC),
+        sample=parse_sample(sample),
+        trust=load_trust(trust) if trust is not None else None,
+        model=_model(model),
+        read_model=_read_torch_file,
+        pending=_pending(directory),
+    )
+
+
+def _switch(request: "Request", *, replay: bool, scan: bool) -> "Request":
+    from dataclasses import replace
+
+    return replace(request, replay=replay, scan=scan)
+
+
+def _nonce(text: str | None) -> bytes:
+    import secrets
+
+    from polledger.errors import UsageError
+
+    if text is None:
+        return secrets.token_bytes(NONCE_BYTES)
+    try:
+        nonce = bytes.fromhex(text)
+    except ValueError:
+        raise UsageError(f"--nonce is hexadecimal, not {text[:80]!r}") from None
+    if not _LEAST_NONCE <= len(nonce) <= 64:
+        raise UsageError(f"--nonce has {_LEAST_NONCE} to 64 bytes ({2 * _LEAST_NONCE} to 128 hex digits)")
+    return nonce
+
+
+def _model(model: Path | None) -> Path | None:
+    from polledger.errors import UsageError
+
+    if model is not None and not model.is_file():
+        raise UsageError(f"--model {model}: there is no such file")
+    return model
+
+
+def _read_torch_file(path: Path) -> bytes:
+    from polledger.training.replay import read_model
+
+    return read_model(path)[1]
+
+
+def _pending(directory: "RunDirectory") -> int:
+    """Timestamp requests still waiting; unreadable ones count as none."""
+    from polledger.errors import Unavailable
+    from polledger.timestamp.queue import RequestQueue
+
+    try:
+        return len(RequestQueue(directory.queue_path).pending())
+    except Unavailable:
+        return 0
+
+
+def _code_options(task: str | None, trust_code: str | None, inputs: dict[str, str]) -> "CodeOptions":
+    import sys
+
+    from polledger.cli.code import CodeOptions
+
+    interactive = sys.stdin.isatty() and sys.stderr.isatty() and not output.quiet and not output.json
+    return CodeOptions(task=task, trusted=trust_code, inputs=inputs, ask=interactive)
+
+
+def _verify(directory: "RunDirectory", request: "Request", options: "CodeOptions") -> "Report":
+    import time
+
+    from polledger.cli.code import load_code
+    from polledger.verify.evidence import read_evidence
+    from polledger.verify.verifier import verify
+
+    with output.progress() as progress:
+        return verify(
+            read_evidence(directory),
+            request,
+            load_code=_asking(
+                progress, lambda genesis: load_code(directory, genesis, options, request.policy)
+            ),
+            clock=time.monotonic,
+            watcher=_Watcher(progress),
+        )
+
+
+def _asking(progress: Any, load: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``load`` with the progress display out of the way, because it may ask a question."""
+
+    def paused(genesis: Any) -> Any:
+        progress.stop()
+        code = load(genesis)
+        progress.start()
+        return code
+
+    return paused
+
+
+class _Watcher:
+    """Shows progress on standard error."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._task: Any = None
+
+    def note(self, text: str) -> None:
+        output.note(text)
+
+    def opened(self, result: "IntervalResult", done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("replaying", total=total, note="")
+        self._progress.update(
+            self._task, completed=done, note=f"interval {result.interval}: {result.outcome}"
+        )
+        output.detail(f"interval {result.interval} (steps {result.first} to {result.last}): {result.outcome}")
+
+
+def _write_report(report: "Report", directory: Path) -> None:
+    import json
+
+    from polledger.errors import Unavailable
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(report.to_json(), ensure_ascii=False, indent=2)
+        (directory / "report.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise Unavailable(f"cannot write the report to {directory}: {error.strerror or error}") from None
+
+
+def _print(report: "Report") -> None:
+    from polledger.core.report import sentence
+
+    if output.json:
+        output.result(report.to_json())
+    elif not output.quiet:
+        from polledger.cli.reporting import print_report
+
+        print_report(report, output.console())
+    output.sentence(sentence(report))

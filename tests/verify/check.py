@@ -1,0 +1,63 @@
+"""Runs the verifier in tests, and looks at what it found."""
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from polledger.core.report import Finding, Report
+from polledger.store.run import RunDirectory
+from polledger.verify.evidence import read_evidence
+from polledger.verify.policy import Policy
+from polledger.verify.sampling import SampleRequest
+from polledger.verify.verifier import Request, verify
+from tests.verify.build import NOW, Built
+
+ALL = SampleRequest(count=1_000)
+
+
+class Silent:
+    """A watcher that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.intervals: list[int] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def opened(self, result: Any, done: int, total: int) -> None:
+        self.intervals.append(result.interval)
+
+
+def request(**values: Any) -> Request:
+    return Request(**{"policy": Policy(), "nonce": b"n" * 32, "now": NOW, "sample": ALL, **values})
+
+
+def check(built: Built, *, code: Any = None, **values: Any) -> Report:
+    """Verify ``built`` with every interval opened, unless told otherwise."""
+    return verify(
+        read_evidence(built.run),
+        request(**values),
+        load_code=code or built.code(),
+        clock=time.monotonic,
+        watcher=Silent(),
+    )
+
+
+def copy_of(built: Built, path: Path) -> Built:
+    shutil.copytree(built.run.path, path)
+    return replace(built, run=RunDirectory.open(path))
+
+
+def failures(report: Report) -> list[Finding]:
+    return [finding for finding in report.findings if finding.outcome == "fail"]
+
+
+def blocking(report: Report) -> list[Finding]:
+    return [finding for finding in report.findings if finding.blocks]
+
+
+def named(report: Report, name: str) -> list[Finding]:
+    return [finding for finding in report.findings if finding.name == name]

@@ -1,0 +1,266 @@
+"""Step 4: hyperparameters against the schedule or the policy, terms, and stillness."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from polledger.core.encoding import real
+from polledger.core.records import AnyRecord, Checkpoint, Genesis, GroupValues, Step, Terms
+from polledger.core.report import Finding
+from polledger.core.state import parse_state
+from polledger.verify.lineage import build_lineage
+from polledger.verify.policy import Policy, parse_policy
+from polledger.verify.stillness import StillnessTask, step_stillness
+from polledger.verify.structure import Structure, step_structure
+from tests.verify.build import CONFIG, Built, Hooks, Spec, make_run, store_state, unflatten
+
+
+def structure(records: list[AnyRecord], policy: Policy | None = None, *, whole: bool = True) -> Structure:
+    genesis = records[0]
+    assert isinstance(genesis, Genesis)
+    return step_structure(build_lineage(genesis, records), policy=policy or Policy(), whole=whole)
+
+
+def edited(built: Built, number: int, **values: Any) -> list[AnyRecord]:
+    """The records with hyperparameters of step ``number`` recorded otherwise."""
+    encoded = {name: real(v) if isinstance(v, float) else v for name, v in values.items()}
+    records = list(built.records)
+    for i, record in enumerate(records):
+        if isinstance(record, Step) and record.step == number:
+            known = {} if record.groups is msgspec.UNSET else record.groups[0].values
+            group = GroupValues(optimizer="optimizer", index=0, values={**known, **encoded})
+            records[i] = msgspec.structs.replace(record, groups=[group])
+    return records
+
+
+def only(found: Structure) -> Finding:
+    assert len(found.findings) == 1, found.findings
+    return found.findings[0]
+
+
+def with_genesis(built: Built, **changes: Any) -> list[AnyRecord]:
+    return [msgspec.structs.replace(built.records[0], **changes), *built.records[1:]]
+
+
+def test_honest_runs_pass(honest: Built, custom: Built) -> None:
+    for built in (honest, custom):
+        assert only(structure(built.records)).outcome == "pass"
+
+
+def test_a_value_the_schedule_owns_must_be_the_schedules(honest: Built) -> None:
+    finding = only(structure(edited(honest, 5, lr=0.123)))
+    assert (finding.outcome, finding.found) == ("fail", "0.123")
+    assert "step 5: lr" in finding.detail
+
+
+def test_a_value_of_config_must_stay_what_config_says(honest: Built) -> None:
+    found = structure(edited(honest, 5, momentum=0.8))
+    # Carried forward: every later step has it too.
+    assert {finding.outcome for finding in found.findings} == {"fail"}
+    assert "momentum" in found.findings[0].detail
+
+
+def test_a_value_nobody_owns_must_stay_that_of_step_0(honest: Built) -> None:
+    records = edited(honest, 0, dampening=0.0)
+    assert only(structure(records)).outcome == "pass"
+    late = structure([*records[:9], *edited(honest, 5, dampening=0.5)[9:]])
+    assert {finding.outcome for finding in late.findings} == {"fail"}
+    assert "dampening" in late.findings[0].detail
+
+
+def test_a_value_that_appears_later_is_refused(honest: Built) -> None:
+    assert "no schedule owns it" in structure(edited(honest, 5, dampening=0.0)).findings[0].detail
+
+
+def test_a_value_that_is_never_recorded_is_refused(honest: Built) -> None:
+    records = [
+        msgspec.structs.replace(record, groups=msgspec.UNSET) if isinstance(record, Step) else record
+        for record in honest.records
+    ]
+    assert "parameter groups" in structure(records).findings[0].detail
+
+
+def test_another_number_of_parameter_groups_is_refused(honest: Built) -> None:
+    records = list(honest.records)
+    first = records[2]
+    assert isinstance(first, Step)
+    assert first.groups is not msgspec.UNSET
+    extra = GroupValues(optimizer="optimizer", index=1, values=first.groups[0].values)
+    records[2] = msgspec.structs.replace(first, groups=[*first.groups, extra])
+    assert "parameter groups" in structure(records).findings[0].detail
+
+
+def test_a_boolean_is_not_the_number_one(honest: Built) -> None:
+    records = edited(honest, 0, nesterov=True)
+    later = edited(honest, 5, nesterov=1)
+    found = structure([*records[:9], *later[9:]])
+    assert "nesterov" in found.findings[0].detail
+
+
+def test_nan_equals_nothing(honest: Built) -> None:
+    assert {finding.outcome for finding in structure(edited(honest, 0, eps=float("nan"))).findings} == {"fail"}
+
+
+def test_a_config_no_schedule_can_be_computed_from_is_unverifiable(honest: Built) -> None:
+    config = {**msgspec.structs.asdict(honest.records[0])["config"], "schedule": "unheard_of"}
+    finding = only(structure(with_genesis(honest, config=config)))
+    assert finding.outcome == "unverifiable"
+    assert "schedule" in finding.detail
+
+
+def test_custom_values_must_lie_within_the_policys_bounds(custom: Built) -> None:
+    found = structure(edited(custom, 5, lr=11.0))
+    assert {finding.outcome for finding in found.findings} == {"unverifiable"}
+    assert "outside the policy's [0, 10]" in found.findings[0].detail
+    wider = parse_policy("[hyperparameters.bounds]\nlr = [0, 100]")
+    assert only(structure(edited(custom, 5, lr=11.0), wider)).outcome == "pass"
+
+
+def test_custom_nan_is_within_no_bounds(custom: Built) -> None:
+    assert structure(edited(custom, 5, lr=float("nan"))).findings[0].outcome == "unverifiable"
+
+
+def test_custom_values_change_only_where_the_policy_lists_them(custom: Built) -> None:
+    found = structure(edited(custom, 5, weight_decay=0.1))
+    assert "does not list it as scheduled" in found.findings[0].detail
+    assert {finding.outcome for finding in found.findings} == {"unverifiable"}
+    listed = parse_policy('[hyperparameters]\nscheduled = ["lr", "weight_decay"]')
+    assert only(structure(edited(custom, 5, weight_decay=0.1), listed)).outcome == "pass"
+
+
+def test_config_and_genesis_must_agree_on_the_steps(honest: Built, custom: Built) -> None:
+    for built in (honest, custom):
+        config = {**msgspec.structs.asdict(built.records[0])["config"], "steps": 13}
+        found = structure(with_genesis(built, config=config))
+        assert any("number of steps" in finding.detail for finding in found.findings)
+
+
+def test_k_above_the_agreed_one_is_refuted(honest: Built) -> None:
+    assert only(structure(with_genesis(honest, terms=Terms(every=4)))).outcome == "pass"
+    assert only(structure(with_genesis(honest, terms=Terms(every=3)))).outcome == "fail"
+
+
+def test_k_above_policy_is_unverifiable_and_k_at_policy_is_not(honest: Built) -> None:
+    assert only(structure(honest.records, parse_policy("[structure]\nevery = 4"))).outcome == "pass"
+    assert only(structure(honest.records, parse_policy("[structure]\nevery = 3"))).outcome == "unverifiable"
+
+
+def test_a_part_of_the_records_never_passes(honest: Built) -> None:
+    assert only(structure(honest.records, whole=False)).outcome == "unverifiable"
+    assert only(structure(honest.records[:-1])).outcome == "unverifiable"
+    assert structure(honest.records[:1]).findings[0].outcome == "unverifiable"
+
+
+def test_hyperparameters_are_carried_to_the_start_of_each_interval(honest: Built) -> None:
+    found = structure(honest.records)
+    assert found.values[0] == {}
+    assert found.values[2][("optimizer", 0)]["momentum"] == 0.9
+
+
+# Stillness
+
+
+def stillness(built: Built, policy: Policy | None = None) -> Finding:
+    genesis = built.records[0]
+    assert isinstance(genesis, Genesis)
+    lineage = build_lineage(genesis, built.records)
+    found = step_structure(lineage, policy=policy or Policy(), whole=True)
+    task = StillnessTask(
+        lineage=lineage, objects=built.run.objects, declared=found.still, policy=policy or Policy()
+    )
+    findings = step_stillness(task)
+    assert len(findings) >= 1
+    return findings[0]
+
+
+def zero_lr(last: int) -> Hooks:
+    return Hooks(values=lambda step, values: {**values, "lr": 0.0} if step < last else values)
+
+
+def test_a_moving_run_passes(honest: Built) -> None:
+    assert stillness(honest).outcome == "pass"
+
+
+def test_learning_rate_zero_in_too_many_intervals_is_unverifiable(tmp_path: Path) -> None:
+    built = make_run(tmp_path / "run", Spec(kind="custom"), hooks=zero_lr(2))
+    finding = stillness(built)
+    assert finding.outcome == "unverifiable"
+    assert "2 of 5 intervals stand still" in finding.detail
+    generous = parse_policy("[structure]\nstill_share = 0.4")
+    assert stillness(built, generous).outcome == "pass"
+
+
+def test_one_interval_may_stand_still(tmp_path: Path) -> None:
+    assert stillness(make_run(tmp_path / "run", Spec(kind="custom"), hooks=zero_lr(1))).outcome == "pass"
+
+
+def test_parameters_that_do_not_move_are_still_whatever_the_learning_rate_says(tmp_path: Path) -> None:
+    frozen: dict[str, Any] = {}
+
+    def freeze(step: int, state: Any) -> None:
+        frozen.setdefault("w", state.w.copy())
+        frozen.setdefault("b", state.b.copy())
+        if step < 8:
+            state.w, state.b = frozen["w"].copy(), frozen["b"].copy()
+
+    finding = stillness(make_run(tmp_path / "run", hooks=Hooks(after_step=freeze)))
+    assert finding.outcome == "unverifiable"
+    assert "stand still" in finding.detail
+
+
+def test_a_run_that_moves_less_than_the_policy_wants_is_unverifiable(honest: Built) -> None:
+    finding = stillness(honest, parse_policy("[structure]\ndisplacement = 10.0"))
+    assert finding.outcome == "unverifiable"
+    assert "whole run" in finding.detail
+
+
+def test_a_run_that_ends_where_it_began_is_unverifiable(tmp_path: Path) -> None:
+    start: dict[str, Any] = {}
+
+    def loop(step: int, state: Any) -> None:
+        if step == 11:
+            state.w, state.b = start["w"], start["b"]
+
+    def remember(state: Any) -> None:
+        start.update(w=state.w.copy(), b=state.b.copy())
+
+    finding = stillness(make_run(tmp_path / "run", hooks=Hooks(first=remember, after_step=loop)))
+    assert finding.outcome == "unverifiable"
+
+
+def test_parameters_that_are_not_finite_do_not_count_as_moving(honest: Built, tmp_path: Path) -> None:
+    def poison(step: int, state: Any) -> None:
+        if step == 11:
+            state.w[0, 0] = np.float32(np.nan)
+
+    finding = stillness(make_run(tmp_path / "run", hooks=Hooks(after_step=poison)))
+    # An infinite displacement is above any bound, but replay and the origin see such a state: it only must not crash.
+    assert finding.step == 4
+
+
+@pytest.mark.parametrize("which", ["missing", "manifest"])
+def test_a_stored_state_that_is_missing_or_damaged_is_named(tmp_path: Path, which: str) -> None:
+    built = make_run(tmp_path / "run", Spec(config={**CONFIG, "steps": 8}))
+    checkpoint = next(item for item in built.records if isinstance(item, Checkpoint) and item.step == 4)
+    path = built.run.objects.path(checkpoint.root)
+    if which == "missing":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[60] ^= 1
+        path.write_bytes(bytes(data))
+    finding = stillness(built)
+    assert finding.outcome == "unverifiable"
+    assert checkpoint.root.hex() in finding.detail
+
+
+def test_a_state_file_of_another_root_is_refused(honest: Built, tmp_path: Path) -> None:
+    built = make_run(tmp_path / "run")
+    first, second = (item for item in built.records if isinstance(item, Checkpoint) and item.step in (1, 2))
+    built.run.objects.path(second.root).write_bytes(built.run.objects.path(first.root).read_bytes())
+    assert second.root.hex() in stillness(built).detail
+    state = unflatten(parse_state(built.states[1], root=first.root))
+    assert store_state(built.run, state)[0] == first.root
