@@ -204,13 +204,10 @@ def show(report: dict[str, Any], console: Console) -> None:
     )
     codec = report["codec"]
     table(console, f"One step record of {codec['record_bytes']} bytes", "µs", codec["microseconds"])
-    growth = Table("records", "µs each", "resident MiB", title="Recording a step: encode, two trees, log")
+    growth = Table("records", "µs each", "ms a seal", "resident MiB", title="Recording steps, and sealing")
     for row in report["growth"]["rows"]:
-        growth.add_row(
-            f"{row['records']:,}",
-            f"{row['microseconds_per_record']:.1f}",
-            f"{row['resident_kib'] / 1024:.0f}",
-        )
+        figures = (row["microseconds_per_record"], row["milliseconds_per_seal"], row["resident_kib"] / 1024)
+        growth.add_row(f"{row['records']:,}", *(f"{figure:.1f}" for figure in figures))
     console.print(growth)
     table(console, "Starting", "ms", report["start"]["milliseconds"])
     ratios = {

@@ -492,10 +492,9 @@ def certificate_cases() -> Iterator[Case]:
         "Outer", f.ec_key("beside"), f.root(), f.CA, outer=f.algorithm(f.ECDSA_WITH_SHA384, b"")
     )
     yield invalid("extra-certificate-two-algorithms", "two different", with_certificates(outer))
-    trailing = f.seq(f.tlv(0x30, beside.certificate[4:]), f.NULL)
-    yield invalid(
-        "extra-certificate-trailing", "certificate", with_certificates(replace(beside, certificate=trailing))
-    )
+    # A certificate of this size begins with 4 bytes of tag and length.
+    trailing = replace(beside, certificate=f.seq(beside.certificate[4:], f.NULL))
+    yield invalid("extra-certificate-trailing", "after the last field", with_certificates(trailing))
 
 
 def status(*fields: bytes) -> f.Token:

@@ -23,13 +23,21 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.1
 """Shortest time between two updates of the bar: drawing must not be felt by the training."""
 
+TRAINING = "training"
+
+SMOOTHING = 0.3
+"""Weight of the latest pause in the speed that is shown."""
+
 LINE_SECONDS = 10.0
 """How often a line is written where there is no terminal to draw on."""
 
 
 def run(
     task: Annotated[
-        str, typer.Argument(help="path/to/file.py[:Class] or package.module[:Class].", show_default=False)
+        str,
+        typer.Argument(
+            metavar="TASK", help="path/to/file.py[:Class] or package.module[:Class].", show_default=False
+        ),
     ],
     run_dir: Annotated[Path, typer.Option("--run", help="Directory for the run.", show_default=False)],
     key: Annotated[
@@ -56,15 +64,19 @@ def run(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="The same as --set steps=N.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE: change a value of the task's config.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a value of the task's config."),
     ] = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="NAME=PATH: where data lies; never committed.")
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=PATH", help="Where data lies; never committed."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the training. Default: 0.")] = None,
     tsa: Annotated[
         list[str] | None,
-        typer.Option("--tsa", help="URL of a time-stamping authority, or 'embedded' (the default)."),
+        typer.Option(
+            "--tsa", metavar="URL", help="URL of a time-stamping authority, or 'embedded' (the default)."
+        ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")] = "cpu",
     store_batches: Annotated[
@@ -138,9 +150,8 @@ class Display:
         self._progress = progress
         self._bar: TaskID | None = None
         self._label = ""
-        self._shown = 0.0
-        self._started = 0.0
-        self._first = 0
+        self._shown = (0.0, 0)
+        self._rate = 0.0
         self.warnings: list[str] = []
 
     def phase(self, text: str) -> None:
@@ -154,15 +165,17 @@ class Display:
 
     def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         now = time.monotonic()
-        if self._label != "training":
-            self._begin("training")
-            self._started, self._first, self._shown = now, done - 1, now
+        if self._label != TRAINING:
+            self._begin(TRAINING)
+            self._shown = (now, done - 1)
+        before, count = self._shown
         pause = LINE_SECONDS if self._progress.disable else REFRESH_SECONDS
-        if now - self._shown < pause and done < total:
+        if now - before < pause and done < total:
             return
-        self._shown = now
-        rate = (done - self._first) / max(now - self._started, 1e-9)
-        note = f"{describe_metrics(metrics)} · {rate:.3g} steps/s"
+        latest = (done - count) / max(now - before, 1e-9)
+        self._rate = latest if not self._rate else (1 - SMOOTHING) * self._rate + SMOOTHING * latest
+        self._shown = (now, done)
+        note = f"{describe_metrics(metrics)} · {self._rate:.3g} steps/s"
         if self._progress.disable:
             output.note(f"step {done} of {total}: {note}")
         elif self._bar is not None:

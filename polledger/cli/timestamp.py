@@ -41,21 +41,31 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 @app.command("verify")
 def verify(
-    token: Annotated[Path, typer.Argument(help="A TimeStampResp or a bare token, DER.")],
-    digest: Annotated[str, typer.Option("--digest", help="The digest that was timestamped, in hex.")],
-    roots: Annotated[list[Path], typer.Option("--roots", help="PEM file of the certificates you trust.")],
-    hash_name: Annotated[str, typer.Option("--hash", help="sha256, sha384 or sha512.")] = "sha256",
+    token: Annotated[Path, typer.Argument(help="A TimeStampResp or a bare token, DER.", metavar="TOKEN")],
+    digest: Annotated[
+        str, typer.Option("--digest", metavar="HEX", help="The digest that was timestamped, in hex.")
+    ],
+    roots: Annotated[
+        list[Path], typer.Option("--roots", metavar="PEM", help="PEM file of the certificates you trust.")
+    ],
+    hash_name: Annotated[
+        str, typer.Option("--hash", metavar="NAME", help="sha256, sha384 or sha512.")
+    ] = "sha256",
     intermediates: Annotated[
         list[Path] | None,
-        typer.Option("--intermediates", help="PEM file of further certificates, not trusted."),
+        typer.Option("--intermediates", metavar="PEM", help="PEM file of further certificates, not trusted."),
     ] = None,
     nonce: Annotated[
-        str | None, typer.Option("--nonce", help="Nonce of the request; decimal or 0x hex.")
+        str | None, typer.Option("--nonce", metavar="INT", help="Nonce of the request; decimal or 0x hex.")
     ] = None,
-    policy: Annotated[list[str] | None, typer.Option("--policy", help="Accepted policy, dotted.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", metavar="OID", help="Accepted policy, dotted.")
+    ] = None,
     at: Annotated[
         str | None,
-        typer.Option("--at", help="Latest time genTime may have, ISO 8601 with zone. Default: now."),
+        typer.Option(
+            "--at", metavar="TIME", help="Latest time genTime may have, ISO 8601 with zone. Default: now."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -71,8 +71,8 @@ class Pending(
 class RequestQueue:
     """The requests that wait in ``directory``, which is made with mode 0700 when the first one comes.
 
-    One process at a time uses it: whoever holds the run's lock. Methods raise Unavailable when the directory
-    cannot be read or written.
+    One process at a time uses it, in any of its threads: whoever holds the run's lock. Methods raise
+    Unavailable when the directory cannot be read or written.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -114,18 +114,23 @@ class RequestQueue:
             if not self._directory.exists():
                 return []
             paths = sorted(path for path in self._directory.iterdir() if path.suffix == _SUFFIX)
-            return [(path, _parse(_bounded(path))) for path in paths if not path.name.startswith(".")]
+            contents = [(path, _bounded(path)) for path in paths if not path.name.startswith(".")]
         except OSError as error:
             raise Unavailable(f"cannot read the queue: {error.filename}: {error.strerror}") from None
+        return [(path, _parse(content)) for path, content in contents if content is not None]
 
     def _path(self, pending: Pending) -> Path:
         identity = hashlib.sha256(encode([pending.authority, pending.url, pending.request])).hexdigest()[:24]
         return self._directory / f"{pending.seal:06d}-{identity}{_SUFFIX}"
 
 
-def _bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(LIMITS.size + 1)
+def _bounded(path: Path) -> bytes | None:
+    """The beginning of the file; None if another thread has just removed it, because its token is kept."""
+    try:
+        with path.open("rb") as file:
+            return file.read(LIMITS.size + 1)
+    except FileNotFoundError:
+        return None
 
 
 def _parse(data: bytes) -> Pending | None:

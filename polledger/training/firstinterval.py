@@ -16,6 +16,9 @@ from polledger.core.state import EncodedState, Entry, StateManifest
 from polledger.errors import PolledgerError
 from polledger.training.replay import ReplayContext, ReplayEngine
 
+CLOSE_SECONDS = 5.0
+"""How long an interrupted training waits for a replay that nobody will read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Early:
@@ -64,8 +67,11 @@ class FirstInterval:
         return self._finding
 
     def close(self) -> None:
-        """End the processes. Idempotent."""
-        self._engine.close()
+        """End the processes; a replay that does not end soon is left to end with this process. Idempotent."""
+        if self._thread is None:
+            self._engine.close()
+        else:
+            self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         # The later interval first: a process that has replayed the earlier one is not fresh any more.
@@ -75,7 +81,10 @@ class FirstInterval:
             self._finding = next((finding for finding in findings if finding is not None), None)
         except PolledgerError as error:
             self._finding = f"the first steps cannot be replayed in a fresh process: {error}"
-        self._checkpoints.clear()
+        finally:
+            self._checkpoints.clear()
+            # An engine belongs to one thread.
+            self._engine.close()
 
     def _compare(self, start: _Early, end: _Early) -> str | None:
         numbers = range(start.step, end.step)

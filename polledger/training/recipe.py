@@ -98,7 +98,7 @@ def _build_optimizer(config: Mapping[str, Any], model: nn.Module) -> torch.optim
         own = {
             key: value for key, value in table.items() if key not in ("name", "match", "lr_scale", "frozen")
         }
-        groups.append({**own, "params": members})
+        groups.append({**_tuples(own), "params": members})
     arguments = {**optimizer_arguments(config), "lr": float(config["lr"])}
     kind = getattr(torch.optim, schedule.optimizer, None)
     if kind is None:
@@ -107,18 +107,13 @@ def _build_optimizer(config: Mapping[str, Any], model: nn.Module) -> torch.optim
         optimizer: torch.optim.Optimizer = kind(groups, **_tuples(arguments))
     except (TypeError, ValueError) as error:
         raise UsageError(f"torch.optim.{schedule.optimizer}: {error}") from None
-    for group in optimizer.param_groups:
-        group.update(_tuples(group))
     apply_hyperparameters(optimizer, schedule.at(0))
     return optimizer
 
 
 def _tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
     # Config holds lists; betas and the like are tuples.
-    return {
-        key: tuple(value) if isinstance(value, list) and key != "params" else value
-        for key, value in arguments.items()
-    }
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
 def _split_parameters(config: Mapping[str, Any], model: nn.Module) -> list[list[nn.Parameter]]:

@@ -45,6 +45,8 @@ class DataChecks:
     objects: ObjectStore
     secret: bytes | None
     findings: list[Finding] = field(default_factory=list)
+    secret_proven: bool = False
+    """Some committed example or batch matched under the run secret: one that does not match now is not its damage."""
     domains: DomainCheck = field(init=False)
     _leaves: bytes | None = None
     _leaves_missing: bool = False
@@ -113,9 +115,10 @@ class DataChecks:
                     f"example {index} is not the one that was committed",
                     step,
                     interval=interval,
-                    remedy="give the data the run was trained on with --input NAME=PATH",
+                    remedy="give the data the run was trained on with --input NAME=PATH, or restore the run secret",
                 )
                 return False
+            self.secret_proven = True
             self._check_domain(step, index, example, interval)
         return True
 
@@ -142,7 +145,9 @@ class DataChecks:
         """True when ``batch`` (canonical nest as consumed) has the digest that ``step`` records."""
         if self.secret is None:
             return False
-        return batch_digest(salt(self.secret, "batch", step.step), [batch]) == step.batch
+        matches = batch_digest(salt(self.secret, "batch", step.step), [batch]) == step.batch
+        self.secret_proven = self.secret_proven or matches
+        return matches
 
     def report_batch(self, step: Step, interval: int, *, confirmed: bool, why: str) -> None:
         """Record that the batch of ``step`` is not the recorded one; ``confirmed`` makes it a contradiction."""

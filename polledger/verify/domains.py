@@ -27,8 +27,8 @@ _INTEGERS = {
     "int64": "<i8",
 }
 
-GRID_SLACK = 1e-6
-"""Share of a grid's step by which a value may miss it: grids like 1/255 are not exact in float32."""
+GRID_SLACK = 2.0**-22
+"""Relative error a value on a grid may have: two roundings of float32, in which grids like 1/255 are not exact."""
 
 Values = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ def in_domain(values: Values, domain: Domain) -> bool:
     if not (step > 0 and math.isfinite(low)):
         return False
     places = (values - low) / step
-    return bool(np.all(np.abs(places - np.round(places)) <= GRID_SLACK))
+    return bool(np.all(np.abs(places - np.round(places)) <= GRID_SLACK * (1 + np.abs(values) / step)))
 
 
 def _one_hot(values: Values) -> bool:

@@ -19,8 +19,8 @@ class SealFile:
 
     @property
     def name(self) -> str:
-        """Its path inside the run directory."""
-        return f"seals/{self.number:06d}.msgpack"
+        """Its number and path inside the run directory."""
+        return f"seal {self.number} (seals/{self.number:06d}.msgpack)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,6 @@ class StructureBounds(_Table, frozen=True):
     """Step 4. ``every``: largest k in steps. ``still_share``: share of intervals that may stand still.
 
     ``displacement``: least l2 distance of the parameters over the whole run, relative to their first norm.
-    ``records``: most records read from a ledger.
     """
 
     every: int = 100

@@ -122,7 +122,9 @@ class ReplaySession:
             self._missing(first, str(error))
         task = OriginTask(genesis=self.task.lineage.genesis, first=first, recorded=recorded, base=self.base)
         try:
-            origin = step_origin(task, self._engine(first.environment), lambda: self._second(first.environment))
+            origin = step_origin(
+                task, self._engine(first.environment), lambda: self._second(first.environment)
+            )
             self.environment = origin.environment
             return list(origin.findings)
         except REPLAY_ERRORS as error:
@@ -226,20 +228,36 @@ class ReplaySession:
         for step, opened in zip(interval.steps, batches, strict=True):
             if opened.batch is None or self.data.batch_matches(step, opened.batch):
                 continue
-            confirmed = not self.task.inputs_declared and self._batch_agrees(interval, opened)
-            why = "the task reads inputs: is --input right?" if self.task.inputs_declared else ""
-            self.data.report_batch(step, interval.number, confirmed=confirmed, why=why)
+            why = self._batch_doubt(interval, opened)
+            self.data.report_batch(step, interval.number, confirmed=not why, why=why)
             raise NotOpened("its batches are not the recorded ones (step 7)")
 
-    def _batch_agrees(self, interval: Interval, opened: OpenedBatch) -> bool:
-        """True in the recorded class, when a second process makes the same batch."""
+    def _batch_doubt(self, interval: Interval, opened: OpenedBatch) -> str:
+        """Why a custom batch that differs contradicts nothing; empty where it does."""
+        if self.task.inputs_declared:
+            return "the task reads inputs: is --input right?"
         if self.environment is None or same_class(self.environment, interval.environment):
-            return False
+            return "this machine is of another class"
         try:
             other = list(self._second(interval.environment).open_batches([(opened.step, None)]))
-        except REPLAY_ERRORS:
-            return False
-        return [batch.batch for batch in other] == [opened.batch]
+            if [batch.batch for batch in other] != [opened.batch]:
+                return "two processes make different batches"
+            if not self._secret_proven(interval):
+                return "no other batch matches either: the run secret may be damaged"
+        except REPLAY_ERRORS as error:
+            return str(error)
+        return ""
+
+    def _secret_proven(self, interval: Interval) -> bool:
+        """True once any batch of the run matches: the secret lies under no signature, and a damaged one fits none."""
+        for other in (interval, self.task.lineage.intervals[0], self.task.lineage.intervals[-1]):
+            replayer = self._second(interval.environment)
+            for step, batch in zip(
+                other.steps, replayer.open_batches([(step.step, None) for step in other.steps]), strict=True
+            ):
+                if self.data.secret_proven or self.data.batch_matches(step, batch.batch or b""):
+                    return True
+        return self.data.secret_proven
 
     def _run(self, replayer: Replayer, job: ReplayJob) -> tuple[ReplayOutcome, LoadedState]:
         try:

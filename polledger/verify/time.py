@@ -250,16 +250,18 @@ def _labels(stamps: Sequence[Stamp]) -> Iterator[Finding]:
 
     The name in a manifest is a label that nothing signs; whoever has two names for one authority, has two.
     """
-    labels: dict[str, str] = {}
+    labels: dict[str, Stamp] = {}
     for stamp in stamps:
-        known = labels.setdefault(stamp.timestamp.tsa, stamp.authority)
-        if _one_apart(known, stamp.authority):
-            detail = f"seal {stamp.seal} calls the authority {stamp.authority!r}, another one {known!r}: one is damaged"
+        known = labels.setdefault(stamp.timestamp.tsa, stamp)
+        if _one_apart(known.authority, stamp.authority):
             yield Finding(
                 step=3,
                 name=CONSISTENCY,
                 outcome="unverifiable",
-                detail=detail,
+                detail=(
+                    f"seal {known.seal} calls the authority {known.authority!r}, seal {stamp.seal} calls it "
+                    f"{stamp.authority!r}: one of the two is damaged"
+                ),
                 remedy="restore the seal from a copy",
             )
 

@@ -20,7 +20,9 @@ RULES = Rules()
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 
 
-def measure(e: float, u: float, nu: float | None, *, exact: bool = False, strict: bool = True) -> GroupMeasure:
+def measure(
+    e: float, u: float, nu: float | None, *, exact: bool = False, strict: bool = True
+) -> GroupMeasure:
     return GroupMeasure(name="g", exact=exact, strict_equal=strict, e=e, u=u, nu=nu)
 
 

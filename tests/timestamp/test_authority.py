@@ -136,6 +136,12 @@ def test_files_are_private_and_the_root_is_beside_them(embedded: EmbeddedAuthori
     assert sorted(path.name for path in directory.iterdir()) == [FILE_NAME, ROOT_NAME]
 
 
+def test_directory_that_others_could_read_is_closed_on_first_use(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    EmbeddedAuthority.open(tmp_path / "open")
+    assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o700
+
+
 OPEN = """
 import sys
 from pathlib import Path
@@ -182,6 +188,17 @@ def test_key_of_another_authority_is_noticed(embedded: EmbeddedAuthority, tmp_pa
     mine.write_text(key + marker + mine.read_text().partition(marker)[2])
     with pytest.raises(Unavailable, match="damaged"):
         EmbeddedAuthority.open(mine.parent)
+
+
+def test_root_of_another_authority_is_noticed(embedded: EmbeddedAuthority, tmp_path: Path) -> None:
+    other = EmbeddedAuthority.open(tmp_path / "other")
+    path = tmp_path / "tsa" / FILE_NAME
+    swapped = path.read_bytes().replace(
+        embedded.root.public_bytes(Encoding.PEM), other.root.public_bytes(Encoding.PEM)
+    )
+    path.write_bytes(swapped)
+    with pytest.raises(Unavailable, match="damaged"):
+        EmbeddedAuthority.open(path.parent)
 
 
 def test_directory_that_cannot_be_made_is_reported(tmp_path: Path) -> None:

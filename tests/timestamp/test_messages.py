@@ -1,6 +1,10 @@
 """Requests and responses: our reader, our writer, and rfc3161ng as the peer."""
 
 import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import rfc3161ng
@@ -61,6 +65,42 @@ def test_request_refuses_what_makes_no_sense() -> None:
         make_request(forge.DIGEST, nonce=-1)
     with pytest.raises(UsageError, match="object identifier"):
         make_request(forge.DIGEST, nonce=1, policy="policy")
+
+
+OTHER_LIBRARY = """
+import hashlib
+from polledger.timestamp import der
+def make_timestamp_request(**_):
+    return None
+def encode_timestamp_request(_):
+    algorithm = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"), der.null())
+    imprint = der.sequence(algorithm, der.octets(hashlib.sha256(b"something else").digest()))
+    return der.sequence(der.integer(1), imprint, der.integer(7), der.boolean(True))
+"""
+
+ASK = """
+from polledger.errors import Unavailable
+from polledger.timestamp.client import make_request
+try:
+    make_request(bytes(32), nonce=7)
+except Unavailable as error:
+    print(error)
+"""
+
+
+def test_request_over_another_digest_than_asked_for_is_noticed(tmp_path: Path) -> None:
+    """A version of rfc3161ng that hashes once more, or otherwise, must not get to send that."""
+    (tmp_path / "rfc3161ng.py").write_text(OTHER_LIBRARY)
+    root = Path(__file__).resolve().parents[2]
+    path = os.pathsep.join([str(tmp_path), str(root)])
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "another request" in done.stdout
 
 
 IMPRINT = der.sequence(forge.algorithm(forge.SHA256), der.octets(forge.DIGEST))

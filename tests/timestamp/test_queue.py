@@ -3,6 +3,7 @@
 import stat
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,6 +73,19 @@ def test_removed_is_gone_and_the_others_stay(queue: RequestQueue) -> None:
     assert queue.pending() == [pending(nonce=2)]
 
 
+def test_reading_while_another_thread_removes_is_no_error(queue: RequestQueue) -> None:
+    entries = [pending(nonce=nonce) for nonce in range(1, 40)]
+    for entry in entries:
+        queue.put(entry)
+    remover = threading.Thread(target=lambda: [queue.remove(entry) for entry in entries])
+    remover.start()
+    while remover.is_alive():
+        assert len(queue.pending()) <= len(entries)
+        assert queue.damaged() == []
+    remover.join()
+    assert queue.pending() == []
+
+
 def test_same_request_to_two_authorities_is_two_entries(queue: RequestQueue) -> None:
     queue.put(pending(url="http://a.example/"))
     queue.put(pending(url="http://b.example/"))
@@ -124,6 +138,15 @@ def test_place_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
         RequestQueue(tmp_path / "file" / "queue").put(pending())
     with pytest.raises(Unavailable, match="cannot read the queue"):
         RequestQueue(tmp_path / "file").pending()
+
+
+def test_entry_that_cannot_be_removed_is_reported(queue: RequestQueue, tmp_path: Path) -> None:
+    queue.put(pending())
+    (path,) = (tmp_path / "private" / "queue").iterdir()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Unavailable, match="cannot update the queue"):
+        queue.remove(pending())
 
 
 WRITE = """

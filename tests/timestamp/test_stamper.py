@@ -374,12 +374,16 @@ def test_worker_passes_a_full_disk_on_to_its_caller(run: RunDirectory, server: S
     worker.submit(0, head(0).digest())
     _until(lambda: len(server.asked) == 1)
     with pytest.raises(Unavailable, match="disk full"):
-        while True:
-            worker.submit(1, head(1).digest())
-            time.sleep(0.05)
+        _submit_for_a_while(worker)
     with pytest.raises(Unavailable, match="disk full"):
         worker.close()
     assert {entry.seal for entry in waiting(run)} == {0, 1}
+
+
+def _submit_for_a_while(worker: StampWorker) -> None:
+    for _ in range(300):
+        worker.submit(1, head(1).digest())
+        time.sleep(0.05)
 
 
 def _until(true: Callable[[], bool]) -> None:

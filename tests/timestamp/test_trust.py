@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from polledger.errors import UsageError
+from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.trust import TRUST_BYTES, load_trust
 from tests.timestamp import forge
 
@@ -89,6 +89,12 @@ def test_missing_binary_and_huge_files_are_usage_errors(tmp_path: Path) -> None:
     (tmp_path / "huge.toml").write_bytes(b"#" * (TRUST_BYTES + 1))
     with pytest.raises(UsageError, match="more than"):
         load_trust(tmp_path / "huge.toml")
+
+
+def test_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="Not a directory"):
+        load_trust(tmp_path / "file" / "trust.toml")
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")

@@ -157,6 +157,13 @@ def test_groups_take_parameters_by_pattern_in_order() -> None:
     assert [group["weight_decay"] for group in found] == [0, 0.25, 0]
 
 
+def test_pairs_of_config_and_of_its_groups_are_tuples_for_torch() -> None:
+    runner = runner_with(
+        optimizer="RAdam", betas=[0.5, 0.6], groups=[{"match": ["0.*"], "betas": [0.7, 0.8]}]
+    )
+    assert [group["betas"] for group in runner.objects["optimizer"].param_groups] == [(0.7, 0.8), (0.5, 0.6)]
+
+
 def test_frozen_group_does_not_train_and_is_no_parameter_group() -> None:
     runner = runner_with(groups=[{"match": ["0.*"], "frozen": True}])
     before = weights(runner.objects["model"])
@@ -216,6 +223,11 @@ def test_clipping_bounds_the_step_and_reports_the_norm() -> None:
     )
     assert metrics["grad_norm"] > 1e-3
     assert moved.item() == pytest.approx(1e-3, rel=0.01)
+
+
+def test_clipping_sees_gradients_without_the_scale_of_fp16() -> None:
+    plain, scaled = (train(runner_with(clip=1.0, precision=name), 1)[0] for name in ("fp32", "fp16"))
+    assert scaled["grad_norm"] == pytest.approx(plain["grad_norm"], rel=0.05)
 
 
 def test_ema_follows_the_model() -> None:

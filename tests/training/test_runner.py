@@ -129,6 +129,16 @@ def test_draws_while_reading_examples_do_not_reach_collate() -> None:
     assert greedy.batch(1) == runner_of().batch(1)
 
 
+def test_data_set_is_read_under_the_build_seed() -> None:
+    cls = made(dataset=lambda self: [self.draw() for _ in range(4)])
+    found = []
+    for spoil in (random.random, spoil_generators):
+        runner = runner_of(cls)
+        spoil()
+        found.append([runner.example(index) for index in range(4)])
+    assert found[0] == found[1]
+
+
 def test_opened_examples_give_the_batch_that_was_read() -> None:
     runner = runner_of()
     indices = runner.batch_indices(2)
@@ -181,22 +191,24 @@ def test_gradients_are_none_before_each_step_and_in_the_state() -> None:
 
     def step(self: Any, state: dict[str, Any], batch: Any) -> None:
         seen.extend(parameter.grad for parameter in state["model"].parameters())
-        seen.append(extra.grad)
-        for parameter in (*state["model"].parameters(), extra):
+        seen.extend([extra.grad, state["alone"].bias.grad])
+        for parameter in (*state["model"].parameters(), extra, state["alone"].bias):
             parameter.grad = torch.ones_like(parameter)
 
     extra = nn.Parameter(torch.zeros(1))
 
     def build(self: Any) -> dict[str, Any]:
         model = nn.Linear(2, 1)
-        return {"model": model, "optimizer": torch.optim.SGD([*model.parameters(), extra], lr=0.1)}
+        optimizer = torch.optim.SGD([*model.parameters(), extra], lr=0.1)
+        return {"model": model, "optimizer": optimizer, "alone": nn.Linear(1, 1)}
 
     runner = runner_of(made(step=step, build=build))
     for n in range(2):
         runner.step(n, None)
-    assert seen == [None] * 6
+    assert seen == [None] * 8
     runner.flatten()
     assert extra.grad is None
+    assert runner.objects["alone"].bias.grad is None
     assert all(parameter.grad is None for parameter in runner.objects["model"].parameters())
 
 

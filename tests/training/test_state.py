@@ -365,6 +365,27 @@ def test_first_difference_names_objects_and_scalars() -> None:
     assert first_difference(fewer, flatten_objects({"b": Holder(1)})) == "a"
 
 
+def test_other_objects_are_loaded_after_optimizers_and_modules() -> None:
+    class Watching(Holder):
+        """Looks at what it belongs to while it is loaded, as schedules may."""
+
+        def load_state_dict(self, values: Any) -> None:
+            self.values = values
+            found.extend([optimizer.param_groups[0]["lr"], model.weight.item()])
+
+    found: list[float] = []
+    model = nn.Linear(1, 1)
+    optimizer = sgd(model)
+    objects = {"a": Watching({}), "model": model, "z": optimizer}
+    nn.init.constant_(model.weight, 5.0)
+    optimizer.param_groups[0]["lr"] = 7.0
+    flat = through_bytes(flatten_objects(objects))
+    nn.init.constant_(model.weight, 0.0)
+    optimizer.param_groups[0]["lr"] = 0.0
+    load_objects(objects, flat)
+    assert found == [7.0, 5.0]
+
+
 def test_loading_leaves_the_recorded_bytes_alone() -> None:
     data = bytearray(4)
     flat = flatten_objects({"h": Holder({"x": torch.zeros(4, dtype=torch.uint8)})})

@@ -1,7 +1,5 @@
 """One honest run of each kind per session; tests that change a run work on a copy."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.verify.build import Built, Spec, make_run
@@ -17,8 +15,3 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def custom(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The same as a custom task that makes its own batches. Not to be changed."""
     return make_run(tmp_path_factory.mktemp("custom") / "run", Spec(kind="custom"))
-
-
-@pytest.fixture
-def workdir(tmp_path: Path) -> Path:
-    return tmp_path

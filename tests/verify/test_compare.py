@@ -144,7 +144,8 @@ def test_noise_is_set_by_group_and_missing_where_not_measured() -> None:
 def test_slices_do_not_change_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (np.random.default_rng(i).normal(size=1000).astype(np.float32) for i in (1, 2))
     left, right = (
-        TensorData(path="x", dtype="float32", shape=(1000,), data=memoryview(item.tobytes())) for item in (a, b)
+        TensorData(path="x", dtype="float32", shape=(1000,), data=memoryview(item.tobytes()))
+        for item in (a, b)
     )
     whole = squared_distance(left, right)
     monkeypatch.setattr(compare, "SLICE", 7)
@@ -205,8 +206,12 @@ def test_residual_at_a_right_angle_has_cosine_zero() -> None:
 
 
 def test_norm_and_distance() -> None:
-    a = parameter_tensors(flatten(state(w=np.full((5, 3), 2, np.float32), b=np.zeros(3, np.float32))), OBJECTS)
-    b = parameter_tensors(flatten(state(w=np.full((5, 3), 1, np.float32), b=np.zeros(3, np.float32))), OBJECTS)
+    a = parameter_tensors(
+        flatten(state(w=np.full((5, 3), 2, np.float32), b=np.zeros(3, np.float32))), OBJECTS
+    )
+    b = parameter_tensors(
+        flatten(state(w=np.full((5, 3), 1, np.float32), b=np.zeros(3, np.float32))), OBJECTS
+    )
     assert norm(a) == pytest.approx(math.sqrt(60))
     assert distance(a, b) == pytest.approx(math.sqrt(15))
     assert distance(a, []) == pytest.approx(math.sqrt(60))

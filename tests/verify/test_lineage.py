@@ -41,7 +41,9 @@ def final(at: int, *, steps: int = 10) -> Final:
     return Final(v=1, run=RUN, index=0, checkpoint=at, object="model", model_root=bytes(32), steps=steps)
 
 
-def resume(source: int, first: int | None, last: int | None, environment: Environment = ENVIRONMENT) -> Resume:
+def resume(
+    source: int, first: int | None, last: int | None, environment: Environment = ENVIRONMENT
+) -> Resume:
     ends: dict[str, Any] = {} if first is None else {"first": first, "last": last}
     return Resume(v=1, run=RUN, index=0, environment=environment, source=source, reason="r", **ends)
 

@@ -101,7 +101,9 @@ def test_a_boolean_is_not_the_number_one(honest: Built) -> None:
 
 
 def test_nan_equals_nothing(honest: Built) -> None:
-    assert {finding.outcome for finding in structure(edited(honest, 0, eps=float("nan"))).findings} == {"fail"}
+    assert {finding.outcome for finding in structure(edited(honest, 0, eps=float("nan"))).findings} == {
+        "fail"
+    }
 
 
 def test_a_config_no_schedule_can_be_computed_from_is_unverifiable(honest: Built) -> None:

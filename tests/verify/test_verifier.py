@@ -48,7 +48,9 @@ def with_state(built: Built, path: Path, step: int, change: Any) -> Built:
     change(state)
     root, _ = store_state(built.run, state, stored=False)
     records = [
-        msgspec.structs.replace(item, root=root) if isinstance(item, Checkpoint) and item.step == step else item
+        msgspec.structs.replace(item, root=root)
+        if isinstance(item, Checkpoint) and item.step == step
+        else item
         for item in built.records
     ]
     return reseal(built, path, records, states=[state])
@@ -180,6 +182,7 @@ def test_a_task_that_fails_here_is_missing_evidence(honest: Built, fault: str) -
 def test_a_nondeterministic_task_is_never_refuted(honest: Built) -> None:
     report = check(honest, code=honest.code(flaky=True))
     assert report.verdict == "UNVERIFIABLE"
+    assert report.comparison == "tolerance"
 
 
 def test_without_the_run_secret_opened_data_cannot_be_checked(honest: Built, tmp_path: Path) -> None:
@@ -332,13 +335,40 @@ def test_hyperparameters_that_replay_does_not_use_are_refuted_at_step_4(honest: 
     assert elsewhere.verdict == "UNVERIFIABLE"
 
 
-def test_a_custom_batch_that_differs_is_refuted_only_without_inputs(custom: Built) -> None:
-    other = replace(custom.spec, labels=1)
-    assert refuted_at(check(custom, code=custom.code(data=other))) == [7]
-    with_inputs = check(custom, code=custom.code(data=other, inputs_declared=True))
+def bent_batches(custom: Built, path: Path) -> Built:
+    """A custom run whose records claim another batch at steps 5 to 8."""
+    records = [
+        msgspec.structs.replace(item, batch=b"\x01" * 32)
+        if isinstance(item, Step) and 5 <= item.step < 9
+        else item
+        for item in custom.records
+    ]
+    return reseal(custom, path, records)
+
+
+def test_a_custom_batch_that_differs_is_refuted_only_without_inputs(custom: Built, tmp_path: Path) -> None:
+    built = bent_batches(custom, tmp_path / "run")
+    assert refuted_at(check(built)) == [7]
+    with_inputs = check(built, code=built.code(inputs_declared=True))
     assert with_inputs.verdict == "UNVERIFIABLE"
-    elsewhere = check(custom, code=custom.code(data=other, actual=OTHER_MACHINE))
+    elsewhere = check(built, code=built.code(actual=OTHER_MACHINE))
     assert elsewhere.verdict == "UNVERIFIABLE"
+
+
+def test_custom_batches_that_all_differ_may_be_a_damaged_secret(custom: Built, tmp_path: Path) -> None:
+    built = copy_of(custom, tmp_path / "run")
+    (built.run.path / "private" / "secret").write_bytes(b"\x01" * 32)
+    report = check(built)
+    assert report.verdict == "UNVERIFIABLE"
+    assert any("secret may be damaged" in finding.detail for finding in blocking(report))
+
+
+def test_a_damaged_secret_of_a_recipe_is_unverifiable(honest: Built, tmp_path: Path) -> None:
+    built = copy_of(honest, tmp_path / "run")
+    (built.run.path / "private" / "secret").write_bytes(b"\x01" * 32)
+    report = check(built)
+    assert report.verdict == "UNVERIFIABLE"
+    assert any("run secret" in (finding.remedy or "") for finding in blocking(report))
 
 
 def test_the_verifiers_own_wrong_data_are_unverifiable(honest: Built) -> None:
@@ -348,7 +378,10 @@ def test_the_verifiers_own_wrong_data_are_unverifiable(honest: Built) -> None:
 
 
 def test_state_objects_described_otherwise_are_refuted_at_the_origin(honest: Built, tmp_path: Path) -> None:
-    hidden = [msgspec.structs.replace(OBJECTS[0], buffers=["model/count", "model/mean", "model/w"]), OBJECTS[1]]
+    hidden = [
+        msgspec.structs.replace(OBJECTS[0], buffers=["model/count", "model/mean", "model/w"]),
+        OBJECTS[1],
+    ]
     built = with_genesis(honest, tmp_path / "run", objects=hidden)
     assert refuted_at(check(built)) == [8]
     elsewhere = check(built, code=built.code(actual=OTHER_MACHINE))
@@ -441,7 +474,8 @@ def test_any_byte_changed_in_ledger_or_seals_is_never_verified_and_named(
         if part == "ledger.log":
             assert any(finding.record is not None for finding in found), (place, found)
         else:
-            assert any(part in finding.detail or "seal" in finding.detail for finding in found), (place, found)
+            name = f"seal {int(part[6:12])} "
+            assert any(name in finding.detail for finding in found), (place, found)
 
 
 def early_findings(built: Built, *, time: bool) -> list[Finding]:

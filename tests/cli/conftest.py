@@ -1,0 +1,63 @@
+"""The command line in this process, and one sealed run without a task's code."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polledger.cli.app import main
+from polledger.cli.output import output
+from tests.verify.build import Built, make_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """Exit code and both streams of one command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        value = json.loads(self.out)
+        assert isinstance(value, dict)
+        return value
+
+    @property
+    def last(self) -> str:
+        return self.err.strip().splitlines()[-1]
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run ``polledger`` with the words given."""
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(output, "emitted", False)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        streams = capsys.readouterr()
+        return Said(code=int(ended.value.code or 0), out=streams.out, err=streams.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A sealed run. Not to be changed."""
+    return make_run(tmp_path_factory.mktemp("cli") / "run")
+
+
+@pytest.fixture
+def copied(sealed: Built, tmp_path: Path) -> Built:
+    from tests.verify.check import copy_of
+
+    return copy_of(sealed, tmp_path / "run")

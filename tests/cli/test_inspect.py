@@ -1,0 +1,96 @@
+"""``polledger inspect``: what a run says, at once and unverified."""
+
+import msgspec
+
+from polledger.core.records import Checkpoint, Final, Resume
+from tests.cli.conftest import Command
+from tests.verify.build import ENVIRONMENT, Built, reseal
+
+
+def test_json_has_the_fields_of_the_protocol(command: Command, sealed: Built) -> None:
+    said = command("inspect", sealed.run.path, "--json")
+    found = said.json
+    assert said.code == 0
+    assert (found["schema"], found["exit_code"]) == ("polledger.inspect/1", 0)
+    final = sealed.records[-1]
+    assert isinstance(final, Final)
+    assert found["run"] == final.run.hex()
+    assert found["records"] == len(sealed.records)
+    assert (found["steps"], found["intervals"], found["every"], found["warm"]) == (12, 5, 4, 2)
+    assert found["kind"] == "recipe"
+    assert found["final"]["step"] == 12
+    assert found["final"]["model_root"] == final.model_root.hex()
+    assert [seal["size"] for seal in found["seals"]] == [2, 11, 20]
+    assert found["seals"][0]["time"] == "2026-03-01T12:00:00Z"
+    assert all(len(seal["root"]) == 64 for seal in found["seals"])
+
+
+def test_text_names_run_code_and_state(command: Command, sealed: Built) -> None:
+    said = command("inspect", sealed.run.path)
+    assert said.code == 0
+    assert "12 of 12 steps" in said.out
+    assert "finished, model root" in said.out
+    assert "nothing was verified" in said.last
+
+
+def test_an_unfinished_run_says_so(command: Command, sealed: Built, tmp_path: object) -> None:
+    from pathlib import Path
+
+    built = reseal(sealed, Path(str(tmp_path)) / "run", sealed.records[:12])
+    found = command("inspect", built.run.path, "--json").json
+    assert found["final"] is None
+    assert found["steps"] == 7
+    assert found["intervals"] == 3
+
+
+def test_abandoned_stretches_do_not_count(command: Command, sealed: Built, tmp_path: object) -> None:
+    from pathlib import Path
+
+    at = next(i for i, item in enumerate(sealed.records) if isinstance(item, Checkpoint) and item.step == 4)
+    resume = Resume(
+        v=1,
+        run=sealed.records[0].run,
+        index=0,
+        environment=ENVIRONMENT,
+        source=at,
+        first=at + 1,
+        last=at + 6,
+        reason="r",
+    )
+    # Five records after step 8's checkpoint are given up: the run goes back to step 4.
+    records = [*sealed.records[: at + 7], resume, *sealed.records[at + 1 :]]
+    final = records[-1]
+    assert isinstance(final, Final)
+    records[-1] = msgspec.structs.replace(final, checkpoint=final.checkpoint + 7)
+    built = reseal(sealed, Path(str(tmp_path)) / "run", records)
+    found = command("inspect", built.run.path, "--json").json
+    assert (found["steps"], found["intervals"], found["resumes"]) == (12, 5, 1)
+
+
+def test_damage_is_shown_and_not_fatal(command: Command, copied: Built) -> None:
+    data = bytearray(copied.run.ledger_path.read_bytes())
+    data[-5] ^= 1
+    copied.run.ledger_path.write_bytes(bytes(data))
+    copied.run.seal_path(1).write_bytes(b"junk")
+    token = copied.run.read_seal(2).tokens[0]
+    copied.run.objects.path(token.response).unlink()
+    found = command("inspect", copied.run.path, "--json").json
+    assert found["damage"].startswith("record 19")
+    assert found["seals"][1]["size"] is None
+    assert found["seals"][2]["time"] is None
+    text = command("inspect", copied.run.path).out
+    assert "1 unreadable" in text
+    assert "damage" in text
+
+
+def test_a_run_without_genesis_is_refused(command: Command, copied: Built) -> None:
+    copied.run.ledger_path.write_bytes(b"")
+    said = command("inspect", copied.run.path)
+    assert said.code == 1
+    assert "genesis" in said.last
+
+
+def test_a_path_without_a_run_is_a_usage_error(command: Command, tmp_path: object) -> None:
+    said = command("inspect", f"{tmp_path}/nowhere", "--json")
+    assert said.code == 2
+    assert "nowhere" in said.json["error"]

@@ -1,0 +1,401 @@
+"""``polledger verify``: options, code decisions, report and exit codes. Real replays are in tests/e2e."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from polledger.cli import code
+from polledger.cli.code import CodeOptions, decide, declares_inputs, is_own, load_code
+from polledger.core.digest import sha256
+from polledger.core.encoding import encode
+from polledger.core.records import Genesis
+from polledger.core.source import SourceFile, TaskSource
+from polledger.errors import UsageError
+from polledger.training.location import OWN_ROOT
+from polledger.training.replay import TaskProgram
+from polledger.verify.policy import Policy, parse_policy
+from tests.cli.conftest import Command
+from tests.verify.build import Built
+
+NONCE = "5e" * 32
+
+
+def test_a_run_whose_code_is_not_at_hand_is_unverifiable(command: Command, sealed: Built) -> None:
+    said = command("verify", sealed.run.path)
+    assert said.code == 3
+    assert said.last.startswith("UNVERIFIABLE: step 7")
+    assert "is missing" in said.last
+    assert "What this does not say" in said.out
+
+
+def test_json_is_one_object_with_the_report(command: Command, sealed: Built) -> None:
+    said = command("verify", sealed.run.path, "--json", "--nonce", NONCE, "--sample", 2)
+    report = said.json
+    assert (said.code, report["exit_code"], report["verdict"]) == (3, 3, "UNVERIFIABLE")
+    assert report["schema"] == "polledger.verify/1"
+    assert report["sample"]["nonce"] == NONCE
+    assert report["sample"]["total"] == 5
+    assert report["first_bad"]["step"] == 7
+    assert report["head"]["size"] == len(sealed.records)
+    assert said.err.count("UNVERIFIABLE") == 1
+
+
+def test_quiet_leaves_only_the_last_sentence(command: Command, sealed: Built) -> None:
+    said = command("verify", sealed.run.path, "--quiet", "--no-replay")
+    assert said.out == ""
+    assert said.err.strip().count("\n") == 0
+
+
+def test_no_replay_and_no_scan_say_what_was_left_out(command: Command, sealed: Built) -> None:
+    report = command("verify", sealed.run.path, "--no-replay", "--no-scan", "--json").json
+    blocked = {
+        (item["step"], item["name"]) for item in report["findings"] if item["outcome"] == "unverifiable"
+    }
+    assert {(4, "stillness"), (7, "inclusion"), (8, "origin"), (9, "replay")} <= blocked
+    assert report["intervals"] == []
+
+
+def test_damage_is_named_in_the_last_line(command: Command, copied: Built) -> None:
+    copied.run.seal_path(1).unlink()
+    said = command("verify", copied.run.path, "--no-replay")
+    assert said.code == 3
+    assert "seal 1" in said.last
+
+
+def test_report_directory_gets_the_json(command: Command, sealed: Built, tmp_path: Path) -> None:
+    command("verify", sealed.run.path, "--no-replay", "--report", tmp_path / "deep" / "report")
+    written = json.loads((tmp_path / "deep" / "report" / "report.json").read_text())
+    assert written["schema"] == "polledger.verify/1"
+
+
+def test_a_report_directory_that_cannot_be_made_is_one_line(
+    command: Command, sealed: Built, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path / "file")
+    assert said.code == 4
+    assert "cannot write the report" in said.last
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--sample", "many"], "many"),
+        (["--nonce", "xyz"], "xyz"),
+        (["--nonce", "ab"], "16 to 64 bytes"),
+        (["--engine", "ray"], "ray"),
+        (["--policy", "nowhere.toml"], "nowhere.toml"),
+        (["--trust", "nowhere.toml"], "nowhere.toml"),
+        (["--model", "nowhere.pt"], "nowhere.pt"),
+        (["--input", "data"], "NAME=PATH"),
+    ],
+)
+def test_wrong_options_are_usage_errors(
+    command: Command, sealed: Built, words: list[str], named: str
+) -> None:
+    said = command("verify", sealed.run.path, *words)
+    assert said.code == 2
+    assert named in said.last
+    as_json = command("verify", sealed.run.path, *words, "--json")
+    assert as_json.json["error"]
+
+
+def test_policy_file_is_used(command: Command, sealed: Built, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[structure]\nevery = 3\n")
+    report = command("verify", sealed.run.path, "--no-replay", "--policy", policy, "--json").json
+    assert report["policy"] == parse_policy(policy.read_text()).digest().hex()
+    assert "above the policy" in report["first_bad"]["detail"]
+
+
+def test_verifying_loads_no_torch(sealed: Built) -> None:
+    script = (
+        "import sys\n"
+        "from polledger.cli.app import main\n"
+        "try:\n"
+        f"    main(['verify', {str(sealed.run.path)!r}, '--sample', '2', '--quiet'])\n"
+        "except SystemExit as ended:\n"
+        "    assert ended.code == 3, ended.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# Who vouches for code
+
+TASK = b"class T:\n    pass\n"
+
+
+def source_of(built: Built, files: dict[str, bytes], *, entry: str = "task.py", **changes: Any) -> Genesis:
+    """Store a source manifest for ``built``; returns a genesis that commits to it."""
+    values: dict[str, Any] = {
+        "v": 1,
+        "entry": entry,
+        "class_name": "T",
+        "lines": 2,
+        "files": [
+            SourceFile(path=path, executable=False, size=len(data), digest=built.run.objects.put(data))
+            for path, data in sorted(files.items())
+        ],
+        "distributions": [],
+    }
+    digest = built.run.objects.put(encode(TaskSource(**{**values, **changes})))
+    genesis = msgspec.structs.replace(built.records[0], task=digest)
+    assert isinstance(genesis, Genesis)
+    return genesis
+
+
+def decision(built: Built, genesis: Genesis, options: CodeOptions, policy: Policy | None = None) -> Any:
+    source = code.read_source(built.run, genesis.task)
+    return decide(built.run, genesis, source, options, policy or Policy())
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+def test_unvouched_code_does_not_run_and_the_way_out_is_named(copied: Built, elsewhere: Path) -> None:
+    genesis = source_of(copied, {"task.py": TASK})
+    found = load_code(copied.run, genesis, CodeOptions(), Policy())
+    assert found.engines is None
+    assert found.finding is not None
+    assert found.finding.detail.startswith("replay would run your code: the committed source is ")
+    assert f"--trust-code {genesis.task.hex()}" in (found.finding.remedy or "")
+    (elsewhere / "task.py").write_bytes(TASK)
+    local = load_code(copied.run, genesis, CodeOptions(), Policy()).finding
+    assert local is not None
+    assert local.detail == "replay would run your code: ./task.py has the committed digest"
+    assert local.remedy == f"run `polledger verify {copied.run.path} --task ./task.py`"
+
+
+def test_a_local_file_with_other_bytes_is_not_offered(copied: Built, elsewhere: Path) -> None:
+    (elsewhere / "task.py").write_bytes(TASK + b"#")
+    found = load_code(copied.run, source_of(copied, {"task.py": TASK}), CodeOptions(), Policy()).finding
+    assert found is not None
+    assert "--trust-code" in (found.remedy or "")
+
+
+def test_the_task_option_needs_the_committed_bytes(copied: Built, elsewhere: Path) -> None:
+    genesis = source_of(copied, {"task.py": TASK})
+    (elsewhere / "task.py").write_bytes(TASK)
+    good = decision(copied, genesis, CodeOptions(task="task.py"))
+    assert (good.vouched, good.files, good.problem) == ("--task", {"task.py": TASK}, "")
+    (elsewhere / "task.py").write_bytes(TASK + b"#")
+    bad = decision(copied, genesis, CodeOptions(task="task.py"))
+    assert bad.vouched == ""
+    assert "task.py differs" in bad.problem
+    with pytest.raises(UsageError):
+        decision(copied, genesis, CodeOptions(task="nowhere.py"))
+
+
+def test_trust_code_runs_the_committed_source_of_that_digest_only(copied: Built, elsewhere: Path) -> None:
+    genesis = source_of(copied, {"task.py": TASK})
+    found = decision(copied, genesis, CodeOptions(trusted=genesis.task.hex().upper()))
+    assert (found.vouched, found.files) == ("--trust-code", {"task.py": TASK})
+    with pytest.raises(UsageError, match="commits to"):
+        decision(copied, genesis, CodeOptions(trusted="00" * 32))
+
+
+def test_damaged_committed_source_does_not_run(copied: Built, elsewhere: Path) -> None:
+    genesis = source_of(copied, {"task.py": TASK})
+    copied.run.objects.path(sha256(TASK)).write_bytes(b"import os")
+    found = decision(copied, genesis, CodeOptions(trusted=genesis.task.hex()))
+    assert (found.vouched, found.files) == ("", None)
+    assert sha256(TASK).hex() in found.problem
+
+
+def test_policy_can_vouch_for_a_digest(copied: Built, elsewhere: Path) -> None:
+    genesis = source_of(copied, {"task.py": TASK})
+    policy = parse_policy(f'[code]\ntrusted = ["{genesis.task.hex()}"]')
+    assert decision(copied, genesis, CodeOptions(), policy).vouched == "policy"
+    other = parse_policy(f'[code]\ntrusted = ["{"00" * 32}"]')
+    assert decision(copied, genesis, CodeOptions(), other).vouched == ""
+
+
+def own_source(built: Built, **changes: bytes) -> Genesis:
+    path = "polledger/examples/digits.py"
+    files = {path: changes.get("digits", (OWN_ROOT / path).read_bytes())}
+    return source_of(built, files, entry=path, module="polledger.examples.digits", class_name="Digits")
+
+
+def test_polledgers_own_module_runs_when_it_is_the_committed_one(copied: Built, elsewhere: Path) -> None:
+    found = decision(copied, own_source(copied), CodeOptions())
+    assert (found.vouched, found.files) == ("polledger", None)
+    changed = decision(copied, own_source(copied, digits=b"import os"), CodeOptions())
+    assert changed.vouched == ""
+    assert "digits.py differs" in changed.problem
+
+
+@pytest.mark.parametrize(
+    ("module", "own"),
+    [(UNSET, False), ("polledger.examples.digits", True), ("polledgerx.task", False), ("mine.task", False)],
+)
+def test_only_modules_inside_polledger_are_its_own(copied: Built, module: Any, own: bool) -> None:
+    genesis = source_of(copied, {"task.py": TASK}, module=module)
+    assert is_own(code.read_source(copied.run, genesis.task)) == own
+
+
+@pytest.mark.parametrize(
+    ("answer", "runs"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)]
+)
+def test_on_a_terminal_the_user_is_asked(
+    copied: Built, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, answer: str, runs: bool
+) -> None:
+    import io
+
+    genesis = source_of(copied, {"task.py": TASK})
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    found = decision(copied, genesis, CodeOptions(ask=True))
+    assert (found.vouched == "asked") == runs
+    assert (found.files is not None) == runs
+
+
+def test_a_plain_loop_is_never_replayed(copied: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    genesis = source_of(copied, {"task.py": TASK})
+    source = code.read_source(copied.run, genesis.task)
+    monkeypatch.setattr(code, "PLAIN_LOOP", source.class_name)
+    found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
+    assert found.engines is None
+    assert found.finding is not None
+    assert "plain loop" in found.finding.detail
+
+
+def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, elsewhere: Path) -> None:
+    genesis = source_of(copied, {"task.py": TASK})
+    found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
+    assert found.summary == {
+        "kind": "recipe",
+        "digest": genesis.task.hex(),
+        "lines": 2,
+        "entry": "task.py",
+        "files": 1,
+        "vouched": "--trust-code",
+    }
+    assert found.engines is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "declared"),
+    [
+        (b"class T:\n    pass\n", False),
+        (b"class T:\n    inputs = {'data': None}\n", True),
+        (b"class T:\n    inputs: dict = {}\n", True),
+        (b"def f(self):\n    return self.inputs\n", True),
+        (b"inputs, labels = batch\n", False),
+        (b"def broken(:\n", True),
+    ],
+)
+def test_inputs_are_found_in_the_source(copied: Built, text: bytes, declared: bool) -> None:
+    source = code.read_source(copied.run, source_of(copied, {"task.py": text}).task)
+    assert declares_inputs(TaskProgram(source=source, files={"task.py": text})) == declared
+    assert declares_inputs(TaskProgram(source=source, files={}))
+
+
+def test_inputs_of_polledgers_own_modules_are_read_from_their_files(copied: Built) -> None:
+    source = code.read_source(copied.run, own_source(copied).task)
+    assert not declares_inputs(TaskProgram(source=source, files=None))
+
+
+def test_report_prints_failures_with_place_and_values() -> None:
+    from rich.console import Console
+
+    from polledger.cli.reporting import print_report
+    from polledger.core.report import Finding, IntervalResult, Odds, Report, Sample
+    from polledger.core.tolerance import GroupMeasure, Rules, judge_group
+
+    measure = GroupMeasure(name="model/parameters", exact=False, strict_equal=True, e=0.7, u=1.0, nu=0.001)
+    judged = judge_group(measure, rules=Rules(), confirmed=False)
+    interval = IntervalResult(interval=3, first=8, last=12, outcome="fail", exact=False, groups=(judged,))
+    bad = Finding(
+        step=9,
+        name="replay",
+        outcome="fail",
+        detail="steps differ",
+        record=20,
+        interval=3,
+        expected="e1",
+        found="f1",
+    )
+    report = Report(
+        run="ab",
+        head={"size": 5, "seal": 1, "root": "", "digest": ""},
+        findings=(bad,),
+        intervals=(interval, *(replace(interval, interval=i) for i in range(4, 60))),
+        sample=Sample(nonce=b"n", total=80, drawn=57, intervals=tuple(range(3, 60))),
+        odds=(Odds(label="one", bogus=1, detection=0.1, needed=79),),
+        comparison="tolerance",
+        environment={"differences": ["threads"]},
+        code={"kind": "custom", "digest": "ab" * 32, "lines": 120, "vouched": "--task"},
+        timing={"noise_seconds": 3.21},
+    )
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_report(report, console)
+    text = console.export_text()
+    for part in (
+        "record 20, interval 3: steps differ",
+        "expected e1, found f1",
+        "model/parameters",
+        "0.7",
+        "custom, 120 lines",
+        "another environment (threads)",
+        "noise replays took 3.2 s",
+        "57 of 80 intervals were drawn",
+        "with probability 0.9",
+        "17 more",
+        "not part of this version",
+    ):
+        assert part in text, part
+
+
+def test_markup_in_hostile_text_is_printed_as_it_is() -> None:
+    from rich.console import Console
+
+    from polledger.cli.reporting import print_report
+    from polledger.core.report import Finding, Report
+
+    bad = Finding(step=1, name="parse", outcome="unverifiable", detail="[red]x[/red] [/]", remedy="[b]r[/b]")
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_report(Report(run=None, head=None, findings=(bad,)), console)
+    text = console.export_text()
+    assert "[red]x[/red] [/]" in text
+    assert "[b]r[/b]" in text
+
+
+def test_engine_factory_starts_only_the_first_engine_early(
+    copied: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    class Engine:
+        def __init__(self, context: Any) -> None:
+            self.context = context
+
+        def start(self) -> None:
+            started.append(self.context.device)
+
+    monkeypatch.setattr(code, "ReplayEngine", Engine)
+    genesis = source_of(copied, {"task.py": TASK})
+    make: Callable[..., Any] = code.Engines(
+        program=TaskProgram(source=code.read_source(copied.run, genesis.task), files={}),
+        genesis=genesis,
+        inputs={"data": "/x"},
+        warm=True,
+    )
+    first, second = make(genesis.environment), make(genesis.environment)
+    assert started == ["cpu"]
+    assert first.context.seed == second.context.seed == copied.spec.s
+    assert first.context.inputs == {"data": "/x"}

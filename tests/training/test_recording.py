@@ -1,0 +1,338 @@
+"""Records and seals: what is written when, and that it is what the gate accepts."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import UNSET
+
+from polledger.core.encoding import from_real, real
+from polledger.core.records import Checkpoint, GroupValues, Resume, Step, parse_record
+from polledger.core.state import encode_state, parse_state
+from polledger.errors import Unavailable, UsageError
+from polledger.store.ledger import read_ledger
+from polledger.store.run import RunDirectory
+from polledger.training.domains import encode_domains
+from polledger.training.recording import Cadence, ChangedGroups, RunRecorder, check_metric_names
+from polledger.training.resume import surviving
+from polledger.training.sealer import Sealer
+from polledger.training.snapshot import Arena
+from polledger.training.state import flatten_objects
+
+RUN = bytes(range(16))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "run")
+
+
+@pytest.fixture
+def key() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.generate()
+
+
+class TestCadence:
+    def test_checkpoints_are_warm_then_every_k_and_at_the_end(self) -> None:
+        cadence = Cadence(steps=25, every=10, warm=3)
+        assert [n for n in range(26) if cadence.is_checkpoint(n)] == [0, 1, 2, 3, 10, 20, 25]
+
+    def test_kept_are_the_warm_ones_every_kth_and_the_last(self) -> None:
+        cadence = Cadence(steps=95, every=10, warm=2, keep=4)
+        assert [n for n in range(96) if cadence.is_checkpoint(n) and cadence.is_stored(n)] == [
+            0,
+            1,
+            2,
+            40,
+            80,
+            95,
+        ]
+
+    @pytest.mark.parametrize(
+        ("options", "ends"),
+        [
+            ({"steps": 50}, (1, 2)),
+            ({"steps": 50, "warm": 1}, (1,)),
+            ({"steps": 50, "warm": 0, "every": 7}, (7,)),
+            ({"steps": 3, "warm": 0, "every": 7}, (3,)),
+            ({"steps": 1}, (1,)),
+        ],
+    )
+    def test_intervals_that_are_replayed_at_once(
+        self, options: dict[str, int], ends: tuple[int, ...]
+    ) -> None:
+        assert Cadence(**options).early_ends == ends
+
+    @pytest.mark.parametrize("name", ["steps", "every", "keep", "seal_every"])
+    def test_zero_is_refused(self, name: str) -> None:
+        with pytest.raises(UsageError, match="at least 1"):
+            Cadence(**{"steps": 5, name: 0})
+
+
+class TestChangedGroups:
+    @staticmethod
+    def group(**values: float | int | bool) -> GroupValues:
+        encoded = {name: real(v) if isinstance(v, float) else v for name, v in values.items()}
+        return GroupValues(optimizer="optimizer", index=0, values=encoded)
+
+    def test_first_step_carries_everything_and_later_ones_what_changed(self) -> None:
+        changed = ChangedGroups()
+        assert changed.changes([self.group(lr=0.1, nesterov=True)]) == [self.group(lr=0.1, nesterov=True)]
+        assert changed.changes([self.group(lr=0.1, nesterov=True)]) is UNSET
+        assert changed.changes([self.group(lr=0.2, nesterov=True)]) == [self.group(lr=0.2)]
+
+    def test_true_and_one_and_zero_and_minus_zero_are_different_values(self) -> None:
+        changed = ChangedGroups()
+        changed.changes([self.group(flag=True, x=0.0)])
+        assert changed.changes([self.group(flag=1, x=0.0)]) == [self.group(flag=1)]
+        assert changed.changes([self.group(flag=1, x=-0.0)]) == [self.group(x=-0.0)]
+
+    def test_groups_that_did_not_change_are_left_out(self) -> None:
+        changed = ChangedGroups()
+        one, two = self.group(lr=0.1), GroupValues(optimizer="optimizer", index=1, values={"lr": real(0.1)})
+        changed.changes([one, two])
+        moved = GroupValues(optimizer="optimizer", index=1, values={"lr": real(0.3)})
+        assert changed.changes([one, moved]) == [moved]
+
+
+class TestMetrics:
+    @pytest.mark.parametrize("name", ["", "Loss", "top-1", "a" * 65, "ü", 3])
+    def test_name_outside_the_rules_is_refused(self, name: object) -> None:
+        with pytest.raises(UsageError, match="cannot be recorded"):
+            check_metric_names([name])
+
+    def test_too_many_are_refused(self) -> None:
+        check_metric_names([f"m{n}" for n in range(256)])
+        with pytest.raises(UsageError, match="at most 256"):
+            check_metric_names([f"m{n}" for n in range(257)])
+
+    def test_values_that_are_not_finite_are_recorded(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=1))
+        metrics = {"loss": math.nan, "norm": math.inf}
+        recorder.step(0, batch=bytes(32), metrics=metrics)
+        recorder.seal()
+        (step,) = [parse_record(record) for record in read_ledger(run.ledger_path).records]
+        assert isinstance(step, Step)
+        assert math.isnan(from_real(step.metrics["loss"]))
+        assert from_real(step.metrics["norm"]) == math.inf
+
+
+class TestRecorder:
+    def test_step_records_pass_the_gate_and_batches_are_salted(
+        self, run: RunDirectory, key: Ed25519PrivateKey
+    ) -> None:
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
+        same = [recorder.batch(number, [b"the same batch"]) for number in range(2)]
+        assert len({*same}) == 2
+        for number in range(3):
+            assert recorder.step(number, batch=same[0], examples=[5, 6] if number else None) == number
+        recorder.seal()
+        steps = [parse_record(record) for record in read_ledger(run.ledger_path).records]
+        assert [step.step for step in steps if isinstance(step, Step)] == [0, 1, 2]
+        assert (steps[0].examples, steps[1].examples) == (UNSET, [5, 6])
+
+    def test_batches_are_stored_where_asked_for(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
+        plain = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
+        assert not run.objects.has(plain.batch(0, [b"x", b"y"]))
+        storing = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9), store_batches=True)
+        assert bytes(run.objects.read(storing.batch(0, [b"x", b"y"]), limit=9)) == b"xy"
+
+    def test_seals_come_after_so_many_checkpoints_or_so_much_time(
+        self, run: RunDirectory, key: Ed25519PrivateKey
+    ) -> None:
+        now = [0.0]
+        cadence = Cadence(steps=99, every=1, warm=0, seal_every=3, seal_seconds=60.0)
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), cadence, clock=lambda: now[0])
+        state = flatten_objects({"model": torch.nn.Linear(2, 2)})
+        sealed = []
+        for number in range(7):
+            recorder.checkpoint(number, state)
+            sealed.append(recorder.seal_if_due() is not None)
+        assert sealed == [False, False, True, False, False, True, False]
+        now[0] = 59.9
+        assert recorder.seal_if_due() is None
+        now[0] = 60.0
+        assert recorder.seal_if_due() is not None
+        # Nothing new: no head.
+        now[0] = 200.0
+        assert recorder.seal_if_due() is None
+
+    def test_stored_checkpoint_is_the_state_of_its_moment(
+        self, run: RunDirectory, key: Ed25519PrivateKey
+    ) -> None:
+        model = torch.nn.Linear(3, 3)
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
+        encoded = recorder.checkpoint(0, flatten_objects({"model": model}))
+        before = model.weight.detach().clone()
+        with torch.no_grad():
+            model.weight.zero_()
+        flat = parse_state(run.objects.read(encoded.root, limit=1 << 20), root=encoded.root)
+        (weight,) = [tensor for tensor in flat.tensors if tensor.path == "model/weight"]
+        assert bytes(weight.data) == before.numpy().tobytes()
+
+    def test_run_does_not_end_before_its_last_checkpoint(
+        self, run: RunDirectory, key: Ed25519PrivateKey
+    ) -> None:
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=5))
+        state = flatten_objects({"model": torch.nn.Linear(2, 2)})
+        recorder.checkpoint(4, state)
+        with pytest.raises(UsageError, match="checkpoint of its step 5"):
+            recorder.finish("model", state)
+
+
+class TestSealer:
+    @staticmethod
+    def record(index: int) -> bytes:
+        from polledger.core.encoding import encode
+
+        return encode(Checkpoint(v=1, run=RUN, index=index, step=index, root=bytes(32), stored=False))
+
+    def grown(self, run: RunDirectory, key: Ed25519PrivateKey, *, sealed: int, more: int = 0) -> None:
+        sealer = Sealer.create(run, RUN, key)
+        for index in range(sealed):
+            sealer.append(self.record(index))
+        sealer.seal()
+        for index in range(sealed, sealed + more):
+            sealer.append(self.record(index))
+        sealer.close()
+
+    def test_reopened_run_grows_the_same_tree(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
+        self.grown(run, key, sealed=3, more=2)
+        opened = Sealer.reopen(run, key)
+        assert (len(opened.records), opened.sealer.size, opened.sealer.sealed, opened.seal) == (5, 5, 3, 0)
+        opened.sealer.append(self.record(5))
+        head = opened.sealer.seal()
+        assert head is not None
+        assert (head.size, head.previous) == (6, opened.head.digest())
+        assert Sealer.reopen(run, key).sealer.size == 6
+
+    def test_torn_tail_is_cut(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
+        self.grown(run, key, sealed=3, more=2)
+        os.truncate(run.ledger_path, run.ledger_path.stat().st_size - 1)
+        assert Sealer.reopen(run, key).sealer.size == 4
+
+    def test_torn_sealed_record_is_refused(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
+        self.grown(run, key, sealed=3)
+        os.truncate(run.ledger_path, run.ledger_path.stat().st_size - 1)
+        with pytest.raises(Unavailable, match="restore the file from a copy"):
+            Sealer.reopen(run, key)
+
+    def test_record_exchanged_under_a_head_is_refused(
+        self, run: RunDirectory, key: Ed25519PrivateKey
+    ) -> None:
+        self.grown(run, key, sealed=3)
+        heads = run.seal_path(0).read_bytes()
+        other = RunDirectory.create(run.path.parent / "other")
+        sealer = Sealer.create(other, RUN, key)
+        for index in (0, 2, 2):
+            sealer.append(self.record(index))
+        sealer.seal()
+        other.seal_path(0).write_bytes(heads)
+        with pytest.raises(Unavailable, match="does not match its last seal"):
+            Sealer.reopen(other, key)
+
+    def test_another_key_is_refused(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
+        self.grown(run, key, sealed=3)
+        with pytest.raises(UsageError, match="another key"):
+            Sealer.reopen(run, Ed25519PrivateKey.generate())
+
+    def test_sealed_run_is_not_begun_again(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
+        self.grown(run, key, sealed=3)
+        with pytest.raises(UsageError, match="holds a run already"):
+            Sealer.create(run, RUN, key)
+
+    def test_records_that_were_never_sealed_make_way(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
+        sealer = Sealer.create(run, RUN, key)
+        sealer.append(self.record(0))
+        sealer.close()
+        assert Sealer.create(run, RUN, key).size == 0
+        assert run.ledger_path.stat().st_size == 0
+
+    def test_objects_are_on_disk_before_records_and_these_before_the_seal(
+        self, run: RunDirectory, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        order: list[str] = []
+        sync = os.fdatasync
+
+        def noted(descriptor: int) -> None:
+            order.append(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(run.path).parts[0])
+            sync(descriptor)
+
+        sealer = Sealer.create(run, RUN, key, stamp=lambda index, head: order.append("stamp"))
+        run.objects.put(b"payload")
+        sealer.append(self.record(0))
+        monkeypatch.setattr(os, "fdatasync", noted)
+        sealer.seal()
+        assert order == ["objects", "ledger.log", "seals", "stamp"]
+
+
+class TestArena:
+    def test_copy_is_equal_independent_and_shares_what_was_shared(self) -> None:
+        shared = torch.arange(4.0)
+        flat = flatten_objects(
+            {"m": _Holder({"a": shared, "b": shared, "c": torch.ones(3), "d": torch.empty(0)})}
+        )
+        arena = Arena()
+        root = encode_state(flat).root
+        copy = arena.copy(flat)
+        shared.zero_()
+        assert encode_state(copy).root == root
+        data = {tensor.path: tensor.data for tensor in copy.tensors}
+        assert data["m/a"] is data["m/b"]
+        assert data["m/a"] is not data["m/c"]
+
+    def test_smaller_and_larger_states_follow_each_other(self) -> None:
+        arena = Arena()
+        for size in (4, 1, 9, 2):
+            flat = flatten_objects({"m": _Holder({"a": torch.arange(float(size))})})
+            assert encode_state(arena.copy(flat)).root == encode_state(flat).root
+
+
+class _Holder:
+    def __init__(self, values: dict[str, torch.Tensor]) -> None:
+        self.values = values
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.values
+
+    def load_state_dict(self, values: dict[str, torch.Tensor]) -> None:
+        self.values = values
+
+
+class TestSurviving:
+    def test_abandoned_records_drop_out(self) -> None:
+        environment = None
+        records = [Checkpoint(v=1, run=RUN, index=i, step=i, root=bytes(32), stored=True) for i in range(5)]
+        resume = Resume(v=1, run=RUN, index=5, environment=environment, source=2, first=3, last=4, reason="")
+        after = Checkpoint(v=1, run=RUN, index=6, step=3, root=bytes(32), stored=True)
+        again = Resume(v=1, run=RUN, index=7, environment=environment, source=1, first=2, last=6, reason="")
+        assert [r.index for r in surviving([*records, resume, after])] == [0, 1, 2, 5, 6]
+        assert [r.index for r in surviving([*records, resume, after, again])] == [0, 1, 7]
+
+
+class TestDomains:
+    def test_ranges_grids_and_one_hot(self) -> None:
+        found = {
+            d.field: d
+            for d in encode_domains(
+                {"0": range(17), "x/1": (0, 1, 0.25), "y": "one_hot", "z": range(0, 9, 4)}
+            )
+        }
+        assert (found["0"].kind, from_real(found["0"].low), from_real(found["0"].high)) == (
+            "range",
+            0.0,
+            16.0,
+        )
+        assert (found["x/1"].kind, from_real(found["x/1"].step)) == ("grid", 0.25)
+        assert found["y"].kind == "one_hot"
+        assert (found["z"].kind, from_real(found["z"].high), from_real(found["z"].step)) == ("grid", 8.0, 4.0)
+
+    @pytest.mark.parametrize(
+        "value", ["hot", range(0), 3, (1, 0, 1), (0, 1, 0), (0, 1), (0, 1, "x"), (0, 1, True)]
+    )
+    def test_anything_else_is_refused_by_name(self, value: object) -> None:
+        with pytest.raises(UsageError, match="domain of 'f'"):
+            encode_domains({"f": value})

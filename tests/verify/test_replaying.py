@@ -1,0 +1,248 @@
+"""The replay session: order, fresh processes, budgets, tolerance judging."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from polledger.core.records import Environment, Genesis
+from polledger.core.report import IntervalResult
+from polledger.errors import EnvironmentMismatch
+from polledger.verify.evidence import read_evidence
+from polledger.verify.judging import Judge
+from polledger.verify.lineage import build_lineage
+from polledger.verify.policy import Policy, parse_policy
+from polledger.verify.replaying import ReplaySession, ReplayTask
+from polledger.verify.sampling import SampleRequest
+from polledger.verify.states import hash_state
+from polledger.verify.structure import step_structure
+from polledger.verify.verifier import verify, with_sources
+from tests.verify.build import (
+    CONFIG,
+    OTHER_MACHINE,
+    Built,
+    Hooks,
+    NumpyReplayer,
+    Spec,
+    Weights,
+    make_run,
+    unflatten,
+)
+from tests.verify.check import Silent, blocking, check, named, request
+
+
+class Log:
+    """Engines that remember who was started and what each was given."""
+
+    def __init__(self, built: Built, **options: Any) -> None:
+        self.built, self.options = built, options
+        self.started: list[NumpyReplayer] = []
+        self.ended = 0
+
+    @contextmanager
+    def __call__(self, environment: Environment) -> Iterator[NumpyReplayer]:
+        replayer = NumpyReplayer(spec=self.built.spec, environment=environment, **self.options)
+        self.started.append(replayer)
+        yield replayer
+        self.ended += 1
+
+
+def session(built: Built, engines: Any = None, policy: Policy | None = None, **changes: Any) -> ReplaySession:
+    genesis = built.records[0]
+    assert isinstance(genesis, Genesis)
+    lineage = build_lineage(genesis, built.records)
+    values: dict[str, Any] = {
+        "lineage": lineage,
+        "values": step_structure(lineage, policy=Policy(), whole=True).values,
+        "objects": built.run.objects,
+        "secret": built.run.secret(),
+        "policy": policy or Policy(),
+        "engines": engines or Log(built),
+        "inputs_declared": False,
+        "seed": b"s" * 32,
+        "clock": time.monotonic,
+    }
+    return ReplaySession(ReplayTask(**{**values, **changes}))
+
+
+def test_equal_bits_need_one_engine(honest: Built) -> None:
+    log = Log(honest)
+    found = session(honest, log)
+    assert found.origin()[0].outcome == "pass"
+    results = [found.open(number) for number in range(5)]
+    assert all(result.exact and result.outcome == "pass" for result in results)
+    assert len(log.started) == 1
+    assert log.started[0].seen == [0, 1, 2, 4, 8]
+    found.close()
+    assert log.ended == 1
+    assert found.checked == set(range(5))
+
+
+def test_what_differs_is_replayed_again_in_a_second_engine_in_ascending_order(honest: Built) -> None:
+    # NumpyReplayer itself refuses an earlier interval after a later one.
+    log = Log(honest, actual=OTHER_MACHINE)
+    found = session(honest, log)
+    results = [found.open(number) for number in (0, 2, 4)]
+    assert [result.outcome for result in results] == ["pass"] * 3
+    assert len(log.started) == 2
+    first, second = log.started
+    assert first.seen == [0, 2, 8]
+    # Off class nothing is confirmed: four perturbed replays and one variant each.
+    assert second.seen == [0] * 5 + [2] * 5 + [8] * 5
+
+
+def test_an_interval_is_replayed_once(honest: Built) -> None:
+    log = Log(honest)
+    found = session(honest, log)
+    assert found.open(1) is found.open(1)
+    assert log.started[0].seen == [1]
+
+
+def test_a_changed_environment_starts_fresh_engines(honest: Built) -> None:
+    log = Log(honest)
+    found = session(honest, log)
+    intervals = list(found.task.lineage.intervals)
+    intervals[3] = replace(intervals[3], environment=OTHER_MACHINE)
+    changed = replace(found.task.lineage, intervals=tuple(intervals))
+    found = session(honest, log, lineage=changed)
+    for number in range(5):
+        found.open(number)
+    assert [replayer.environment.threads for replayer in log.started] == [1, 2, 2, 1]
+    assert found.results[4].exact
+    found.close()
+    assert log.ended == len(log.started)
+
+
+def test_noise_seconds_bound_what_is_measured(honest: Built) -> None:
+    policy = parse_policy("[comparison]\nnoise_seconds = 0")
+    report = check(honest, policy=policy, code=honest.code(actual=OTHER_MACHINE))
+    assert report.verdict == "UNVERIFIABLE"
+    results = [item for item in report.intervals if "noise_seconds" in item.why]
+    # The first one is measured before anything is known about its cost.
+    assert len(results) == len(report.intervals) - 1
+
+
+def test_replicas_come_from_the_policy(honest: Built) -> None:
+    log = Log(honest, actual=OTHER_MACHINE)
+    found = session(honest, log, parse_policy("[comparison]\nreplicas = 6"))
+    found.open(0)
+    assert len(log.started[1].seen) == 7
+    assert found.judge.noise_replays == 7
+
+
+def test_a_machine_that_cannot_replay_is_unverifiable(honest: Built) -> None:
+    def refuse(environment: Environment) -> Any:
+        raise EnvironmentMismatch("no such device here")
+
+    found = session(honest, refuse)
+    assert found.origin()[0].outcome == "unverifiable"
+    result = found.open(0)
+    assert (result.outcome, "no such device" in result.why) == ("unverifiable", True)
+
+
+def test_residuals_that_lean_towards_the_final_model_block(honest: Built, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Judge, "_keep_lean", lean)
+    report = check(honest, code=honest.code(actual=OTHER_MACHINE))
+    assert report.verdict == "UNVERIFIABLE"
+    assert [(finding.step, finding.name) for finding in blocking(report)] == [(9, "drift"), (9, "replay")]
+
+
+def lean(judge: Judge, item: Any, recorded: Any, noise: Any) -> None:
+    judge._recorded_leans.append(0.99)
+    judge._own_leans.append(noise.leans)
+
+
+def test_a_run_bent_a_little_in_every_interval_leans(honest: Built, tmp_path: Path) -> None:
+    # Every step pulls the weights towards the end of an honest run, by less than a wide tolerance allows for.
+    end = unflatten(hash_state(honest.states[12]).flat).w
+
+    def pull(step: int, state: Weights) -> None:
+        direction = end - state.w
+        state.w = (state.w + direction / np.linalg.norm(direction) * np.float32(2e-6)).astype(np.float32)
+
+    built = make_run(tmp_path / "run", hooks=Hooks(after_step=pull))
+    policy = parse_policy("[comparison]\nmargin = 60")
+    report = check(built, policy=policy, code=built.code(actual=OTHER_MACHINE))
+    assert [item.outcome for item in report.intervals] == ["pass"] * 5
+    assert report.verdict == "UNVERIFIABLE"
+    assert [finding.outcome for finding in named(report, "drift")] == ["unverifiable"]
+    straight = check(honest, policy=policy, code=honest.code(actual=OTHER_MACHINE))
+    assert [finding.outcome for finding in named(straight, "drift")] == ["pass"]
+
+
+def test_bitwise_groups_report_their_displacement(honest: Built) -> None:
+    result = session(honest).open(2)
+    assert {judged.measure.name for judged in result.groups} == {
+        "model/parameters",
+        "model/buffers",
+        "optimizer/momentum_buffer",
+        "optimizer/scalars",
+    }
+    assert all(judged.measure.u > 0 and judged.measure.e == 0 for judged in result.groups)
+
+
+@pytest.mark.parametrize("step", [4, 12])
+def test_the_stored_end_of_an_equal_interval_is_looked_at(tmp_path: Path, step: int) -> None:
+    built = make_run(tmp_path / "run")
+    found = session(built)
+    interval = next(item for item in found.task.lineage.intervals if item.end.step == step)
+    path = built.run.objects.path(interval.end.root)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert found.open(interval.number).exact
+    assert [finding.outcome for finding in found.data.findings] == ["unverifiable"]
+    assert interval.end.root.hex() in found.data.findings[0].detail
+
+
+def test_intervals_that_rederive_a_start_are_opened_with_it(tmp_path: Path) -> None:
+    built = make_run(tmp_path / "run", Spec(keep=3, config={**CONFIG, "steps": 24}))
+    intervals = session(built).task.lineage.intervals
+    stored = [item.start.step for item in intervals if item.start.stored]
+    assert stored == [0, 1, 2, 12]
+    starts = {item.start.step: item.number for item in intervals}
+    assert with_sources({starts[8]}, intervals) == (starts[2], starts[4], starts[8])
+    assert with_sources({starts[12]}, intervals) == (starts[12],)
+
+
+def test_a_start_that_cannot_be_rederived_is_unverifiable(tmp_path: Path) -> None:
+    built = make_run(tmp_path / "run", Spec(keep=3, config={**CONFIG, "steps": 24}))
+    found = session(built)
+    number = next(item.number for item in found.task.lineage.intervals if item.start.step == 8)
+    result: IntervalResult = found.open(number)
+    assert (result.outcome, "not stored" in result.why) == ("unverifiable", True)
+
+
+def test_default_sample_is_capped_by_what_the_first_intervals_cost(honest: Built) -> None:
+    ticks = iter(range(0, 1_000_000, 50))
+    policy = Policy()
+    watcher = Silent()
+    report = verify(
+        read_evidence(honest.run),
+        request(policy=policy, sample=SampleRequest()),
+        load_code=honest.code(),
+        clock=lambda: float(next(ticks)),
+        watcher=watcher,
+    )
+    # 50 s a one-step interval, 12 steps in 5 intervals: 120 s each, so two fit in 300 s.
+    assert report.sample is not None
+    assert report.sample.drawn == 2
+    assert {0, 1, 4} <= set(report.sample.intervals)
+    assert watcher.intervals == list(report.sample.intervals)
+    assert any("about" in note for note in watcher.notes)
+    assert report.verdict == "VERIFIED"
+
+
+def test_genesis_objects_missing_from_the_state_do_not_crash(honest: Built) -> None:
+    genesis = msgspec.structs.replace(honest.records[0], objects=[])
+    built = replace(honest, records=[genesis, *honest.records[1:]])
+    result = session(built, Log(honest)).open(0)
+    assert (result.outcome, result.groups) == ("pass", ())
+    elsewhere = session(built, Log(honest, actual=OTHER_MACHINE)).open(0)
+    assert elsewhere.outcome == "unverifiable"

@@ -1,0 +1,332 @@
+"""Step 3: consistency of tokens, assurance, anchors."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from polledger.core.encoding import encode
+from polledger.core.head import parse_note
+from polledger.core.records import Seal, TokenRef
+from polledger.core.report import Finding
+from polledger.store.run import RunDirectory
+from polledger.timestamp.authority import EmbeddedAuthority
+from polledger.timestamp.client import make_request
+from polledger.timestamp.trust import Trust, TrustEntry
+from polledger.verify.evidence import read_evidence
+from polledger.verify.heads import match_heads, parse_records
+from polledger.verify.policy import Policy, parse_policy
+from polledger.verify.time import Times, anchor, step_time
+from tests.verify.build import NOW, START, Built, authority, make_run, token
+from tests.verify.check import copy_of
+
+MINUTE = timedelta(minutes=1)
+
+
+def times(
+    run: RunDirectory, *, trust: Trust | None = None, policy: Policy | None = None, now: datetime = NOW
+) -> Times:
+    evidence = read_evidence(run)
+    heads = match_heads(evidence, parse_records(evidence))
+    return step_time(heads, evidence.objects, trust=trust, policy=policy or Policy(), now=now)
+
+
+def consistency(found: Times) -> list[Finding]:
+    return [finding for finding in found.findings if finding.name == "time.consistency"]
+
+
+def tsa(tmp_path: Path, name: str = "tsa") -> EmbeddedAuthority:
+    return EmbeddedAuthority.open(tmp_path / name)
+
+
+def reference(
+    run: RunDirectory, number: int, asked: EmbeddedAuthority, when: datetime, **changes: Any
+) -> TokenRef:
+    """A token of ``asked`` over the head of seal ``number``."""
+    digest = changes.pop("digest", None) or parse_note(run.read_seal(number).note).head.digest()
+    nonce = changes.pop("nonce", 77)
+    request = make_request(digest, nonce=nonce)
+    stored = make_request(changes.pop("stored", digest), nonce=changes.pop("stored_nonce", nonce))
+    chain = [item.public_bytes(Encoding.DER) for item in (asked.leaf, asked.root)]
+    values = {
+        "authority": "https://tsa.example/",
+        "request": run.objects.put(stored),
+        "response": run.objects.put(asked.respond(request, now=when)),
+        "chain": [run.objects.put(item) for item in chain],
+    }
+    return TokenRef(**{**values, **changes})
+
+
+def with_tokens(honest: Built, path: Path, tokens: dict[int, Any]) -> RunDirectory:
+    """A copy of the run with the tokens of some seals replaced; a callable gets the run."""
+    run = copy_of(honest, path).run
+    for number in run.seals():
+        made = tokens.get(number, [])
+        made = made(run) if callable(made) else made
+        seal = msgspec.structs.replace(run.read_seal(number), tokens=made)
+        run.seal_path(number).write_bytes(encode(seal))
+    return run
+
+
+def entry(asked: EmbeddedAuthority, operator: str = "Example Ltd", **changes: Any) -> TrustEntry:
+    values: dict[str, Any] = {
+        "name": operator.lower(),
+        "operator": operator,
+        "url": "",
+        "roots": (asked.root,),
+        "intermediates": (),
+        "policies": (),
+        "not_before": None,
+        "not_after": None,
+    }
+    return TrustEntry(**{**values, **changes})
+
+
+def test_embedded_tokens_are_consistent_and_self_asserted(honest: Built) -> None:
+    found = times(honest.run)
+    assert [finding.outcome for finding in consistency(found)] == ["pass"]
+    assert found.summary.assurance == "self-asserted"
+    assert found.summary.first == "2026-03-01T12:00:00Z"
+    assert found.summary.last == "2026-03-01T12:02:00Z"
+
+
+def test_a_run_without_tokens_is_consistent_and_unverified(tmp_path: Path) -> None:
+    built = make_run(tmp_path / "run", stamp=False)
+    found = times(built.run)
+    assert [finding.outcome for finding in consistency(found)] == ["pass"]
+    assert found.summary.assurance == "unverified"
+    assert not any(finding.blocks for finding in found.findings)
+
+
+def test_a_trusted_authority_makes_time_external(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {n: lambda run, n=n: [reference(run, n, asked, START + n * MINUTE)] for n in range(3)},
+    )
+    found = times(run, trust=Trust(entries=(entry(asked),)))
+    assert found.summary.assurance == "external"
+    assert (found.summary.first, found.summary.last) == ("2026-03-01T12:00:00Z", "2026-03-01T12:02:00Z")
+    assert found.summary.operators == ("Example Ltd",)
+    assert times(run).summary.assurance == "self-asserted"
+
+
+def test_a_token_outside_the_trust_file_only_asserts_itself(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START)]})
+    found = times(run, trust=Trust(entries=(entry(tsa(tmp_path, "other")),)))
+    assert found.summary.assurance == "self-asserted"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"not_before": START + MINUTE},
+        {"not_after": START - MINUTE},
+        {"policies": ("1.2.3.4",)},
+    ],
+)
+def test_the_window_and_policies_of_a_trust_entry_count(
+    honest: Built, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START)]})
+    assert times(run, trust=Trust(entries=(entry(asked),))).summary.assurance == "external"
+    assert times(run, trust=Trust(entries=(entry(asked, **changes),))).summary.assurance == "self-asserted"
+
+
+def test_the_embedded_authority_never_counts_as_external(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, authority="embedded")]}
+    )
+    assert times(run, trust=Trust(entries=(entry(asked),))).summary.assurance == "self-asserted"
+
+
+def test_external_time_needs_the_end_of_the_run_covered(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(honest, tmp_path / "run", {0: lambda run: [reference(run, 0, asked, START)]})
+    assert times(run, trust=Trust(entries=(entry(asked),))).summary.assurance == "self-asserted"
+
+
+def test_a_quorum_counts_distinct_operators(honest: Built, tmp_path: Path) -> None:
+    one, two = tsa(tmp_path, "one"), tsa(tmp_path, "two")
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {2: lambda run: [reference(run, 2, one, START), reference(run, 2, two, START + 5 * MINUTE)]},
+    )
+    quorum = parse_policy("[time]\nquorum = 2")
+    same = Trust(entries=(entry(one, name="a"), entry(two, name="b")))
+    assert times(run, trust=same, policy=quorum).summary.assurance == "self-asserted"
+    different = Trust(entries=(entry(one), entry(two, "Other Ltd")))
+    found = times(run, trust=different, policy=quorum).summary
+    assert found.assurance == "external"
+    assert found.last == "2026-03-01T12:05:00Z"
+    assert times(run, trust=different).summary.last == "2026-03-01T12:00:00Z"
+
+
+def test_a_later_head_covers_the_earlier_ones(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START)]})
+    found = times(run, trust=Trust(entries=(entry(asked),))).summary
+    assert found.first == found.last == "2026-03-01T12:00:00Z"
+
+
+def test_a_late_retry_is_consistent_and_does_not_move_the_anchor(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {
+            0: lambda run: [reference(run, 0, asked, START + 60 * MINUTE)],
+            2: lambda run: [reference(run, 2, asked, START)],
+        },
+    )
+    found = times(run)
+    assert [finding.outcome for finding in consistency(found)] == ["pass"]
+    assert found.summary.first == "2026-03-01T12:00:00Z"
+    assert any("asked late" in finding.detail for finding in found.findings)
+    assert not any(finding.blocks for finding in found.findings)
+
+
+def inconsistent(found: Times) -> str:
+    findings = consistency(found)
+    assert [finding.outcome for finding in findings] == ["unverifiable"], findings
+    return findings[0].detail
+
+
+def test_a_token_over_another_head_is_inconsistent(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    other = parse_note(honest.run.read_seal(0).note).head.digest()
+    run = with_tokens(
+        honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, digest=other)]}
+    )
+    assert "something else than this head" in inconsistent(times(run))
+    head = parse_note(honest.run.read_seal(2).note).head.digest()
+    borrowed = with_tokens(
+        honest,
+        tmp_path / "borrowed",
+        {2: lambda run: [reference(run, 2, asked, START, digest=other, stored=head)]},
+    )
+    assert "token is over something else" in inconsistent(times(borrowed))
+
+
+def test_a_token_that_answers_another_request_is_inconsistent(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, stored_nonce=78)]}
+    )
+    assert "another nonce" in inconsistent(times(run))
+
+
+def test_a_token_from_the_future_is_inconsistent(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, NOW + 6 * MINUTE)]})
+    assert "future" in inconsistent(times(run))
+    near = with_tokens(
+        honest, tmp_path / "near", {2: lambda run: [reference(run, 2, asked, NOW + 4 * MINUTE)]}
+    )
+    assert [finding.outcome for finding in consistency(times(near))] == ["pass"]
+
+
+@pytest.mark.parametrize("part", ["request", "response", "chain"])
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_damaged_part_of_a_token_is_named(honest: Built, tmp_path: Path, part: str, damage: str) -> None:
+    run = copy_of(honest, tmp_path / "run").run
+    ref = run.read_seal(1).tokens[0]
+    name = getattr(ref, part)
+    name = name[0] if isinstance(name, list) else name
+    path = run.objects.path(name)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + b"x")
+    details = [finding.detail for finding in consistency(times(run)) if finding.outcome == "unverifiable"]
+    assert details
+    assert all(name.hex() in detail for detail in details)
+
+
+def test_revocation_data_are_read_too(honest: Built, tmp_path: Path) -> None:
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {2: lambda run: [reference(run, 2, tsa(tmp_path), START, revocation=[b"\x31" * 32])]},
+    )
+    assert (b"\x31" * 32).hex() in inconsistent(times(run))
+
+
+def test_a_forged_token_counts_for_nothing_and_is_said(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+
+    def forged(run: RunDirectory) -> list[TokenRef]:
+        ref = reference(run, 2, asked, START)
+        data = bytearray(run.objects.get(ref.response, limit=1 << 16))
+        # The last byte belongs to the signature.
+        data[-1] ^= 1
+        return [msgspec.structs.replace(ref, response=run.objects.put(bytes(data)))]
+
+    found = times(with_tokens(honest, tmp_path / "run", {2: forged}))
+    assert found.summary.assurance == "unverified"
+    assert found.stamps == ()
+    assert [finding.outcome for finding in found.findings if finding.name == "time.tokens"] == [
+        "unverifiable"
+    ]
+
+
+def test_a_token_without_certificates_needs_the_trust_file(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, chain=msgspec.UNSET)]}
+    )
+    assert times(run).summary.assurance == "unverified"
+    assert times(run, trust=Trust(entries=(entry(asked),))).summary.assurance == "external"
+
+
+def test_one_authority_under_names_one_character_apart_is_damage(honest: Built, tmp_path: Path) -> None:
+    run = copy_of(honest, tmp_path / "run").run
+    seal = run.read_seal(1)
+    label = msgspec.structs.replace(seal.tokens[0], authority="embeddeb")
+    run.seal_path(1).write_bytes(encode(msgspec.structs.replace(seal, tokens=[label])))
+    details = [finding.detail for finding in consistency(times(run))]
+    assert len(details) >= 1
+    assert all("damaged" in detail for detail in details)
+
+
+def test_one_authority_may_have_two_names(honest: Built, tmp_path: Path) -> None:
+    run = copy_of(honest, tmp_path / "run").run
+    seal = run.read_seal(1)
+    label = msgspec.structs.replace(seal.tokens[0], authority="https://tsa.example/")
+    run.seal_path(1).write_bytes(encode(msgspec.structs.replace(seal, tokens=[label])))
+    assert [finding.outcome for finding in consistency(times(run))] == ["pass"]
+
+
+def test_external_time_can_be_required(honest: Built) -> None:
+    found = times(honest.run, policy=parse_policy("[require]\nexternal_time = true"))
+    assert [finding.name for finding in found.findings if finding.blocks] == ["time.required"]
+
+
+def test_seals_that_do_not_match_carry_no_time(honest: Built, tmp_path: Path) -> None:
+    run = copy_of(honest, tmp_path / "run").run
+    data = bytearray(run.ledger_path.read_bytes())
+    data[len(data) // 2] ^= 1
+    run.ledger_path.write_bytes(bytes(data))
+    assert {stamp.seal for stamp in times(run).stamps} <= {0, 1}
+
+
+def test_anchor_is_the_time_when_the_quorum_was_reached(honest: Built) -> None:
+    stamps = times(honest.run).stamps
+    assert anchor(stamps, 0, quorum=1) == START
+    assert anchor(stamps, 2, quorum=1) == START + 2 * MINUTE
+    assert anchor(stamps, 3, quorum=1) is None
+    assert anchor(stamps, 0, quorum=2) is None
+
+
+def test_the_fixture_asks_one_authority(honest: Built) -> None:
+    assert authority(honest.run.path.parent / "tsa").root is not None
+    assert isinstance(honest.run.read_seal(0), Seal)
+    assert token is not None
