@@ -79,6 +79,9 @@ def run(
         ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")] = "cpu",
+    workers: Annotated[
+        int, typer.Option("--workers", help="Processes that make batches ahead; 0 makes them in this one.")
+    ] = 0,
     store_batches: Annotated[
         bool, typer.Option("--store-batches", help="Store every batch, not only its digest.")
     ] = False,
@@ -109,6 +112,7 @@ def run(
         inputs=parse_inputs(inputs or ()),
         authorities=tuple(tsa or ()),
         device=device,
+        workers=workers,
         unbound=unbound,
         store_batches=store_batches,
         resume=resume,
@@ -123,7 +127,7 @@ def _seal(options: "SealOptions") -> "tuple[SealResult, list[str]]":
         display = Display(progress)
         try:
             return seal(options, display), display.warnings
-        except PolledgerError:
+        except (PolledgerError, KeyboardInterrupt):
             if (options.run / "seals" / "000000.msgpack").exists():
                 output.note(f"what was sealed stays; continue with: {resume_command(options)}")
             raise

@@ -65,14 +65,18 @@ def run(
     ] = False,
 ) -> int:
     """Check RUN: records, heads, times, structure, and a random sample of intervals replayed bit for bit."""
+    from dataclasses import replace
+
     from polledger.store.run import RunDirectory
     from polledger.training.overrides import parse_inputs
 
-    directory = RunDirectory.open(path)
+    # Options first: what is wrong with them is wrong with any run.
     _check_engine(engine)
-    request = _request(directory, sample=sample, nonce=nonce, policy=policy, trust=trust, model=model)
+    request = _request(sample=sample, nonce=nonce, policy=policy, trust=trust, model=model)
     code = _code_options(task, trust_code, parse_inputs(inputs or []))
-    result = _verify(directory, _switch(request, replay=not no_replay, scan=not no_scan), code)
+    directory = RunDirectory.open(path)
+    request = replace(request, replay=not no_replay, scan=not no_scan, pending=_pending(directory))
+    result = _verify(directory, request, code)
     if report is not None:
         _write_report(result, report)
     _print(result)
@@ -87,7 +91,6 @@ def _check_engine(engine: str) -> None:
 
 
 def _request(
-    directory: "RunDirectory",
     *,
     sample: str | None,
     nonce: str | None,
@@ -110,14 +113,7 @@ def _request(
         trust=load_trust(trust) if trust is not None else None,
         model=_model(model),
         read_model=_read_torch_file,
-        pending=_pending(directory),
     )
-
-
-def _switch(request: "Request", *, replay: bool, scan: bool) -> "Request":
-    from dataclasses import replace
-
-    return replace(request, replay=replay, scan=scan)
 
 
 def _nonce(text: str | None) -> bytes:

@@ -15,10 +15,11 @@ from polledger.training.stamping import Stamping
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from polledger.training.batches import BatchSource
     from polledger.training.firstinterval import FirstInterval
     from polledger.training.runner import Runner
 
-_LEAST = {"every": 1, "warm": 0, "keep": 1, "seal_every": 1, "seed": 0}
+_LEAST = {"every": 1, "warm": 0, "keep": 1, "seal_every": 1, "seed": 0, "workers": 0}
 
 
 class TaskFailed(UsageError):
@@ -41,6 +42,7 @@ class SealOptions:
     inputs: Mapping[str, str] = field(default_factory=dict)
     authorities: tuple[str, ...] = ()
     device: str = "cpu"
+    workers: int = 0
     unbound: bool = False
     store_batches: bool = False
     resume: bool = False
@@ -94,11 +96,13 @@ class Plan:
     recorder: RunRecorder
     start: int
     inputs: Mapping[str, str]
+    batches: "BatchSource"
     first: "FirstInterval | None" = None
 
     def close(self) -> None:
         """Close the ledger and end child processes. Seals nothing."""
         self.recorder.close()
+        self.batches.close()
         if self.first is not None:
             self.first.close()
 

@@ -32,6 +32,7 @@ from polledger.training.startup import (
     STATE_LIMIT,
     build_runner,
     describe,
+    open_batches,
     remember_data,
     stores_batches,
     write_hints,
@@ -128,6 +129,7 @@ def continue_run(setting: Setting, found: Found) -> Plan:
         recorder=recorder,
         start=source.step,
         inputs=request.inputs,
+        batches=open_batches(setting, request, runner, first=source.step, last=genesis.steps),
         first=None,
     )
 

@@ -122,7 +122,7 @@ class Training:
 
         runner, recorder = self._plan.runner, self._plan.recorder
         try:
-            batch = runner.batch(number)
+            batch = self._plan.batches.batch(number)
             digest = recorder.batch(number, encode_nest(batch))
             runner.prepare(number)
             groups = runner.hyperparameters()

@@ -32,6 +32,7 @@ from polledger.training.sealer import Sealer
 from polledger.training.source import collect_source, source_digest, verify_tree
 
 if TYPE_CHECKING:
+    from polledger.training.batches import BatchSource
     from polledger.training.firstinterval import FirstInterval
     from polledger.training.runner import Runner
 
@@ -73,6 +74,7 @@ def begin_run(setting: Setting) -> Plan:
         recorder=recorder,
         start=0,
         inputs=draft.request.inputs,
+        batches=open_batches(setting, draft.request, draft.runner, first=0, last=genesis.steps),
         first=first,
     )
 
@@ -117,6 +119,18 @@ def build_runner(request: RunRequest) -> "Runner":
     runner = Runner(task, seed=request.seed, device=request.device)
     attempt(runner.build, "build()", request, task)
     return runner
+
+
+def open_batches(
+    setting: Setting, request: RunRequest, runner: "Runner", *, first: int, last: int
+) -> "BatchSource":
+    """Where the batches of steps ``first`` to ``last`` − 1 come from, as ``--workers`` says."""
+    from polledger.training.batches import InProcess, InWorkers
+
+    workers = setting.options.workers
+    if not workers:
+        return InProcess(runner)
+    return InWorkers(request, workers=workers, first=first, last=last)
 
 
 def describe(device: str) -> Environment:

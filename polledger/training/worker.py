@@ -8,6 +8,7 @@ whatever the task prints goes to standard error.
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -103,6 +104,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     _end_with_parent()
+    # Ctrl-C reaches the whole group of processes; the parent ends this one when it wants to.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = json.loads(sys.stdin.readline())
     # Task code that asks for input must not find the pipe.
     null = os.open(os.devnull, os.O_RDONLY)
@@ -129,6 +132,5 @@ def _end_with_parent() -> None:
     """On Linux, ask for a signal when the parent dies: a killed `seal` leaves no process behind."""
     if sys.platform.startswith("linux"):
         import ctypes
-        import signal
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

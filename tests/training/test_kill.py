@@ -194,3 +194,17 @@ def _group_lives(group: int) -> bool:
         if int(pgid) == group and state != "Z":
             return True
     return False
+
+
+def test_ctrl_c_before_training_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start_seal(SMALL, run, *WORDS, pause=PAUSE)
+    while process.poll() is None and not (run / "ledger.log").exists():
+        time.sleep(0.01)
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert (out, errors.strip().splitlines()[-1]) == ("", "polledger: interrupted")
+    assert "Traceback" not in errors
+    assert not run.exists()
