@@ -10,33 +10,22 @@ is wrong in the result, and the published model is the honest one. RUN stays as 
 """
 
 import argparse
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from polledger.core.head import parse_note
-from polledger.core.records import AnyRecord, Checkpoint, Final, Genesis, parse_record
-from polledger.core.state import FlatState, TensorData, encode_state, parse_state
-from polledger.errors import PolledgerError, Unavailable, UsageError
-from polledger.keys import load_or_create_key
-from polledger.store.ledger import read_ledger
+from polledger.core.records import AnyRecord, Checkpoint, Final
+from polledger.core.state import EncodedState, FlatState, TensorData, encode_state, parse_state
+from polledger.errors import PolledgerError, UsageError
+from polledger.keys import load_key
+from polledger.redteam.rewrite import read_records, rewrite_run
 from polledger.store.run import RunDirectory
-from polledger.training.sealer import Sealer, encode_record
-from polledger.training.stamping import Stamping, choose_authorities
 
 STATE_LIMIT = 1 << 32
 """Bytes of a state file that this reads at most: 4 GiB."""
-
-
-def read_records(run: RunDirectory) -> list[AnyRecord]:
-    scan = read_ledger(run.ledger_path)
-    if scan.damage is not None:
-        raise Unavailable(f"record {scan.damage.index} of {run.ledger_path} is damaged: {scan.damage.reason}")
-    return [parse_record(data) for data in scan.records if data is not None]
 
 
 def load_state(run: RunDirectory, checkpoint: Checkpoint) -> FlatState:
@@ -62,64 +51,37 @@ def blend(first: TensorData, last: TensorData, share: float) -> TensorData:
     return TensorData(path=last.path, dtype=last.dtype, shape=last.shape, data=memoryview(mixed.tobytes()))
 
 
-def interpolated(run: RunDirectory, checkpoints: Sequence[Checkpoint]) -> dict[int, Checkpoint]:
-    """The checkpoints to put in place of those in the second half, by record index; their states are stored."""
+def interpolated(run: RunDirectory, checkpoints: Sequence[Checkpoint]) -> dict[int, EncodedState]:
+    """The states to put in place of those in the second half, by record index."""
     middle, end = checkpoints[len(checkpoints) // 2], checkpoints[-1]
     first, last = load_state(run, middle), load_state(run, end)
-    bent = {}
-    for checkpoint in checkpoints[len(checkpoints) // 2 + 1 : -1]:
-        share = (checkpoint.step - middle.step) / (end.step - middle.step)
-        encoded = encode_state(between(first, last, share))
-        run.objects.put_named(encoded.root, list(encoded.chunks()))
-        bent[checkpoint.index] = msgspec.structs.replace(checkpoint, root=encoded.root, stored=True)
-    return bent
-
-
-def reseal(
-    run: RunDirectory,
-    records: Sequence[AnyRecord],
-    bent: Mapping[int, Checkpoint],
-    *,
-    sizes: set[int],
-    key: Path,
-) -> None:
-    """Write ledger and seals anew, signed and time-stamped, with the same number of records under each head."""
-    run.ledger_path.write_bytes(b"")
-    shutil.rmtree(run.path / "seals")
-    (run.path / "seals").mkdir()
-    stamping = Stamping(
-        run, choose_authorities([]), warn=lambda text: print(f"warning: {text}", file=sys.stderr)
-    )
-    sealer = Sealer.create(run, records[0].run, load_or_create_key(key), stamp=stamping.stamp)
-    for record in records:
-        sealer.append(encode_record(bent.get(record.index, record)))
-        if sealer.size in sizes:
-            sealer.seal()
-    sealer.close()
-    stamping.close()
+    return {
+        checkpoint.index: encode_state(
+            between(first, last, (checkpoint.step - middle.step) / (end.step - middle.step))
+        )
+        for checkpoint in checkpoints[len(checkpoints) // 2 + 1 : -1]
+    }
 
 
 def bend(source: Path, target: Path, key: Path) -> int:
     """Write the bent copy of the run ``source`` to ``target``; how many checkpoints were made up."""
-    RunDirectory.open(source)
-    if target.exists():
-        raise UsageError(f"{target} exists already")
-    shutil.copytree(source, target)
-    run = RunDirectory.open(target)
+    run = RunDirectory.open(source)
     records = read_records(run)
-    sizes = sealed_sizes(run)
     checkpoints = [record for record in records if isinstance(record, Checkpoint)]
-    if not isinstance(records[-1], Final) or not isinstance(records[0], Genesis) or len(checkpoints) < 4:
+    if not isinstance(records[-1], Final) or len(checkpoints) < 4:
         raise UsageError(f"{source} is not a finished run with at least four checkpoints")
-    with run.lock():
-        bent = interpolated(run, checkpoints)
-        run.objects.sync()
-        reseal(run, records, bent, sizes=sizes, key=key)
+    bent = interpolated(run, checkpoints)
+
+    def edit(honest: list[AnyRecord]) -> list[AnyRecord]:
+        return [
+            msgspec.structs.replace(record, root=bent[record.index].root, stored=True)
+            if isinstance(record, Checkpoint) and record.index in bent
+            else record
+            for record in honest
+        ]
+
+    rewrite_run(source, target, key=load_key(key), edit=edit, states=bent.values())
     return len(bent)
-
-
-def sealed_sizes(run: RunDirectory) -> set[int]:
-    return {parse_note(run.read_seal(index).note).head.size for index in run.seals()}
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ The prover owns the key and signs everything again (polledger.redteam.rewrite); 
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -19,9 +18,8 @@ from polledger.core.records import AnyRecord, Checkpoint, Dataset, Final, Genesi
 from polledger.core.seeds import example_leaf, salt
 from polledger.core.state import EncodedState, FlatState, TensorData, encode_state, model_root, parse_state
 from polledger.keys import load_key
-from polledger.redteam.rewrite import Edit, Prover, read_records, rewrite_run
+from polledger.redteam.rewrite import Edit, read_records, rewrite_run
 from polledger.store.run import RunDirectory
-from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.training.location import load_task_class, resolve_task
 from polledger.training.nest import encode_nest
 from tests.e2e.conftest import TASKS, Cli, Done
@@ -32,13 +30,16 @@ LOSS = "nn.functional.cross_entropy(model(x), y)"
 SEAL = ("--every", 4, "--warm", 2, "--seal-every", 3)
 
 
+@pytest.fixture(autouse=True)
+def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authority that stamps what is rewritten is the one of the honest runs."""
+    monkeypatch.setenv("POLLEDGER_HOME", str(home))
+
+
 @pytest.fixture
-def prover(home: Path) -> Prover:
-    return Prover(
-        key=load_key(home / "key.pem"),
-        authority=EmbeddedAuthority.open(home / "tsa"),
-        now=datetime.now(UTC),
-    )
+def prover(home: Path, tiny: Path) -> Ed25519PrivateKey:
+    """The key that signed the honest runs."""
+    return load_key(home / "key.pem")
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def verdict(cli: Cli) -> Callable[[Path], Done]:
 
 
 @pytest.fixture
-def bent(sealed: Sealed, tmp_path: Path, tiny: Path, prover: Prover) -> Callable[..., Path]:
+def bent(sealed: Sealed, tmp_path: Path, tiny: Path, prover: Ed25519PrivateKey) -> Callable[..., Path]:
     """Seal a changed copy of the tiny task, then claim that the honest code and data were used."""
 
     def make(*changes: tuple[str, str], words: tuple[object, ...] = ()) -> Path:
@@ -76,7 +77,7 @@ def bent(sealed: Sealed, tmp_path: Path, tiny: Path, prover: Prover) -> Callable
             return [lie, *records[1:]]
 
         dataset, leaves = commit_honest_data(RunDirectory.open(run).secret())
-        lying = rewrite_run(run, tmp_path / "lying", prover=prover, edit=edit)
+        lying = rewrite_run(run, tmp_path / "lying", key=prover, edit=edit)
         lying.objects.put_named(dataset.root, leaves)
         for name in source_objects(honest, claim):
             lying.objects.put(honest.objects.get(name, limit=1 << 20))
@@ -147,25 +148,25 @@ def replace_checkpoint(number: int, root: bytes) -> Edit:
     return edit
 
 
-def plant(run: Path, target: Path, prover: Prover, number: int, state: EncodedState) -> Path:
+def plant(run: Path, target: Path, prover: Ed25519PrivateKey, number: int, state: EncodedState) -> Path:
     return rewrite_run(
-        run, target, prover=prover, edit=replace_checkpoint(number, state.root), states=[state]
+        run, target, key=prover, edit=replace_checkpoint(number, state.root), states=[state]
     ).path
 
 
 def test_rewriting_alone_changes_no_verdict(
-    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done]
+    tiny: Path, tmp_path: Path, prover: Ed25519PrivateKey, verdict: Callable[[Path], Done]
 ) -> None:
     # Else the refutations below would show the rewriting, not the lie.
-    done = verdict(rewrite_run(tiny, tmp_path / "same", prover=prover, edit=list).path)
+    done = verdict(rewrite_run(tiny, tmp_path / "same", key=prover, edit=list).path)
     assert done.code == 0, done.err
 
 
 def test_swapped_checkpoint_is_refuted(
-    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done]
+    tiny: Path, tmp_path: Path, prover: Ed25519PrivateKey, verdict: Callable[[Path], Done]
 ) -> None:
     other = checkpoints(read_records(RunDirectory.open(tiny)))[6].root
-    run = rewrite_run(tiny, tmp_path / "swap", prover=prover, edit=replace_checkpoint(4, other)).path
+    run = rewrite_run(tiny, tmp_path / "swap", key=prover, edit=replace_checkpoint(4, other)).path
     done = verdict(run)
     check_refuted(done, 9)
     # Checkpoint 4 ends interval 3.
@@ -185,7 +186,7 @@ def test_swapped_checkpoint_is_refuted(
 def test_changed_state_is_refuted(
     tiny: Path,
     tmp_path: Path,
-    prover: Prover,
+    prover: Ed25519PrivateKey,
     verdict: Callable[[Path], Done],
     part: str,
     change: Callable[[np.ndarray], np.ndarray],
@@ -196,7 +197,7 @@ def test_changed_state_is_refuted(
 
 
 def test_another_final_model_is_refuted(
-    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done]
+    tiny: Path, tmp_path: Path, prover: Ed25519PrivateKey, verdict: Callable[[Path], Done]
 ) -> None:
     root = checkpoints(read_records(RunDirectory.open(tiny)))[-1].root
     flat = change_tensor(load(tiny, root), "model/", lambda value: value * 1.001)
@@ -209,13 +210,13 @@ def test_another_final_model_is_refuted(
             for r in swapped
         ]
 
-    run = rewrite_run(tiny, tmp_path / "final", prover=prover, edit=edit, states=[state]).path
+    run = rewrite_run(tiny, tmp_path / "final", key=prover, edit=edit, states=[state]).path
     check_refuted(verdict(run), 9)
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay"])
 def test_other_hyperparameters_for_three_steps_are_refuted(
-    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done], name: str
+    tiny: Path, tmp_path: Path, prover: Ed25519PrivateKey, verdict: Callable[[Path], Done], name: str
 ) -> None:
     def edit(records: list[AnyRecord]) -> list[AnyRecord]:
         return [
@@ -227,7 +228,7 @@ def test_other_hyperparameters_for_three_steps_are_refuted(
             for record in records
         ]
 
-    check_refuted(verdict(rewrite_run(tiny, tmp_path / "lr", prover=prover, edit=edit).path), 4)
+    check_refuted(verdict(rewrite_run(tiny, tmp_path / "lr", key=prover, edit=edit).path), 4)
 
 
 def test_other_seed_is_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
@@ -270,7 +271,8 @@ def test_stolen_initial_weights_are_refuted(
 
 
 def test_run_resigned_with_another_key_is_refuted(
-    tiny: Path, tmp_path: Path, prover: Prover, verdict: Callable[[Path], Done]
+    tiny: Path, tmp_path: Path, prover: Ed25519PrivateKey, verdict: Callable[[Path], Done]
 ) -> None:
-    thief = Prover(key=Ed25519PrivateKey.generate(), authority=prover.authority, now=prover.now)
-    check_refuted(verdict(rewrite_run(tiny, tmp_path / "thief", prover=thief, edit=list).path), 8, 9)
+    check_refuted(
+        verdict(rewrite_run(tiny, tmp_path / "thief", key=Ed25519PrivateKey.generate(), edit=list).path), 8, 9
+    )

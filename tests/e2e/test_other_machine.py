@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from polledger.core.state import encode_state
+from polledger.keys import load_key
+from polledger.redteam.rewrite import read_records
+from polledger.store.run import RunDirectory
 from tests.e2e.conftest import TASKS, Cli, Done
+from tests.e2e.test_attacks import change_tensor, checkpoints, load, plant
 
 Sealed = Callable[..., Path]
 
@@ -48,21 +53,9 @@ def test_an_honest_batchnorm_run_is_never_refuted(
 
 
 def test_a_lie_is_refuted_elsewhere_too(cli: Cli, tiny: Path, tmp_path: Path, home: Path) -> None:
-    from datetime import UTC, datetime
-
-    from polledger.core.state import encode_state
-    from polledger.keys import load_key
-    from polledger.redteam.rewrite import Prover, read_records
-    from polledger.store.run import RunDirectory
-    from polledger.timestamp.authority import EmbeddedAuthority
-    from tests.e2e.test_attacks import change_tensor, checkpoints, load, plant
-
-    prover = Prover(
-        key=load_key(home / "key.pem"), authority=EmbeddedAuthority.open(home / "tsa"), now=datetime.now(UTC)
-    )
     root = checkpoints(read_records(RunDirectory.open(tiny)))[5].root
     state = encode_state(change_tensor(load(tiny, root), "momentum_buffer", lambda value: value + 0.5))
-    run = plant(tiny, tmp_path / "planted", prover, 5, state)
+    run = plant(tiny, tmp_path / "planted", load_key(home / "key.pem"), 5, state)
     done = as_other_machine(cli, run, "threads = 1\n", tmp_path, "--sample", 100, "--task", TASKS / "tiny.py")
     assert done.code == 1, done.err
     assert 9 in {finding["step"] for finding in done.findings("fail")}

@@ -25,9 +25,7 @@ def test_workers_give_the_same_batches_in_order() -> None:
     there = InWorkers(wanted, workers=2, first=3, last=9)
     try:
         for step in range(3, 9):
-            one, other = (
-                b"".join(map(bytes, encode_nest(source.batch(step)))) for source in (here, there)
-            )
+            one, other = (b"".join(map(bytes, encode_nest(source.batch(step)))) for source in (here, there))
             assert one == other
     finally:
         there.close()
