@@ -30,6 +30,9 @@ from polledger.training.source import PLAIN_LOOP, source_digest, verify_tree
 from polledger.verify.policy import Policy, ReplaySettings
 from polledger.verify.verifier import Code
 
+_UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python's parser raises for text that is no program."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeOptions:
@@ -71,6 +74,10 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
     if decision.problem:
         return _refused(summary, decision.problem, decision.remedy)
     program = TaskProgram(source=source, files=decision.files)
+    overridden = overrides_of(program)
+    if genesis.kind == "recipe" and overridden:
+        detail = f"genesis calls the task a recipe, but {source.class_name} defines {', '.join(overridden)}"
+        return _refused(summary, detail, "ask the prover to seal it as a custom task")
     engines = Engines(
         program=program, genesis=genesis, inputs=options.inputs, warm=policy.replay == ReplaySettings()
     )
@@ -217,15 +224,37 @@ def _confirmed(source: TaskSource, where: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def committed_files(program: TaskProgram) -> Mapping[str, bytes]:
+    """The program's files; those of polledger's own module as they lie here (empty if they are not the committed)."""
+    if program.files is not None:
+        return program.files
+    found = verify_tree(program.source, OWN_ROOT)
+    return found if isinstance(found, dict) else {}
+
+
+def overrides_of(program: TaskProgram) -> list[str]:
+    """Which of ``build``, ``step`` and ``batch`` the task's class defines in its own body: that makes it custom.
+
+    Not seen: what a base class in another file defines, or code that sets attributes later. The code has to be read.
+    """
+    try:
+        tree = ast.parse(committed_files(program).get(program.source.entry, b""))
+    except _UNPARSABLE:
+        return []
+    wanted = program.source.class_name.rpartition(".")[2]
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == wanted:
+            names.update(*map(_defined, node.body))
+    return sorted(names & {"build", "step", "batch"})
+
+
 def declares_inputs(program: TaskProgram) -> bool:
     """Whether the task may read inputs that the verifier supplies; True where that cannot be excluded.
 
     Looks for a class attribute ``inputs`` or any use of an attribute of that name in the committed files.
     """
-    files = program.files
-    if files is None:
-        found = verify_tree(program.source, OWN_ROOT)
-        files = found if isinstance(found, dict) else {}
+    files = committed_files(program)
     if not files:
         return True
     return any(_mentions_inputs(data) for path, data in files.items() if path.endswith(".py"))
@@ -234,17 +263,20 @@ def declares_inputs(program: TaskProgram) -> bool:
 def _mentions_inputs(data: bytes) -> bool:
     try:
         tree = ast.parse(data)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except _UNPARSABLE:
         return True
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr == "inputs":
             return True
-        if isinstance(node, ast.ClassDef) and any("inputs" in _targets(item) for item in node.body):
+        if isinstance(node, ast.ClassDef) and any("inputs" in _defined(item) for item in node.body):
             return True
     return False
 
 
-def _targets(node: ast.stmt) -> set[str]:
+def _defined(node: ast.stmt) -> set[str]:
+    """Names that one statement of a class body defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return {node.name}
     targets = (
         node.targets
         if isinstance(node, ast.Assign)

@@ -10,6 +10,8 @@ from polledger.cli.output import output
 
 if TYPE_CHECKING:
     from polledger.store.run import RunDirectory
+    from polledger.verify.evidence import Evidence
+    from polledger.verify.heads import SealedHead
 
 
 class Format(StrEnum):
@@ -46,35 +48,52 @@ def export(directory: "RunDirectory", index: int, form: Format) -> dict[str, Any
     for a record that is not sealed.
     """
     from polledger.core.digest import sha256
-    from polledger.core.merkle import chainpoint_proof, inclusion_proof, leaf_hash
-    from polledger.core.records import parse_genesis
-    from polledger.errors import MalformedError, UsageError
+    from polledger.core.merkle import leaf_hash
+    from polledger.errors import UsageError
     from polledger.verify.evidence import read_evidence
-    from polledger.verify.heads import Parsed, match_heads
 
     evidence = read_evidence(directory)
+    newest = _newest_head(directory, evidence)
+    size = newest.head.size
+    if index >= size:
+        raise UsageError(f"record {index} is not sealed: the newest head covers {size} records")
+    leaves = [leaf_hash(sha256(record)) for record in evidence.records[:size] if record is not None]
+    return (
+        _chainpoint(newest, leaves, index) if form is Format.CHAINPOINT else _rfc9162(newest, leaves, index)
+    )
+
+
+def _newest_head(directory: "RunDirectory", evidence: "Evidence") -> "SealedHead":
+    from polledger.core.records import parse_genesis
+    from polledger.errors import MalformedError
+    from polledger.verify.heads import Parsed, match_heads
+
     if not evidence.records or evidence.records[0] is None:
         raise MalformedError(f"{directory.ledger_path}: there is no genesis record to read")
     genesis = parse_genesis(evidence.records[0])
     heads = match_heads(evidence, Parsed(records=(genesis,), problems={}))
     newest = heads.newest
-    if newest is None or any(item.head.size > newest.head.size for item in heads.heads):
+    if newest is None or newest.head.size < heads.claimed:
         raise MalformedError("the records do not give the root of the newest head: run polledger verify")
-    if index >= newest.head.size:
-        raise UsageError(f"record {index} is not sealed: the newest head covers {newest.head.size} records")
-    leaves = [
-        leaf_hash(sha256(record)) for record in evidence.records[: newest.head.size] if record is not None
-    ]
-    if form is Format.CHAINPOINT:
-        if not newest.chainpoint_matches:
-            raise MalformedError(
-                "the chainpoint line of the newest head is not the tree's: nothing is exported"
-            )
-        return {
-            "target_hash": leaves[index].hex(),
-            "proof": chainpoint_proof(leaves, index),
-            "merkle_root": newest.head.chainpoint.hex(),
-        }
+    return newest
+
+
+def _chainpoint(newest: "SealedHead", leaves: "list[bytes]", index: int) -> dict[str, Any]:
+    from polledger.core.merkle import chainpoint_proof
+    from polledger.errors import MalformedError
+
+    if not newest.chainpoint_matches:
+        raise MalformedError("the chainpoint line of the newest head is not the tree's: nothing is exported")
+    return {
+        "target_hash": leaves[index].hex(),
+        "proof": chainpoint_proof(leaves, index),
+        "merkle_root": newest.head.chainpoint.hex(),
+    }
+
+
+def _rfc9162(newest: "SealedHead", leaves: "list[bytes]", index: int) -> dict[str, Any]:
+    from polledger.core.merkle import inclusion_proof
+
     note = newest.seal.seal.note.decode() if newest.seal.seal is not None else ""
     return {
         "leaf_index": index,

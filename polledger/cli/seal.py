@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -127,10 +127,24 @@ def _seal(options: "SealOptions") -> "tuple[SealResult, list[str]]":
         display = Display(progress)
         try:
             return seal(options, display), display.warnings
-        except (PolledgerError, KeyboardInterrupt):
-            if (options.run / "seals" / "000000.msgpack").exists():
+        except PolledgerError:
+            if _is_sealed(options):
                 output.note(f"what was sealed stays; continue with: {resume_command(options)}")
             raise
+        except KeyboardInterrupt:
+            if _is_sealed(options):
+                raise Interrupted(f"interrupted; continue with: {resume_command(options)}") from None
+            raise Interrupted("interrupted before anything was sealed") from None
+
+
+def _is_sealed(options: "SealOptions") -> bool:
+    return (options.run / "seals" / "000000.msgpack").exists()
+
+
+class Interrupted(PolledgerError):
+    """The user stopped the command outside the training's own steps."""
+
+    exit_code: ClassVar[int] = EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager

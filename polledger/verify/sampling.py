@@ -45,7 +45,7 @@ def parse_sample(text: str | None) -> SampleRequest:
         raise UsageError(f"--sample is a number of intervals or odds like 99%, not {text!r}")
     if match[1]:
         if int(match[1]) < 1:
-            raise UsageError("--sample is at least 1")
+            raise UsageError(f"--sample is at least 1, not {match[1]}")
         return SampleRequest(count=int(match[1]))
     odds = float(match[2]) / 100
     if not 0 < odds < 1:

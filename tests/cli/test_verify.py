@@ -305,6 +305,27 @@ def test_inputs_are_found_in_the_source(copied: Built, text: bytes, declared: bo
     assert declares_inputs(TaskProgram(source=source, files={}))
 
 
+@pytest.mark.parametrize(
+    "body", ["def step(self, state, batch): ...", "batch = None", "async def build(self): ..."]
+)
+def test_a_recipe_that_overrides_its_step_does_not_run(copied: Built, elsewhere: Path, body: str) -> None:
+    genesis = source_of(copied, {"task.py": f"class T:\n    {body}\n".encode()})
+    options = CodeOptions(trusted=genesis.task.hex())
+    found = load_code(copied.run, genesis, options, Policy())
+    assert found.engines is None
+    assert found.finding is not None
+    assert "calls the task a recipe" in found.finding.detail
+    custom = msgspec.structs.replace(genesis, kind="custom")
+    assert load_code(copied.run, custom, options, Policy()).engines is not None
+
+
+def test_other_classes_may_define_step(copied: Built, elsewhere: Path) -> None:
+    text = b"class Other:\n    def step(self): ...\nclass T:\n    def loss(self): ...\n"
+    genesis = source_of(copied, {"task.py": text})
+    found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
+    assert found.engines is not None
+
+
 def test_inputs_of_polledgers_own_modules_are_read_from_their_files(copied: Built) -> None:
     source = code.read_source(copied.run, own_source(copied).task)
     assert not declares_inputs(TaskProgram(source=source, files=None))

@@ -14,6 +14,7 @@ from tests.e2e.test_attacks import change_tensor, checkpoints, load, plant
 
 Sealed = Callable[..., Path]
 
+TWO_THREADS = {"OMP_NUM_THREADS": "2"}
 VARIANTS = {"one thread": "threads = 1\n", "AVX2": 'capability = "AVX2"\n'}
 
 
@@ -21,7 +22,9 @@ VARIANTS = {"one thread": "threads = 1\n", "AVX2": 'capability = "AVX2"\n'}
 def chars(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     text = tmp_path_factory.mktemp("text") / "text.txt"
     text.write_text("".join(f"{i} bottles of beer on the wall, {i} bottles of beer.\n" for i in range(900)))
-    return sealed("polledger.examples.chars", "--input", f"text={text}", "--every", 5, "--steps", 60), text
+    return sealed(
+        "polledger.examples.chars", "--input", f"text={text}", "--every", 5, "--steps", 60, env=TWO_THREADS
+    ), text
 
 
 def as_other_machine(cli: Cli, run: Path, replay: str, where: Path, *words: object) -> Done:
@@ -46,7 +49,7 @@ def test_chars_passes_nine_intervals_in_ten(
 def test_an_honest_batchnorm_run_is_never_refuted(
     cli: Cli, sealed: Sealed, tmp_path: Path, variant: str
 ) -> None:
-    run = sealed("polledger.examples.digits", "--every", 10, "--steps", 60)
+    run = sealed("polledger.examples.digits", "--every", 10, "--steps", 60, env=TWO_THREADS)
     done = as_other_machine(cli, run, VARIANTS[variant], tmp_path, "--sample", 4)
     assert done.code in (0, 3), done.err
     assert done.findings("fail") == []
@@ -56,6 +59,6 @@ def test_a_lie_is_refuted_elsewhere_too(cli: Cli, tiny: Path, tmp_path: Path, ho
     root = checkpoints(read_records(RunDirectory.open(tiny)))[5].root
     state = encode_state(change_tensor(load(tiny, root), "momentum_buffer", lambda value: value + 0.5))
     run = plant(tiny, tmp_path / "planted", load_key(home / "key.pem"), 5, state)
-    done = as_other_machine(cli, run, "threads = 1\n", tmp_path, "--sample", 100, "--task", TASKS / "tiny.py")
+    done = as_other_machine(cli, run, "threads = 2\n", tmp_path, "--sample", 100, "--task", TASKS / "tiny.py")
     assert done.code == 1, done.err
     assert 9 in {finding["step"] for finding in done.findings("fail")}

@@ -52,6 +52,23 @@ for attempt in ("append", "again", "sync"):
 writer.close()
 """
 
+SMALL = """
+import resource, signal, sys
+from pathlib import Path
+from polledger.errors import Unavailable
+from polledger.store.ledger import LedgerWriter
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+writer = LedgerWriter.open(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+writer.append(bytes(200))
+try:
+    getattr(writer, sys.argv[2])()
+except Unavailable as error:
+    print(error)
+writer.close()
+"""
+
 
 def content(index: int) -> bytes:
     return b"%08d" % index * (100_000 if index % 9 == 5 else 1 + index % 97)
@@ -116,3 +133,14 @@ def test_a_full_disk_is_one_line_and_stops_the_writer(tmp_path: Path) -> None:
     assert scan.records
     with LedgerWriter.open(path) as writer:
         assert writer.records == len(scan.records)
+
+
+@pytest.mark.parametrize("last", ["sync", "close"])
+def test_what_cannot_be_written_out_at_the_end_is_one_line(tmp_path: Path, last: str) -> None:
+    path = tmp_path / "ledger.log"
+    with start(SMALL, path, last) as child:
+        output, _ = child.communicate(timeout=60)
+    assert (child.returncode, output) == (0, f"cannot write {path}: File too large\n")
+    scan = read_ledger(path)
+    assert scan.records == []
+    assert scan.damage is not None

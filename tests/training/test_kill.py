@@ -205,6 +205,6 @@ def test_ctrl_c_before_training_leaves_nothing_behind(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert (out, errors.strip().splitlines()[-1]) == ("", "polledger: interrupted")
+    assert (out, errors.strip().splitlines()[-1]) == ("", "polledger: interrupted before anything was sealed")
     assert "Traceback" not in errors
     assert not run.exists()
