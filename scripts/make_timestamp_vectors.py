@@ -311,6 +311,7 @@ def algorithm_cases() -> Iterator[Case]:
         ("pss-other-mask-hash", pss(mask_oid=f.SHA384)),
         ("pss-other-mask-function", pss(function=f.SHA256)),
         ("pss-negative-salt", pss(salt=-1)),
+        ("pss-salt-513", pss(salt=513)),
     ):
         token = replace(GOOD_RSA, signature_algorithm=identifier, sign=f.sign_pss(b"s" * 32))
         yield invalid(name, "do not fit", token)
@@ -323,8 +324,9 @@ def algorithm_cases() -> Iterator[Case]:
     ):
         token = replace(GOOD_RSA, signature_algorithm=identifier, sign=f.sign_pss(b"s" * 32))
         yield invalid(name, "after the last field", token)
-    other = replace(GOOD_RSA, signature_algorithm=pss(salt=20), sign=f.sign_pss(b"s" * 32))
-    yield invalid("pss-other-salt-length", "signature does not match", other)
+    for salt in (20, 300, 512):
+        other = replace(GOOD_RSA, signature_algorithm=pss(salt=salt), sign=f.sign_pss(b"s" * 32))
+        yield invalid(f"pss-salt-{salt}-instead-of-32", "signature does not match", other)
 
 
 def statement_cases() -> Iterator[Case]:

@@ -381,7 +381,7 @@ def test_worker_passes_a_full_disk_on_to_its_caller(run: RunDirectory, server: S
 
 
 def _submit_for_a_while(worker: StampWorker) -> None:
-    for _ in range(300):
+    for _ in range(100):
         worker.submit(1, head(1).digest())
         time.sleep(0.05)
 
