@@ -1,4 +1,4 @@
-"""For every test: one thread per process, because the suite runs a process per core and torch's threads wait spinning."""
+"""For every test: one thread per process. The suite runs a process per core, and torch's threads wait spinning."""
 
 import os
 

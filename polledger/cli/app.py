@@ -36,7 +36,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "POLLEDGER"},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("seal")(seal.run)
 app.command("verify")(verify.run)
@@ -76,7 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
     words = _hoist(sys.argv[1:] if arguments is None else arguments)
     output.json = "--json" in words
     try:
-        code = app(words, prog_name="polledger", standalone_mode=False, default_map=_defaults(Path.cwd()))
+        command = _named_as_spelled(typer.main.get_command(app))
+        defaults = _defaults(command, Path.cwd())
+        code = command(words, prog_name="polledger", standalone_mode=False, default_map=defaults)
         sys.exit(code if isinstance(code, int) else EXIT_OK)
     except BrokenPipeError:
         # The reader of standard output went away; nothing more can be said there.
@@ -103,8 +105,29 @@ def _hoist(words: list[str]) -> list[str]:
     return globals_ + [word for word in words[:end] if word not in globals_] + words[end:]
 
 
-def _defaults(directory: Path) -> dict[str, Any]:
-    """Defaults per verb from ``[tool.polledger.<verb>]`` of the pyproject.toml in ``directory``."""
+def _named_as_spelled(command: Any) -> Any:
+    """Let the environment name options as the command line does: ``--set`` of seal is ``POLLEDGER_SEAL_SET``."""
+    for verb, inner in command.commands.items():
+        for name, parameter in _spelled(inner).items():
+            parameter.envvar = f"POLLEDGER_{verb}_{name}".upper().replace("-", "_")
+    return command
+
+
+def _spelled(command: Any) -> dict[str, Any]:
+    """Parameters of one verb by the name of their long option."""
+    found = {}
+    for parameter in command.params:
+        long = [option[2:] for option in parameter.opts if option.startswith("--")]
+        if long:
+            found[long[0]] = parameter
+    return found
+
+
+def _defaults(command: Any, directory: Path) -> dict[str, Any]:
+    """Defaults per verb from ``[tool.polledger.<verb>]`` of the pyproject.toml in ``directory``.
+
+    Raises UsageError for a verb or an option that does not exist.
+    """
     path = directory / "pyproject.toml"
     if not path.is_file():
         return {}
@@ -114,11 +137,17 @@ def _defaults(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{path.name} is not valid TOML: {error}") from None
     if not isinstance(tables, dict):
         raise UsageError("[tool.polledger] in pyproject.toml is not a table")
-    return {
-        verb: {name.replace("-", "_"): value for name, value in table.items()}
-        for verb, table in tables.items()
-        if isinstance(table, dict)
-    }
+    return {verb: _verb_defaults(command, verb, table) for verb, table in tables.items()}
+
+
+def _verb_defaults(command: Any, verb: str, table: Any) -> dict[str, Any]:
+    if verb not in command.commands or not isinstance(table, dict):
+        raise UsageError(f"[tool.polledger] in pyproject.toml: {verb} is not a table for a verb")
+    options = _spelled(command.commands[verb])
+    unknown = sorted(set(table) - set(options))
+    if unknown:
+        raise UsageError(f"[tool.polledger.{verb}] in pyproject.toml: there is no option --{unknown[0]}")
+    return {options[name].name: value for name, value in table.items()}
 
 
 def _usage_line(error: Any) -> str:

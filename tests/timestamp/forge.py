@@ -148,6 +148,13 @@ def ed448_key(label: str) -> ed448.Ed448PrivateKey:
     return ed448.Ed448PrivateKey.from_private_bytes(hashlib.shake_256(label.encode()).digest(57))
 
 
+def private_pem(key: Any) -> bytes:
+    """The private key for programs that read files."""
+    form = serialization.PrivateFormat.PKCS8
+    data: bytes = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    return data
+
+
 Sign = Callable[[Any, bytes], bytes]
 """(private key, message) -> signature"""
 

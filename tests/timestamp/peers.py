@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
 from tests.timestamp import forge
 
@@ -54,8 +54,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def http(answer: Callable[[Asked], tuple[int, dict[str, str], bytes]]) -> Iterator[Server]:
-    """A server on a free port of loopback."""
+def http(
+    answer: Callable[[Asked], tuple[int, dict[str, str], bytes]], *, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    """A server on a free port of loopback, speaking TLS if told how."""
     server = Server(answer)
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,9 +80,11 @@ def http(answer: Callable[[Asked], tuple[int, dict[str, str], bytes]]) -> Iterat
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.daemon_threads = True
+    if tls is not None:
+        listener.socket = tls.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    server.url = f"http://127.0.0.1:{listener.server_address[1]}"
+    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{listener.server_address[1]}"
     try:
         yield server
     finally:
@@ -126,11 +130,7 @@ def openssl(
     (directory / "tsa.cnf").write_text(CONFIG.format(directory=directory, policy=forge.POLICY))
     (directory / "signer.pem").write_bytes(signer.pem())
     (directory / "chain.pem").write_bytes(forge.intermediate().pem())
-    (directory / "key.pem").write_bytes(
-        signer.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    (directory / "key.pem").write_bytes(forge.private_pem(signer.key))
     lock = threading.Lock()
 
     def answer(asked: Asked) -> tuple[int, dict[str, str], bytes]:

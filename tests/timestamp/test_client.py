@@ -2,6 +2,7 @@
 
 import base64
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -194,6 +195,24 @@ def test_unknown_host_is_reported() -> None:
 def test_plain_http_behind_an_https_url_is_reported() -> None:
     with http(always(200, {"Content-Type": REPLY}, RESPONSE)) as server, pytest.raises(Unreachable):
         post_request(server.url.replace("http:", "https:"), REQUEST, timeout=3)
+
+
+def test_tls_works_with_a_trusted_certificate_and_only_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = forge.extension("2.5.29.17", forge.seq(forge.tlv(0x87, bytes([127, 0, 0, 1]))), critical=False)
+    authority = forge.certify("TLS root", forge.ec_key("tls root"), None, forge.CA)
+    party = forge.certify("127.0.0.1", forge.ec_key("tls"), authority, [address])
+    (tmp_path / "ca.pem").write_bytes(authority.pem())
+    (tmp_path / "server.pem").write_bytes(party.pem() + forge.private_pem(party.key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    with http(always(200, {"Content-Type": REPLY}, RESPONSE), tls=context) as server:
+        with pytest.raises(Unreachable, match="TLS certificate is not valid"):
+            post_request(server.url, REQUEST)
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert post_request(server.url, REQUEST) == RESPONSE
 
 
 def test_credentials_are_sent_and_never_shown() -> None:
