@@ -79,6 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
         command = _named_as_spelled(typer.main.get_command(app))
         defaults = _defaults(command, Path.cwd())
         code = command(words, prog_name="polledger", standalone_mode=False, default_map=defaults)
+        if code == EXIT_INTERRUPTED and not output.concluded:
+            # Typer turns an interrupt into a silent exit code.
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else EXIT_OK)
     except BrokenPipeError:
         # The reader of standard output went away; nothing more can be said there.

@@ -22,6 +22,8 @@ class Output:
         self.json = False
         self.emitted = False
         """True once a JSON object was printed: there is never a second one."""
+        self.concluded = False
+        """True once the last sentence was said."""
 
     def note(self, text: str) -> None:
         """One line of progress for people, on standard error; silent when quiet."""
@@ -46,6 +48,7 @@ class Output:
 
     def sentence(self, text: str) -> None:
         """The last line on standard error: one sentence, printed even when quiet."""
+        self.concluded = True
         print(text, file=sys.stderr, flush=True)
 
     def console(self) -> "Console":
