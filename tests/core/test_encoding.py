@@ -141,7 +141,7 @@ def test_inflated_lengths_allocate_next_to_nothing(data: bytes) -> None:
         "e\u0301",
         "\ud800",
         {"e\u0301": 1},
-        object(),
+        pytest.param(object(), id="an object"),
         STEP.__class__,
     ],
     ids=repr,
