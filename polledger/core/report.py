@@ -134,6 +134,8 @@ class IntervalResult:
     exact: bool
     groups: tuple[GroupJudgement, ...] = ()
     why: str = ""
+    reached: bytes | None = None
+    """State root that the replay reached; None if it reached no end."""
 
     def to_json(self) -> dict[str, Any]:
         """The interval as plain values; numbers that are not finite become strings."""

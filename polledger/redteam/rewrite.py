@@ -47,6 +47,7 @@ def rewrite_run(
     if target.exists():
         raise UsageError(f"{target} exists already")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("seals", "lock"))
+    (target / "seals").mkdir()
     run = RunDirectory.open(target)
     with run.lock():
         for state in states:

@@ -33,7 +33,7 @@ from polledger.training.determinism import describe_environment
 from polledger.training.location import locate_file
 from polledger.training.nest import encode_nest
 from polledger.training.recording import DEFAULT_EVERY, DEFAULT_WARM, Cadence, RunRecorder
-from polledger.training.runner import _group_values
+from polledger.training.runner import group_values
 from polledger.training.sealer import Sealer
 from polledger.training.source import (
     PLAIN_LOOP,
@@ -185,7 +185,7 @@ class _Hyperparameters:
 
 def _read(name: str, optimizer: torch.optim.Optimizer) -> list[GroupValues]:
     groups = enumerate(optimizer.param_groups)
-    return [GroupValues(optimizer=name, index=index, values=_group_values(group)) for index, group in groups]
+    return [GroupValues(optimizer=name, index=index, values=group_values(group)) for index, group in groups]
 
 
 def _number(name: str, value: Any) -> float:

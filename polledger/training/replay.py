@@ -110,7 +110,7 @@ class ReplayEngine:
 
     def close(self) -> None:
         """End every child. Idempotent."""
-        for child in self._children.values():
+        for child in list(self._children.values()):
             child.close()
         self._children.clear()
 

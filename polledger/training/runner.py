@@ -135,7 +135,7 @@ class Runner:
     def hyperparameters(self) -> list[GroupValues]:
         """Every numeric hyperparameter in force, read from the optimizers: call :meth:`prepare` before."""
         return [
-            GroupValues(optimizer=name, index=i, values=_group_values(group))
+            GroupValues(optimizer=name, index=i, values=group_values(group))
             for name, optimizer in self.objects.items()
             for i, group in enumerate(_param_groups(optimizer))
         ]
@@ -203,7 +203,8 @@ def _param_groups(value: Any) -> list[dict[str, Any]]:
     return value.param_groups if isinstance(value, torch.optim.Optimizer) else []
 
 
-def _group_values(group: Mapping[str, Any]) -> dict[str, bytes | int | bool]:
+def group_values(group: Mapping[str, Any]) -> dict[str, bytes | int | bool]:
+    """The numeric hyperparameters of one parameter group as a record holds them; everything else is left out."""
     numbers: dict[str, Any] = {}
     for key, value in group.items():
         if key != "params":

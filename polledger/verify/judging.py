@@ -161,6 +161,7 @@ class Judge:
             exact=exact,
             groups=judgements,
             why="" if outcome == "pass" else _reason(item, judgements, why),
+            reached=item.state.root,
         )
 
     def _unjudged(self, item: Replayed, why: str) -> IntervalResult:
@@ -171,6 +172,7 @@ class Judge:
             outcome="unverifiable",
             exact=False,
             why=_reason(item, (), why),
+            reached=item.state.root,
         )
 
 

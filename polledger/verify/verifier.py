@@ -297,6 +297,7 @@ def _interval_finding(interval: Interval, result: IntervalResult) -> Finding:
         detail=f"steps {result.first} to {result.last}: {result.why}",
         interval=result.interval,
         record=interval.end.index,
+        expected=result.reached.hex() if failed and result.reached is not None else None,
         found=interval.end.root.hex() if failed else None,
         remedy=None
         if failed

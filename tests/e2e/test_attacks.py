@@ -171,6 +171,9 @@ def test_swapped_checkpoint_is_refuted(
     check_refuted(done, 9)
     # Checkpoint 4 ends interval 3.
     assert done.json["first_bad"]["interval"] == 3
+    bad = next(finding for finding in done.findings("fail") if finding["step"] == 9)
+    assert bad["found"] == other.hex()
+    assert bad["expected"] == checkpoints(read_records(RunDirectory.open(tiny)))[4].root.hex()
 
 
 @pytest.mark.parametrize(
