@@ -177,7 +177,8 @@ def _trace() -> None:
 def _report(words: list[str], message: str, code: int) -> None:
     """Say what went wrong in one line, and as the command's JSON object if none was printed; exit."""
     line = " ".join(message.split())
-    verb = next((word for word in words if not word.startswith("-")), "polledger")
+    named = [word for word in words if not word.startswith("-")]
+    verb = "-".join(named[: 2 if named[:1] == ["timestamp"] else 1]) or "polledger"
     if output.json and not output.emitted:
         print(
             json.dumps(

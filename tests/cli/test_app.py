@@ -56,6 +56,12 @@ def test_quiet_may_stand_anywhere(tmp_path: Path) -> None:
     assert "nowhere" in done.stderr
 
 
+def test_a_refused_option_names_the_whole_verb_in_its_object(tmp_path: Path) -> None:
+    done = run("timestamp", "verify", "--nonsense", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["schema"] == "polledger.timestamp-verify/1"
+
+
 def test_version_is_printed(tmp_path: Path) -> None:
     from polledger import __version__
 

@@ -142,6 +142,15 @@ def test_a_damaged_list_of_leaves_is_unverifiable_and_named(
     assert [root.hex() in finding.detail for finding in found.findings] == [True]
 
 
+def test_a_list_of_leaves_of_another_length_than_genesis_says_is_refused(honest: Built) -> None:
+    genesis = honest.records[0]
+    assert isinstance(genesis, Genesis)
+    assert genesis.dataset is not msgspec.UNSET
+    shorter = msgspec.structs.replace(genesis.dataset, size=19)
+    lying = msgspec.structs.replace(genesis, dataset=shorter)
+    assert not checks(honest, genesis=lying).open(interval(honest), replayer(honest)).authentic
+
+
 def test_a_value_outside_its_declared_domain_is_refuted(tmp_path: Path) -> None:
     spec = Spec(domains=(Domain(field="1", kind="range", low=real(0.0), high=real(1.0)),))
     built = make_run(tmp_path / "run", spec)

@@ -175,6 +175,14 @@ def test_a_head_of_another_run_of_the_same_key_is_no_contradiction(honest: Built
     assert not heads.whole
 
 
+def test_a_head_of_another_run_is_no_equivocation_either(honest: Built, tmp_path: Path) -> None:
+    run = copy_of(honest, tmp_path / "run").run
+    foreign = Head(run=b"\x55" * 16, size=10, root=b"\x01" * 32, chainpoint=b"\x01" * 32, previous=bytes(32))
+    run.seal_path(1).write_bytes(encode(Seal(v=1, index=1, note=sign_head(foreign, KEY), tokens=[])))
+    _, _, findings = examine(run)
+    assert outcomes(findings) == {"unverifiable"}
+
+
 def test_a_head_signed_by_another_key_counts_for_nothing(honest: Built, tmp_path: Path) -> None:
     run = fresh(tmp_path / "run", honest)
     other = Ed25519PrivateKey.from_private_bytes(b"x" * 32)

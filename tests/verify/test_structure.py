@@ -195,6 +195,14 @@ def test_learning_rate_zero_in_too_many_intervals_is_unverifiable(tmp_path: Path
     assert stillness(built, generous).outcome == "pass"
 
 
+def test_declared_stillness_counts_where_no_state_is_stored(tmp_path: Path) -> None:
+    hooks = Hooks(values=lambda step, values: {**values, "lr": 0.0} if 4 <= step < 12 else values)
+    spec = Spec(kind="custom", keep=3, config={**CONFIG, "steps": 24})
+    finding = stillness(make_run(tmp_path / "run", spec, hooks=hooks))
+    assert finding.outcome == "unverifiable"
+    assert "2 of 8 intervals" in finding.detail
+
+
 def test_one_interval_may_stand_still(tmp_path: Path) -> None:
     assert stillness(make_run(tmp_path / "run", Spec(kind="custom"), hooks=zero_lr(1))).outcome == "pass"
 

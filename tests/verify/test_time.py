@@ -206,7 +206,7 @@ def test_a_token_over_another_head_is_inconsistent(honest: Built, tmp_path: Path
     run = with_tokens(
         honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, digest=other)]}
     )
-    assert "something else than this head" in inconsistent(times(run))
+    assert "request is about something else" in inconsistent(times(run))
     head = parse_note(honest.run.read_seal(2).note).head.digest()
     borrowed = with_tokens(
         honest,
