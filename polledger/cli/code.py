@@ -24,7 +24,7 @@ from polledger.core.seeds import training_seed
 from polledger.core.source import SOURCE_BYTES, TaskSource, parse_source
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.run import RunDirectory
-from polledger.training.location import OWN_ROOT, resolve_task
+from polledger.training.location import OWN_ROOT, TaskLocation, resolve_task
 from polledger.training.replay import ReplayContext, ReplayEngine, TaskProgram
 from polledger.training.source import PLAIN_LOOP, source_digest, verify_tree
 from polledger.verify.policy import Policy, ReplaySettings
@@ -113,6 +113,7 @@ class Engines:
                 device=replay_device(environment),
                 environment=environment,
                 inputs=self.inputs,
+                kind=genesis.kind,
             )
         )
         if self.warm:
@@ -157,12 +158,22 @@ def _local(source: TaskSource, spec: str) -> CodeDecision:
     location = resolve_task(spec)
     found = verify_tree(source, location.root or Path())
     if isinstance(found, dict):
-        return CodeDecision(vouched="--task", files=found)
+        if names_entry(location, source):
+            return CodeDecision(vouched="--task", files=found)
+        found = [f"that is {source.class_name} in {source.entry}"]
     return CodeDecision(
         vouched="",
         problem=f"{spec} is not the code the run commits to: {'; '.join(found[:3])}",
         remedy="check out the committed version, or read the committed source and give --trust-code",
     )
+
+
+def names_entry(location: TaskLocation, source: TaskSource) -> bool:
+    """Whether a task that the verifier named is the one that runs, and not another file of the same tree or path."""
+    if location.path is None or location.root is None:
+        return False
+    same_file = location.path.relative_to(location.root).as_posix() == source.entry
+    return same_file and location.class_name in (None, source.class_name)
 
 
 def is_own(source: TaskSource) -> bool:
@@ -208,11 +219,13 @@ def _local_copy(run: RunDirectory, source: TaskSource) -> str:
     candidates = [hint] if isinstance(hint, str) else []
     candidates += [f"./{source.entry}"] if isinstance(source.module, UnsetType) else [source.module]
     for spec in candidates:
+        # The hint is not authenticated: it may name anything, or nothing a file can be called.
         try:
             location = resolve_task(spec)
-        except UsageError:
+            found = verify_tree(source, location.root or Path())
+        except (UsageError, OSError, ValueError, RuntimeError):
             continue
-        if isinstance(verify_tree(source, location.root or Path()), dict):
+        if isinstance(found, dict) and names_entry(location, source):
             return spec
     return ""
 

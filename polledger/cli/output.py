@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+def one_line(text: str) -> str:
+    """``text`` as one line that a terminal shows as it is: what evidence says may hold line feeds and escapes."""
+    return "".join(
+        part if part.isprintable() else part.encode("unicode_escape").decode()
+        for part in " ".join(text.split())
+    )
+
+
 class Output:
     """Where a command writes. ``quiet`` silences everything but results, errors and the last sentence."""
 
@@ -49,7 +57,7 @@ class Output:
     def sentence(self, text: str) -> None:
         """The last line on standard error: one sentence, printed even when quiet."""
         self.concluded = True
-        print(text, file=sys.stderr, flush=True)
+        print(one_line(text), file=sys.stderr, flush=True)
 
     def console(self) -> "Console":
         """A rich console on standard output for reports."""

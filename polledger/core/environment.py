@@ -13,9 +13,12 @@ CLASS_FIELDS = (
     "driver",
     "threads",
     "interop_threads",
+    "python",
+    "numpy",
+    "polledger",
 )
-"""What decides bits besides the flags. Python, NumPy, platform and polledger itself are recorded and not part of it:
-where one of them matters after all, replay differs within the class, which is judged more strictly, not less."""
+"""What may decide bits besides the flags. Python, NumPy and polledger run the data set, the batches and the recipe: a
+run must not be refuted because a verifier has another version of one. The platform's name is only recorded."""
 
 
 def environment_class(environment: Environment) -> dict[str, str | int | bool]:

@@ -134,7 +134,11 @@ def read_bounded(path: Path, *, limit: int) -> memoryview:
     with open_regular(path) as (file, size):
         if size > limit:
             raise Unavailable(f"cannot read {path}: it has {size} bytes, at most {limit} are expected")
-        buffer = memoryview(bytearray(size))
+        try:
+            # A sparse file costs its owner nothing, whatever its size.
+            buffer = memoryview(bytearray(size))
+        except MemoryError:
+            raise Unavailable(f"cannot read {path}: its {size} bytes do not fit into memory") from None
         with reported(path, "read"):
             filled = _fill(file, buffer)
     return buffer[:filled].toreadonly()

@@ -147,6 +147,11 @@ class _Session:
             seed=int(setup.seed),
         )
         self._runner = Runner(task, seed=int(setup.seed), device=setup.device)
+        # Seen here and not in the source alone: what a base class overrides counts as well.
+        if setup.kind and self._runner.kind != setup.kind:
+            raise UsageError(
+                f"genesis calls the task a {setup.kind} task, its class is a {self._runner.kind} one"
+            )
         self._isolation = isolation
         self._environment = determinism.describe_environment(setup.device)
 
@@ -180,6 +185,16 @@ class _Session:
     def _open(self, request: wire.Open, replies: BinaryIO) -> None:
         from polledger.training.nest import encode_nest
 
+        if request.custom != self._runner.makes_batches:
+            made = (
+                "batch() of the task"
+                if self._runner.makes_batches
+                else "its data set, which is not committed"
+            )
+            raise UsageError(f"the batches of this task come from {made}")
+        # A record may list other examples than the task would take: that would be another order of training.
+        if not request.custom and list(request.indices) != self._runner.batch_indices(request.step):
+            raise UsageError(f"step {request.step}: the recorded examples do not follow from the seed")
         if request.custom:
             values = [self._runner.batch(request.step)]
         else:

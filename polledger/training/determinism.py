@@ -55,6 +55,9 @@ _VALUE = re.compile(r"[A-Za-z0-9_.,:;+= -]{1,128}", re.ASCII)
 CUBLAS_WORKSPACE = ":4096:8"
 """What torch asks for so that cuBLAS is deterministic; it has to be set before CUDA starts."""
 
+THREADS_MAX = 1024
+"""Most threads a record can make a verifier start: above, the description shows another class."""
+
 CAPABILITIES = {
     "DEFAULT": ("default", frozenset[str]()),
     "AVX2": ("avx2", frozenset({"avx2", "fma"})),
@@ -72,8 +75,8 @@ def process_environment(environment: Environment) -> dict[str, str]:
     Does not import torch.
     """
     variables = {
-        "OMP_NUM_THREADS": str(max(1, environment.threads)),
-        "MKL_NUM_THREADS": str(max(1, environment.threads)),
+        "OMP_NUM_THREADS": str(_threads(environment.threads)),
+        "MKL_NUM_THREADS": str(_threads(environment.threads)),
         "CUBLAS_WORKSPACE_CONFIG": CUBLAS_WORKSPACE,
     }
     value, needed = CAPABILITIES.get(environment.capability, ("", frozenset()))
@@ -84,6 +87,10 @@ def process_environment(environment: Environment) -> dict[str, str]:
         if isinstance(recorded, str) and _VALUE.fullmatch(recorded):
             variables[name] = recorded
     return variables
+
+
+def _threads(recorded: int) -> int:
+    return min(max(1, recorded), THREADS_MAX)
 
 
 def flag_of(variable: str) -> str:
@@ -131,10 +138,10 @@ def apply_environment(environment: Environment) -> None:
         value = environment.flags.get(switch.name)
         if type(value) is type(switch.read()) and switch.accepts(value):
             switch.write(value)
-    torch.set_num_threads(max(1, environment.threads))
+    torch.set_num_threads(_threads(environment.threads))
     if environment.interop_threads not in (0, torch.get_num_interop_threads()):
         try:
-            torch.set_num_interop_threads(environment.interop_threads)
+            torch.set_num_interop_threads(_threads(environment.interop_threads))
         except RuntimeError:
             # Parallel work has started: the description keeps the number in force.
             return

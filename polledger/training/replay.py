@@ -74,6 +74,8 @@ class ReplayContext:
     device: str
     environment: Environment
     inputs: Mapping[str, str] = field(default_factory=dict)
+    kind: str = ""
+    """``recipe`` or ``custom`` as genesis says: a child whose task is the other one refuses. Empty: not checked."""
 
 
 def read_model(path: Path) -> tuple[bytes, bytes]:
@@ -355,6 +357,7 @@ def _prepare(context: ReplayContext, environment: Environment, *, role: str, dir
         device=context.device,
         environment=environment,
         readable=[str(Path(path).resolve()) for path in inputs.values()],
+        kind=context.kind,
     )
 
 

@@ -103,7 +103,6 @@ def continue_run(setting: Setting, found: Found) -> Plan:
     intact.
     """
     genesis, run = found.genesis, setting.run
-    check_options(setting.options, genesis)
     location = _check_code(setting, genesis)
     options = _with_hints(setting.options, run)
     request = RunRequest(

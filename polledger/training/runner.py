@@ -69,6 +69,11 @@ class Runner:
         self._modes = [(module, module.training) for root in modules for module in root.modules()]
 
     @property
+    def makes_batches(self) -> bool:
+        """Whether the task's own ``batch`` makes the batches, not its data set and the order of the seed."""
+        return self._own_batch
+
+    @property
     def data(self) -> Any:
         """The task's data set, read once. Raises UsageError if it has no length or is empty."""
         if self._data is None:

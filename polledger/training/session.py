@@ -12,7 +12,7 @@ from polledger.keys import load_or_create_key
 from polledger.store.run import RunDirectory
 from polledger.training.location import describe_error, resolve_task
 from polledger.training.plan import Plan, SealOptions, SealResult, Setting, TaskFailed, Watcher
-from polledger.training.resume import continue_run, finished, reopen
+from polledger.training.resume import check_options, continue_run, finished, reopen
 from polledger.training.stamping import Stamping, choose_authorities
 from polledger.training.startup import begin_run
 from polledger.training.stop import StopRequest
@@ -47,6 +47,7 @@ def _seal(setting: Setting) -> SealResult:
         plan = begin_run(setting)
     else:
         found = reopen(setting)
+        check_options(setting.options, found.genesis)
         if found.final is not None:
             return finished(setting, found)
         plan = continue_run(setting, found)

@@ -208,9 +208,11 @@ def _open_first_interval(draft: _Draft) -> "FirstInterval":
 
 
 def _commit_data(draft: _Draft) -> Dataset | UnsetType:
-    """Hash the data set, store its leaves; UNSET for a task that cannot enumerate its data."""
+    """Hash the data set, store its leaves; UNSET for a task that cannot enumerate its data, or whose own ``batch``
+    says what a step consumes: no example can then be shown to be what was consumed.
+    """
     setting, request, runner = draft.setting, draft.request, draft.runner
-    if not has_dataset(runner.task):
+    if not has_dataset(runner.task) or runner.makes_batches:
         return UNSET
     setting.watcher.phase("hashing the data set")
     hashed = hash_dataset(

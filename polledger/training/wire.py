@@ -39,6 +39,8 @@ class Setup(_Message, frozen=True, kw_only=True, tag_field="type", tag="setup"):
     device: str
     environment: Environment
     readable: list[str]
+    kind: str = ""
+    """What genesis calls the task; empty where nobody has said it yet."""
 
 
 class Ready(_Message, frozen=True, kw_only=True, tag_field="type", tag="ready"):

@@ -169,7 +169,15 @@ def squared_distance(tensor: TensorData, other: TensorData | None) -> float:
 
     Elements with equal bits count 0, whatever they are; any other that is not finite makes it infinite.
     """
-    return math.fsum(_squared(a, b) for a, b in _slices(tensor, other))
+    return _total(_squared(a, b) for a, b in _slices(tensor, other))
+
+
+def _total(values: Iterable[float]) -> float:
+    """Their sum; infinite where it is beyond float64, which fsum refuses to say."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
 
 
 def _slices(
@@ -238,7 +246,7 @@ def _pairs(
 
 def norm(tensors: Iterable[TensorData]) -> float:
     """l2 norm over all floating ``tensors``."""
-    return math.sqrt(math.fsum(squared_distance(tensor, None) for tensor in tensors))
+    return math.sqrt(_total(squared_distance(tensor, None) for tensor in tensors))
 
 
 def distance(a: Iterable[TensorData], b: Iterable[TensorData]) -> float:

@@ -13,7 +13,7 @@ from polledger.core.config import decode_config
 from polledger.core.digest import DIGEST_BYTES
 from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
-from polledger.core.order import Order
+from polledger.core.order import SIZE_MAX, Order
 from polledger.core.records import Dataset, Genesis, Step
 from polledger.core.replay import OpenedBatch, Replayer
 from polledger.core.report import Finding
@@ -27,6 +27,10 @@ NAME = "inclusion"
 
 LEAVES_BYTES = 1 << 40
 """Largest list of example leaves read: 32 bytes for each of 2^32 examples and room; memory is the real bound."""
+
+
+BATCH_MAX = 131_072
+"""Most examples of one batch that are opened: what a step record can list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,8 @@ class DataChecks:
         self.domains = DomainCheck([] if isinstance(declared, UnsetType) else declared)
         dataset = self.dataset
         size = decode_config(self.genesis.config).get("batch_size")
-        if dataset is not None and isinstance(size, int) and size >= 1:
+        # Genesis may state any size: nothing that only its claim makes large is computed.
+        if dataset is not None and type(size) is int and 1 <= size <= BATCH_MAX and dataset.size <= SIZE_MAX:
             self._batch_size = size
             self._order = Order(self.training_seed, dataset.size)
 
@@ -125,7 +130,7 @@ class DataChecks:
     def _check_domain(self, step: Step, index: int, example: bytes, interval: int) -> None:
         try:
             problem = self.domains.check(example)
-        except (MalformedError, UsageError) as error:
+        except (MalformedError, UsageError, ValueError) as error:
             self._add("unverifiable", f"example {index} cannot be read: {error}", step, interval=interval)
             return
         if problem:
@@ -213,7 +218,7 @@ class DataChecks:
 
 def _read_leaves(objects: ObjectStore, dataset: Dataset) -> bytes:
     """The entries of the data set's leaves, checked against its root and size."""
-    data = bytes(objects.read(dataset.root, limit=LEAVES_BYTES))
+    data = bytes(objects.read(dataset.root, limit=min(LEAVES_BYTES, dataset.size * DIGEST_BYTES)))
     entries = [data[at : at + DIGEST_BYTES] for at in range(0, len(data), DIGEST_BYTES)]
     if (
         len(data) != dataset.size * DIGEST_BYTES

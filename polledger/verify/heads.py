@@ -239,7 +239,8 @@ def _signature_findings(evidence: Evidence, heads: Heads) -> Iterator[Finding]:
         if seal.number in heads.problems and seal.seal is not None:
             yield _unverifiable(f"{seal.name}: {heads.problems[seal.number]}")
     known = {seal.number for seal in evidence.seals}
-    for number in range(max(known, default=-1)):
+    # A file name can state any number: as many gaps as findings are kept lie among the first numbers.
+    for number in range(min(max(known, default=-1), len(known) + FINDINGS_KEPT)):
         if number not in known:
             yield _unverifiable(f"seal {number} is missing from seals/")
 

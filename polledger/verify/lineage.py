@@ -109,6 +109,11 @@ def _apply_resume(surviving: list[AnyRecord], resume: Resume) -> list[Finding]:
                 resume.index, f"resumes from record {resume.source}, which is no checkpoint of this lineage"
             )
         ]
+    ended = next((record for record in surviving[at + 1 :] if isinstance(record, Final)), None)
+    if ended is not None:
+        return [
+            _fail(resume.index, f"abandons the final record {ended.index}: a finished run is not resumed")
+        ]
     dropped = [record.index for record in surviving[at + 1 :] if not isinstance(record, Resume)]
     del surviving[at + 1 :]
     first, last = resume.first, resume.last

@@ -4,11 +4,15 @@ No state reaches a child before that child has answered what comes before it: on
 everything that is run again runs in a second one. PROTOCOL section 10.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
+from msgspec import UnsetType
+
 from polledger.core.config import decode_config
+from polledger.core.encoding import real
 from polledger.core.environment import same_class
 from polledger.core.records import Environment
 from polledger.core.replay import OpenedBatch, Replayer, ReplayFailed, ReplayJob, ReplayOutcome, Variant
@@ -93,7 +97,8 @@ class ReplaySession:
             seed=task.seed,
             clock=task.clock,
             final=self._last_state,
-            precision_config=decode_config(genesis.config),
+            # Only in a recipe does config decide in what it is computed: elsewhere the prover could widen the noise.
+            precision_config=decode_config(genesis.config) if genesis.kind == "recipe" else {},
         )
 
     @property
@@ -186,6 +191,7 @@ class ReplaySession:
         equal = item.state.root == interval.end.root
         if equal and not batches and not hyperparameters:
             self._check_end(item)
+            self._check_metrics(item)
             self._carry = item.state
             return self.judge.equal(item)
         confirmed = not item.differences and self._agrees(item)
@@ -316,6 +322,20 @@ class ReplaySession:
         except Unavailable as error:
             self._missing(item.interval, str(error))
 
+    def _check_metrics(self, item: Replayed) -> None:
+        """Recorded metrics that the replay does not give are said once; a metric may be a time, so nothing follows."""
+        if any(finding.name == "metrics" for finding in self.findings):
+            return
+        for step, done in zip(item.interval.steps, item.outcome.steps, strict=True):
+            recorded = {} if isinstance(step.metrics, UnsetType) else step.metrics
+            others = [name for name in recorded if real(done.metrics.get(name, math.nan)) != recorded[name]]
+            if others:
+                detail = f"step {step.step}: the replay gives another {others[0]!r} than recorded, from equal states"
+                self.findings.append(
+                    Finding(step=9, name="metrics", outcome="unverifiable", detail=detail, record=step.index)
+                )
+                return
+
     def _with_recorded(self, item: Replayed) -> Replayed:
         if not item.interval.end.stored:
             return item
@@ -378,6 +398,11 @@ def _first_other(recorded: Values, replayed: Values) -> str:
     for key in sorted(recorded.keys() | replayed.keys()):
         ours, theirs = replayed.get(key, {}), recorded.get(key, {})
         for name in sorted(ours.keys() | theirs.keys()):
-            if name not in ours or name not in theirs or not same_value(ours[name], theirs[name]):
+            if name not in ours or name not in theirs or not _same_number(ours[name], theirs[name]):
                 return f"{name} of group {key[1]} of {key[0]}"
     return ""
+
+
+def _same_number(a: float | int | bool, b: float | int | bool) -> bool:
+    # What was recorded as NaN and runs as NaN is no difference; whether NaN is acceptable is step 4's to say.
+    return same_value(a, b) or (a != a and b != b)

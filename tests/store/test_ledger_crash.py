@@ -81,13 +81,16 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 def kill_after(path: Path, seed: int) -> int:
     """Let a writer run for a moment, kill it, and return how many records it had said were synced."""
-    with start(WRITER, path, seed) as child:
+    child = start(WRITER, path, seed)
+    try:
         assert child.stdout is not None
         assert child.stdout.readline() == "open\n"
         told = [child.stdout.readline() for _ in range(Random(seed).randrange(4))]
         time.sleep(Random(seed).uniform(0, 0.03))
+    finally:
         child.kill()
-        told += [line for line in child.stdout if line.endswith("\n")]
+        rest, _ = child.communicate()
+    told += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
     return int(told[-1]) if told else 0
 
 

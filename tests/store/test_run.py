@@ -285,13 +285,16 @@ with RunDirectory.open(Path(sys.argv[1])).lock():
 class TestLock:
     def test_a_second_process_is_told_in_one_line(self, run: RunDirectory) -> None:
         command = [sys.executable, "-c", HOLDER, str(run.path)]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        try:
             assert child.stdout is not None
             assert child.stdout.readline() == "held\n"
             with pytest.raises(Unavailable, match=r"is in use by another process$") as caught, run.lock():
                 pass
             assert caught.value.exit_code == EXIT_CANNOT_PROCEED
+        finally:
             child.kill()
+            child.communicate()
         # However the holder ended, the run is free again.
         with run.lock():
             pass
