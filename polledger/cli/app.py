@@ -16,7 +16,7 @@ import typer
 
 from polledger import __version__
 from polledger.cli import export, inspect, keygen, seal, timestamp, verify
-from polledger.cli.output import output
+from polledger.cli.output import one_line, output
 from polledger.errors import (
     EXIT_CANNOT_PROCEED,
     EXIT_INTERRUPTED,
@@ -176,7 +176,7 @@ def _trace() -> None:
 
 def _report(words: list[str], message: str, code: int) -> None:
     """Say what went wrong in one line, and as the command's JSON object if none was printed; exit."""
-    line = " ".join(message.split())
+    line = one_line(message)
     named = [word for word in words if not word.startswith("-")]
     verb = "-".join(named[: 2 if named[:1] == ["timestamp"] else 1]) or "polledger"
     if output.json and not output.emitted:

@@ -36,7 +36,7 @@ class Output:
     def note(self, text: str) -> None:
         """One line of progress for people, on standard error; silent when quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(one_line(text), file=sys.stderr, flush=True)
 
     def detail(self, text: str) -> None:
         """Like :meth:`note`, only when verbose."""

@@ -62,6 +62,13 @@ def test_a_refused_option_names_the_whole_verb_in_its_object(tmp_path: Path) -> 
     assert json.loads(done.stdout)["schema"] == "polledger.timestamp-verify/1"
 
 
+def test_what_evidence_or_names_contain_reaches_no_terminal_as_control_codes(tmp_path: Path) -> None:
+    done = run("inspect", "no\x1b[31m\nwhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_version_is_printed(tmp_path: Path) -> None:
     from polledger import __version__
 
