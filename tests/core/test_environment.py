@@ -75,4 +75,4 @@ def test_class_lists_every_value_by_name() -> None:
     found = environment_class(BASE)
     assert found["flags.env_mkl_cbwr"] == "AVX2"
     assert found["threads"] == 2
-    assert "python" not in found
+    assert "platform" not in found
