@@ -21,7 +21,10 @@ def looks_like_evidence(path: Path) -> bool:
     try:
         if path.name not in NAMES:
             return False
-        return bool(os.listdir(path)) if path.is_dir() else bool(path.read_bytes())
+        if path.is_dir():
+            return bool(os.listdir(path))
+        # Reading a pipe of that name would wait for a writer.
+        return path.is_file() and bool(path.read_bytes())
     except OSError:
         return False
 
@@ -30,9 +33,9 @@ def readable_files(root: Path, depth: int) -> list[Path]:
     """Every path below ``root`` that can be listed, ``depth`` levels down."""
     try:
         here = list(root.iterdir())
-    except OSError:
+    except OSError:  # no directory, or out of reach
         return []
-    below = [path for entry in here if depth and entry.is_dir() for path in readable_files(entry, depth - 1)]
+    below = [path for entry in here if depth for path in readable_files(entry, depth - 1)]
     return here + below
 
 
