@@ -7,13 +7,13 @@ overwritten; a default key appears complete or not at all, also when two process
 import getpass
 import logging
 import os
-import secrets
 import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polledger.errors import Unavailable, UsageError
+from polledger.files import PRIVATE_DIRECTORY, PRIVATE_FILE, reported, write_once
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -96,16 +96,12 @@ def create_key(path: Path, *, password: bytes | None = None) -> "Ed25519PrivateK
         protection = serialization.BestAvailableEncryption(secret)
     key = Ed25519PrivateKey.generate()
     data = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+    with reported(path, "write"):
+        path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error.strerror or error}") from None
-    try:
-        _write_once(path, data)
+        write_once(path, data, mode=PRIVATE_FILE)
     except FileExistsError:
         raise UsageError(f"{path} exists; a key is never overwritten") from None
-    except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error.strerror or error}") from None
     return key
 
 
@@ -159,27 +155,3 @@ def _passphrase(path: Path) -> bytes:
     if not sys.stdin.isatty():
         raise UsageError(f"{path} is encrypted: set {PASSWORD_VARIABLE}")
     return getpass.getpass(f"Passphrase for {path}: ").encode()
-
-
-def _write_once(path: Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name, then link it into place: a link fails where the file exists."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except PermissionError:
-            # A file system without hard links: still never over a file that is there.
-            path.touch(mode=0o600, exist_ok=False)
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

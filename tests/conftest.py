@@ -1,5 +1,26 @@
 """For every test: one thread per process. The suite runs a process per core, and torch's threads wait spinning."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The paths that the operating system was asked to sync, in order. Real calls, written down."""
+    paths: list[Path] = []
+
+    def recorded(call: Callable[[int], None]) -> Callable[[int], None]:
+        def wrapper(descriptor: int) -> None:
+            paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+            call(descriptor)
+
+        return wrapper
+
+    monkeypatch.setattr(os, "fsync", recorded(os.fsync))
+    monkeypatch.setattr(os, "fdatasync", recorded(os.fdatasync))
+    return paths

@@ -19,7 +19,7 @@ import msgspec
 
 from polledger.core.encoding import RECORD_LIMITS
 from polledger.errors import Unavailable, UsageError
-from polledger.store.files import PUBLIC_FILE, open_regular, reported, sync_data, sync_directory
+from polledger.files import PUBLIC_FILE, open_regular, reported, sync_data, sync_directory
 
 RECORD_BYTES = RECORD_LIMITS.size
 """Longest record; a frame that states more is damaged."""

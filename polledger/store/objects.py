@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polledger.errors import Unavailable, UsageError
-from polledger.store.files import (
+from polledger.files import (
     make_directory,
     read_bounded,
     remove_temporaries,

@@ -14,7 +14,7 @@ from typing import Self, TypeAlias
 from polledger.core.encoding import SEAL_LIMITS, encode
 from polledger.core.records import Seal, parse_seal
 from polledger.errors import MalformedError, Unavailable, UsageError
-from polledger.store.files import (
+from polledger.files import (
     PRIVATE_DIRECTORY,
     PRIVATE_FILE,
     TEMPORARY,
@@ -189,7 +189,7 @@ class RunDirectory:
             raise Unavailable(f"cannot lock {self.path}: {error.strerror}") from error
 
     def _clean(self) -> None:
-        for directory in (self.path, self.path / _SEALS, self.path / _PRIVATE):
+        for directory in (self.path, self.path / _SEALS, self.path / _PRIVATE, self.queue_path):
             remove_temporaries(directory)
         self.objects.clean()
 

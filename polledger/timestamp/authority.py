@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.files import PRIVATE_DIRECTORY, PRIVATE_FILE, write_atomic
 from polledger.timestamp import cms, der
 from polledger.timestamp.algorithms import ECDSA_WITH_SHA256, hash_identifier
-from polledger.timestamp.files import write_atomic
 from polledger.timestamp.messages import (
     TimestampRequest,
     granting_response,
@@ -78,7 +78,7 @@ class EmbeddedAuthority:
         """
         path = directory / FILE_NAME
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
             if not path.exists():
                 with _locked(directory):
                     if not path.exists():
@@ -167,14 +167,14 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _create(directory: Path) -> None:
     """Make root, leaf and key and write them as one file: it is there whole or not at all."""
-    directory.chmod(0o700)
+    directory.chmod(PRIVATE_DIRECTORY)
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root = _certificate("root", root_key, "root", root_key, authority=True)
     leaf = _certificate("time-stamping", key, "root", root_key, authority=False)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_atomic(directory / ROOT_NAME, root.public_bytes(Encoding.PEM), mode=0o644)
+    write_atomic(directory / ROOT_NAME, [root.public_bytes(Encoding.PEM)])
     everything = private + leaf.public_bytes(Encoding.PEM) + root.public_bytes(Encoding.PEM)
-    write_atomic(directory / FILE_NAME, everything, mode=0o600)
+    write_atomic(directory / FILE_NAME, [everything], mode=PRIVATE_FILE)
 
 
 def _certificate(

@@ -14,7 +14,13 @@ from msgspec import UNSET, Meta, UnsetType
 
 from polledger.core.encoding import Limits, encode, parse
 from polledger.errors import MalformedError, Unavailable
-from polledger.timestamp.files import sync_directory, write_atomic
+from polledger.files import (
+    PRIVATE_DIRECTORY,
+    PRIVATE_FILE,
+    reported,
+    sync_directory,
+    write_atomic,
+)
 from polledger.timestamp.messages import TimestampRequest, parse_request
 
 FIRST_PAUSE: Final = timedelta(seconds=30)
@@ -82,13 +88,12 @@ class RequestQueue:
         """Add a request, or replace what is kept of it; durable on return."""
         try:
             if not self._directory.is_dir():
-                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with reported(self._directory, "make"):
+                    self._directory.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
                 sync_directory(self._directory.parent)
-            write_atomic(self._path(pending), encode(pending), mode=0o600)
-        except OSError as error:
-            raise Unavailable(
-                f"cannot queue a timestamp request: {error.filename}: {error.strerror}"
-            ) from None
+            write_atomic(self._path(pending), [encode(pending)], mode=PRIVATE_FILE)
+        except Unavailable as error:
+            raise Unavailable(f"cannot queue a timestamp request: {error}") from None
 
     def holds(self, pending: Pending) -> bool:
         """Whether the request still waits."""
@@ -96,10 +101,11 @@ class RequestQueue:
 
     def remove(self, pending: Pending) -> None:
         """Forget a request whose token is kept; one that is not there is no error."""
+        path = self._path(pending)
         try:
-            self._path(pending).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as error:
-            raise Unavailable(f"cannot update the queue: {error.filename}: {error.strerror}") from None
+            raise Unavailable(f"cannot update the queue: {path}: {error.strerror}") from None
 
     def pending(self) -> list[Pending]:
         """The requests that wait, by seal. Files that cannot be read are left where they are: :meth:`damaged`."""
@@ -114,7 +120,7 @@ class RequestQueue:
             if not self._directory.exists():
                 return []
             paths = sorted(path for path in self._directory.iterdir() if path.suffix == _SUFFIX)
-            contents = [(path, _bounded(path)) for path in paths if not path.name.startswith(".")]
+            contents = [(path, _bounded(path)) for path in paths]
         except OSError as error:
             raise Unavailable(f"cannot read the queue: {error.filename}: {error.strerror}") from None
         return [(path, _parse(content)) for path, content in contents if content is not None]

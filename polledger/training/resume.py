@@ -18,7 +18,7 @@ from polledger.core.seeds import training_seed
 from polledger.core.source import SOURCE_BYTES, TaskSource, parse_source
 from polledger.core.state import FlatState, parse_state
 from polledger.errors import MalformedError, Unavailable, UsageError
-from polledger.store.files import read_bounded
+from polledger.files import read_bounded
 from polledger.store.run import RunDirectory
 from polledger.training.dataset import data_identity, hash_dataset
 from polledger.training.location import TaskLocation

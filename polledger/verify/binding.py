@@ -8,7 +8,7 @@ from polledger.core.replay import ReplayFailed
 from polledger.core.report import Finding
 from polledger.core.state import FlatState, file_root, model_root
 from polledger.errors import MalformedError, Unavailable, UsageError
-from polledger.store.files import read_bounded
+from polledger.files import read_bounded
 from polledger.store.objects import ObjectStore
 from polledger.verify.lineage import Lineage
 from polledger.verify.modelfile import parse_safetensors

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from polledger.core.encoding import STATE_LIMITS, parse
 from polledger.core.state import Entry, FlatState, StateManifest, encode_state, parse_state, state_root
 from polledger.errors import MalformedError, Unavailable
-from polledger.store.files import open_regular
+from polledger.files import open_regular
 from polledger.store.objects import ObjectMissing, ObjectStore
 
 STATE_BYTES = 1 << 42

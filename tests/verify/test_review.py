@@ -14,7 +14,7 @@ from polledger.core.records import Checkpoint, Dataset, Final, Genesis, Resume, 
 from polledger.core.source import SourceFile, TaskSource
 from polledger.core.state import TensorData
 from polledger.errors import Unavailable
-from polledger.store.files import read_bounded
+from polledger.files import read_bounded
 from polledger.training.determinism import THREADS_MAX, process_environment
 from polledger.training.location import resolve_task
 from polledger.verify.compare import norm

@@ -1,12 +1,10 @@
-import itertools
 import os
 from pathlib import Path
 
 import pytest
 
 from polledger.errors import Unavailable
-from polledger.store import files
-from polledger.store.files import (
+from polledger.files import (
     open_regular,
     read_bounded,
     remove_temporaries,
@@ -14,6 +12,7 @@ from polledger.store.files import (
     sync_directory,
     sync_file,
     write_atomic,
+    write_once,
 )
 from polledger.store.ledger import LedgerWriter, read_ledger
 
@@ -38,11 +37,24 @@ def test_a_durable_write_syncs_content_before_name(tmp_path: Path, synced: list[
     assert synced == []
 
 
-def test_a_leftover_of_the_same_name_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_numbers", itertools.count())
-    (tmp_path / f".tmp-{os.getpid()}-0").write_bytes(b"longer than the new content")
-    write_atomic(tmp_path / "file", [b"new"])
-    assert (tmp_path / "file").read_bytes() == b"new"
+def test_a_file_that_is_there_is_not_written_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_once(path, b"first", mode=0o600)
+    with pytest.raises(FileExistsError):
+        write_once(path, b"second", mode=0o600)
+    assert path.read_bytes() == b"first"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_hard_links_a_file_is_still_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_a_file_that_is_there_is_not_written_once_more(tmp_path)
 
 
 def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Reading and writing single files so that a crash, a full disk or a hostile directory does no harm.
 
+A file that is written appears whole or not at all: evidence, keys, waiting requests.
+
 Every OSError leaves here as Unavailable with one line naming the path.
 """
 
 import contextlib
-import itertools
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from io import FileIO
@@ -23,7 +25,6 @@ TEMPORARY = ".tmp-"
 """How names of unfinished files begin; nothing else in a run directory begins so."""
 
 _BLOCK = 1 << 22
-_numbers = itertools.count()
 
 
 @contextlib.contextmanager
@@ -74,8 +75,8 @@ def write_atomic(
 
     With ``durable`` content and name have reached the disk on return. Raises Unavailable.
     """
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{next(_numbers)}"
     with reported(path, "write"):
+        temporary = _temporary(path)
         try:
             _write_new(temporary, chunks, mode=mode, durable=durable)
             temporary.replace(path)
@@ -86,9 +87,43 @@ def write_atomic(
         sync_directory(path.parent)
 
 
+def write_once(path: Path, data: bytes, *, mode: int) -> None:
+    """Put a file at ``path``, where none may be: whole, durable, and never over another, whoever is faster.
+
+    Raises FileExistsError if there is a file, Unavailable if it cannot be written.
+    """
+    temporary = _temporary(path)
+    with reported(path, "write"):
+        try:
+            _write_new(temporary, [data], mode=mode, durable=True)
+            is_new = _linked(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    if not is_new:
+        raise FileExistsError(path)
+    sync_directory(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    # A name of its own for every write, also where processes of several machines share a directory.
+    return path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give the file its name unless that is taken; whether it was free."""
+    try:
+        try:
+            os.link(temporary, path)
+        except PermissionError:
+            # A file system without hard links: still never over a file that is there.
+            path.touch(exist_ok=False)
+            temporary.replace(path)
+    except FileExistsError:
+        return False
+    return True
+
+
 def _write_new(path: Path, chunks: Iterable[bytes | memoryview], *, mode: int, durable: bool) -> None:
-    # A process of the same number may have left this name behind: nobody else uses it now.
-    path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         for chunk in chunks:
