@@ -220,6 +220,12 @@ def _rejected_sources() -> Iterator[StructRejection]:
         "a file and a directory",
         source_of("a", "a.py", "a/b/c"),
     )
+    yield (
+        "source-entry-of-another-module",
+        "source",
+        "not the file of the module",
+        SOURCE_FULL | {"entry": "pkg/__init__.py"},
+    )
     yield "source-without-entry", "source", "none of the files", SOURCE | {"entry": "other.py"}
     yield "source-without-files", "source", "length >= 1", SOURCE | {"files": []}
     yield "source-class", "source", "identifiers", SOURCE | {"class_name": "a b"}

@@ -5,6 +5,7 @@ for byte; the question is who vouches for it.
 """
 
 import ast
+import importlib.metadata
 import shlex
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from msgspec import UnsetType
 
 from polledger.cli.output import output
 from polledger.core.encoding import SOURCE_LIMITS
+from polledger.core.environment import CLASS_FIELDS
 from polledger.core.records import Environment, Genesis
 from polledger.core.replay import Replayer
 from polledger.core.report import Finding
@@ -26,7 +28,7 @@ from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.run import RunDirectory
 from polledger.training.location import OWN_ROOT, TaskLocation, resolve_task
 from polledger.training.replay import ReplayContext, ReplayEngine, TaskProgram
-from polledger.training.source import PLAIN_LOOP, source_digest, verify_tree
+from polledger.training.source import PLAIN_LOOP, count_lines, source_digest, verify_tree
 from polledger.verify.policy import Policy, ReplaySettings
 from polledger.verify.verifier import Code
 
@@ -61,7 +63,7 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
         source = read_source(run, genesis.task)
     except (Unavailable, MalformedError) as error:
         return _refused(summary, str(error), "restore the object from a copy")
-    summary |= {"lines": source.lines, "entry": source.entry, "files": len(source.files)}
+    summary |= {"lines": lines_to_read(run, source), "entry": source.entry, "files": len(source.files)}
     if source.class_name == PLAIN_LOOP:
         remedy = "only a run sealed from a Task can be replayed"
         return _refused(
@@ -81,7 +83,12 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
     engines = Engines(
         program=program, genesis=genesis, inputs=options.inputs, warm=policy.replay == ReplaySettings()
     )
-    return Code(summary=summary, engines=engines, inputs_declared=declares_inputs(program))
+    return Code(
+        summary=summary,
+        engines=engines,
+        inputs_declared=declares_inputs(program),
+        packages=differing_packages(source),
+    )
 
 
 def _refused(summary: dict[str, Any], detail: str, remedy: str | None) -> Code:
@@ -92,6 +99,12 @@ def _refused(summary: dict[str, Any], detail: str, remedy: str | None) -> Code:
 def read_source(run: RunDirectory, digest: bytes) -> TaskSource:
     """The manifest that genesis commits to. Raises Unavailable, or MalformedError for one that is none."""
     return parse_source(run.objects.get(digest, limit=SOURCE_LIMITS.size))
+
+
+def lines_to_read(run: RunDirectory, source: TaskSource) -> int:
+    """Lines of the committed files, counted; the manifest's own word only where a file is not there to count."""
+    files = _committed(run, source, vouched="").files
+    return source.lines if files is None else count_lines(files.values())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -198,7 +211,7 @@ def _unvouched(run: RunDirectory, source: TaskSource, options: CodeOptions) -> C
     where = (
         f"{local} has the committed digest" if local else f"the committed source is {_listing(run, source)}"
     )
-    if options.ask and _confirmed(source, where):
+    if options.ask and _confirmed(lines_to_read(run, source), where):
         return _committed(run, source, vouched="asked")
     target = shlex.quote(str(run.path))
     if local:
@@ -230,9 +243,9 @@ def _local_copy(run: RunDirectory, source: TaskSource) -> str:
     return ""
 
 
-def _confirmed(source: TaskSource, where: str) -> bool:
+def _confirmed(lines: int, where: str) -> bool:
     """Ask on the terminal; anything but y is no."""
-    output.sentence(f"replay would run the task's code ({source.lines} lines): {where}")
+    output.sentence(f"replay would run the task's code ({lines} lines): {where}")
     print("run it in an isolated process? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -243,6 +256,27 @@ def committed_files(program: TaskProgram) -> Mapping[str, bytes]:
         return program.files
     found = verify_tree(program.source, OWN_ROOT)
     return found if isinstance(found, dict) else {}
+
+
+def differing_packages(source: TaskSource) -> tuple[str, ...]:
+    """``package NAME`` for every distribution that the task imported and that has another version here, or none.
+
+    Replays load what is installed beside this interpreter. Not compared: the digests of RECORD files, which hold
+    paths of the machine; and what the environment class names itself.
+    """
+    return tuple(
+        f"package {item.name}"
+        for item in source.distributions
+        if item.name.lower() not in CLASS_FIELDS and installed_version(item.name) != item.version
+    )
+
+
+def installed_version(name: str) -> str | None:
+    """Version of an installed distribution; None where there is none of that name."""
+    try:
+        return importlib.metadata.version(name)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
 
 
 def overrides_of(program: TaskProgram) -> list[str]:

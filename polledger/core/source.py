@@ -69,6 +69,9 @@ class TaskSource(_Struct, frozen=True, kw_only=True, tag_field="type", tag="sour
         _check_dotted("class", self.class_name)
         if isinstance(self.module, str):
             _check_dotted("module", self.module)
+            below = self.module.replace(".", "/")
+            if self.entry not in (f"{below}.py", f"{below}/__init__.py"):
+                raise ValueError(f"the entry {self.entry!r} is not the file of the module {self.module!r}")
 
 
 def parse_source(data: bytes) -> TaskSource:

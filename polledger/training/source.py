@@ -26,6 +26,7 @@ __all__ = [
     "PLAIN_LOOP",
     "TaskLocation",
     "collect_source",
+    "count_lines",
     "imported_distributions",
     "load_task_class",
     "nearest",
@@ -73,7 +74,7 @@ def collect_source(
             entry=_relative(location.path, location.root),
             module=UNSET if location.module is None else location.module,
             class_name=class_name,
-            lines=sum(_count_lines(data) for data in contents.values()),
+            lines=count_lines(contents.values()),
             files=[_entry(path, Path(paths[path]), data) for path, data in contents.items()],
             distributions=list(distributions),
         )
@@ -264,6 +265,7 @@ def _entry(path: str, file: Path, data: bytes) -> SourceFile:
     return SourceFile(path=path, executable=executable, size=len(data), digest=hashlib.sha256(data).digest())
 
 
-def _count_lines(data: bytes) -> int:
-    lines = (line.strip() for line in data.splitlines())
+def count_lines(files: Iterable[bytes]) -> int:
+    """Lines of a source tree that a reader has to read: neither empty nor nothing but a comment."""
+    lines = (line.strip() for data in files for line in data.splitlines())
     return sum(1 for line in lines if line and not line.startswith(b"#"))

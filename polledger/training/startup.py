@@ -13,8 +13,8 @@ from polledger.core.records import Dataset, Environment, Genesis
 from polledger.core.seeds import training_seed
 from polledger.core.source import TaskSource
 from polledger.errors import UsageError
-from polledger.keys import public_key
 from polledger.files import PRIVATE_FILE, write_atomic
+from polledger.keys import public_key
 from polledger.store.run import RunDirectory
 from polledger.training.dataset import data_identity, hash_dataset
 from polledger.training.domains import encode_domains

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from polledger.core.dtypes import DTYPE_BYTES
-from polledger.core.environment import same_class
 from polledger.core.records import Environment, Genesis, StateObject
 from polledger.core.replay import RebuiltState, Replayer, ReplayFailed, Variant
 from polledger.core.report import Finding
@@ -20,12 +19,16 @@ _REMEDY = "verify where the run was recorded, or with the versions and thread co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginTask:
-    """What step 8 needs: genesis, the first interval and its recorded start (None where it is not at hand)."""
+    """What step 8 needs: genesis, the first interval and its recorded start (None where it is not at hand).
+
+    ``differences`` names in what an environment is of another class than the recorded one.
+    """
 
     genesis: Genesis
     first: Interval
     recorded: LoadedState | None
     base: Variant
+    differences: Callable[[Environment, Environment], list[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ def _judge(
     task: OriginTask, rebuilt: RebuiltState, state: LoadedState, again: Callable[[], Replayer]
 ) -> list[Finding]:
     checkpoint = task.first.start
-    differences = same_class(rebuilt.environment, task.genesis.environment)
+    differences = task.differences(rebuilt.environment, task.genesis.environment)
     if state.root != checkpoint.root:
         return [_differs(task, state, differences, again)]
     findings = [

@@ -48,7 +48,7 @@ class ReplayTask:
     """What a session needs. ``values``: hyperparameters before each interval; ``seed``: the verifier's noise seed.
 
     ``inputs_declared``: the task reads inputs the verifier supplies, so a differing custom batch may be the verifier's
-    file.
+    file. ``packages``: imported distributions that have another version here.
     """
 
     lineage: Lineage
@@ -58,6 +58,7 @@ class ReplayTask:
     policy: Policy
     engines: Engines
     inputs_declared: bool
+    packages: tuple[str, ...]
     seed: bytes
     clock: Callable[[], float]
 
@@ -107,6 +108,10 @@ class ReplaySession:
         settings = self.task.policy.replay
         return Variant(threads=settings.threads, capability=settings.capability)
 
+    def differences(self, here: Environment, recorded: Environment) -> list[str]:
+        """In what this machine is of another environment class; empty where equal bits are owed."""
+        return [*same_class(here, recorded), *self.task.packages]
+
     def close(self) -> None:
         """End every process. Idempotent."""
         for replayer in (self._main, self._check):
@@ -125,7 +130,13 @@ class ReplaySession:
             recorded = load_state(self.task.objects, first.start.root) if first.start.stored else None
         except Unavailable as error:
             self._missing(first, str(error))
-        task = OriginTask(genesis=self.task.lineage.genesis, first=first, recorded=recorded, base=self.base)
+        task = OriginTask(
+            genesis=self.task.lineage.genesis,
+            first=first,
+            recorded=recorded,
+            base=self.base,
+            differences=self.differences,
+        )
         try:
             origin = step_origin(
                 task, self._engine(first.environment), lambda: self._second(first.environment)
@@ -173,7 +184,7 @@ class ReplaySession:
             outcome=outcome,
             state=state,
             recorded=None,
-            differences=tuple(same_class(outcome.environment, interval.environment)),
+            differences=tuple(self.differences(outcome.environment, interval.environment)),
         )
         return self._examine(item)
 
@@ -242,7 +253,7 @@ class ReplaySession:
         """Why a custom batch that differs contradicts nothing; empty where it does."""
         if self.task.inputs_declared:
             return "the task reads inputs: is --input right?"
-        if self.environment is None or same_class(self.environment, interval.environment):
+        if self.environment is None or self.differences(self.environment, interval.environment):
             return "this machine is of another class"
         try:
             other = list(self._second(interval.environment).open_batches([(opened.step, None)]))

@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from polledger.core.environment import same_class
 from polledger.core.records import Environment, Genesis
 from polledger.core.report import (
     Finding,
@@ -45,6 +44,8 @@ class Code:
     engines: Engines | None
     finding: Finding | None = None
     inputs_declared: bool = True
+    packages: tuple[str, ...] = ()
+    """Distributions that the task imports and that have another version here: this makes the class another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,7 @@ def _session(
             policy=run.request.policy,
             engines=code.engines,
             inputs_declared=code.inputs_declared,
+            packages=code.packages,
             seed=run.request.nonce,
             clock=run.clock,
         )
@@ -310,7 +312,7 @@ def _environment(run: _Run, genesis: Genesis, session: ReplaySession | None) -> 
     here: Environment | None = session.environment if session is not None else None
     if session is not None and here is not None:
         run.environment["replayed"] = msgspec.to_builtins(here)
-        run.environment["differences"] = same_class(genesis.environment, here)
+        run.environment["differences"] = session.differences(here, genesis.environment)
         run.environment["isolation"] = session.isolation
 
 

@@ -1,5 +1,6 @@
 """``polledger verify``: options, code decisions, report and exit codes. Real replays are in tests/e2e."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from polledger.cli.code import CodeOptions, decide, declares_inputs, is_own, loa
 from polledger.core.digest import sha256
 from polledger.core.encoding import encode
 from polledger.core.records import Genesis
-from polledger.core.source import SourceFile, TaskSource
+from polledger.core.source import Distribution, SourceFile, TaskSource
 from polledger.errors import UsageError
 from polledger.training.location import OWN_ROOT
 from polledger.training.replay import TaskProgram
@@ -245,7 +246,8 @@ def test_polledgers_own_module_runs_when_it_is_the_committed_one(copied: Built, 
     [(UNSET, False), ("polledger.examples.digits", True), ("polledgerx.task", False), ("mine.task", False)],
 )
 def test_only_modules_inside_polledger_are_its_own(copied: Built, module: Any, own: bool) -> None:
-    genesis = source_of(copied, {"task.py": TASK}, module=module)
+    entry = "task.py" if module is UNSET else module.replace(".", "/") + ".py"
+    genesis = source_of(copied, {entry: TASK}, entry=entry, module=module)
     assert is_own(code.read_source(copied.run, genesis.task)) == own
 
 
@@ -286,6 +288,33 @@ def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, elsewhere
         "vouched": "--trust-code",
     }
     assert found.engines is not None
+
+
+def test_lines_are_counted_not_believed(copied: Built, elsewhere: Path) -> None:
+    genesis = source_of(copied, {"task.py": TASK + b"# one\n\nx = 1\n"}, lines=1)
+    trusted = CodeOptions(trusted=genesis.task.hex())
+    assert load_code(copied.run, genesis, trusted, Policy()).summary["lines"] == 3
+    source = code.read_source(copied.run, genesis.task)
+    copied.run.objects.path(source.files[0].digest).unlink()
+    assert load_code(copied.run, genesis, trusted, Policy()).summary["lines"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "differs"),
+    [
+        ("msgspec", importlib.metadata.version("msgspec"), ()),
+        ("msgspec", "0.0.1", ("package msgspec",)),
+        ("no-such-distribution", "1", ("package no-such-distribution",)),
+        ("torch", "0.0.1", ()),  # the environment class names it
+    ],
+)
+def test_packages_of_another_version_make_another_class(
+    copied: Built, elsewhere: Path, name: str, version: str, differs: tuple[str, ...]
+) -> None:
+    listed = [Distribution(name=name, version=version)]
+    genesis = source_of(copied, {"task.py": TASK}, distributions=listed)
+    found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
+    assert found.packages == differs
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from polledger.core.environment import same_class
 from polledger.core.records import Genesis
 from polledger.core.replay import AS_RECORDED, ReplayFailed
 from polledger.core.report import Finding
@@ -17,7 +18,9 @@ from tests.verify import build
 from tests.verify.build import ENVIRONMENT, OBJECTS, OTHER_MACHINE, Built, NumpyReplayer, Weights, make_run
 
 
-def origin(built: Built, *, again: dict[str, Any] | None = None, **options: Any) -> list[Finding]:
+def origin(
+    built: Built, *, again: dict[str, Any] | None = None, packages: tuple[str, ...] = (), **options: Any
+) -> list[Finding]:
     genesis = built.records[0]
     assert isinstance(genesis, Genesis)
     first = build_lineage(genesis, built.records).intervals[0]
@@ -26,6 +29,7 @@ def origin(built: Built, *, again: dict[str, Any] | None = None, **options: Any)
         first=first,
         recorded=load_state(built.run.objects, first.start.root),
         base=AS_RECORDED,
+        differences=lambda here, recorded: [*same_class(here, recorded), *packages],
     )
     replayers = [
         NumpyReplayer(spec=built.spec, environment=ENVIRONMENT, **chosen)
@@ -58,6 +62,9 @@ def test_another_first_state_is_unverifiable_on_another_machine(tmp_path: Any) -
     found = origin(built, actual=OTHER_MACHINE)
     assert [finding.outcome for finding in found] == ["unverifiable"]
     assert "threads" in found[0].detail
+    packages = origin(built, packages=("package pillow",))
+    assert [finding.outcome for finding in packages] == ["unverifiable"]
+    assert "package pillow" in packages[0].detail
 
 
 def test_two_rebuilds_that_differ_refute_nothing(honest: Built) -> None:

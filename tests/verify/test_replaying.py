@@ -65,6 +65,7 @@ def session(built: Built, engines: Any = None, policy: Policy | None = None, **c
         "policy": policy or Policy(),
         "engines": engines or Log(built),
         "inputs_declared": False,
+        "packages": (),
         "seed": b"s" * 32,
         "clock": time.monotonic,
     }
@@ -117,6 +118,19 @@ def test_a_changed_environment_starts_fresh_engines(honest: Built) -> None:
     assert found.results[4].exact
     found.close()
     assert log.ended == len(log.started)
+
+
+def test_a_package_of_another_version_is_another_class(tmp_path: Path) -> None:
+    def bend(step: int, state: Weights) -> None:
+        if step == 9:
+            state.w = (state.w + np.float32(1e-6)).astype(np.float32)
+
+    built = make_run(tmp_path / "run", hooks=Hooks(after_step=bend))
+    number = next(item.number for item in session(built).task.lineage.intervals if item.end.step > 9)
+    assert session(built).open(number).outcome == "fail"
+    elsewhere = session(built, packages=("package pillow",)).open(number)
+    assert elsewhere.outcome != "fail"
+    assert "differs in package pillow" in elsewhere.why
 
 
 def test_noise_seconds_bound_what_is_measured(honest: Built) -> None:
