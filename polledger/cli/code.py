@@ -81,7 +81,11 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
         detail = f"genesis calls the task a recipe, but {source.class_name} defines {', '.join(overridden)}"
         return _refused(summary, detail, "ask the prover to seal it as a custom task")
     engines = Engines(
-        program=program, genesis=genesis, inputs=options.inputs, warm=policy.replay == ReplaySettings()
+        program=program,
+        genesis=genesis,
+        inputs=options.inputs,
+        warm=policy.replay == ReplaySettings(),
+        patience=policy.code.patience,
     )
     return Code(
         summary=summary,
@@ -115,6 +119,7 @@ class Engines:
     genesis: Genesis
     inputs: Mapping[str, str]
     warm: bool
+    patience: float
 
     def __call__(self, environment: Environment) -> AbstractContextManager[Replayer]:
         genesis = self.genesis
@@ -127,6 +132,7 @@ class Engines:
                 environment=environment,
                 inputs=self.inputs,
                 kind=genesis.kind,
+                patience=self.patience,
             )
         )
         if self.warm:

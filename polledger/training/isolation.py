@@ -1,9 +1,10 @@
 """Taking away from a child process whatever it does not need, before task code runs. PROTOCOL section 10.
 
-Linux: Landlock limits files to the interpreter, its packages and the paths given; a user and network namespace
-takes the network away. Both need no privilege. Where the system offers neither, the child still has an empty
+Linux: Landlock limits files to the interpreter, its packages and the paths given; namespaces of its own take away
+the network and shared memory. Both need no privilege. Where the system offers neither, the child still has an empty
 directory, a clean environment and no descriptors, and :class:`Isolation` says what is missing, so that the
-report can. Not covered: CPU time, timing channels, and kernels older than the features.
+report can. When memory runs out, the kernel ends the child and not the verifier. Not covered: how much memory and
+CPU time it takes until then, timing channels, and kernels older than the features.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWIPC = 0x08000000
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 
@@ -80,6 +82,8 @@ def isolate(*, readable: Iterable[Path], writable: Iterable[Path]) -> Isolation:
         return Isolation(files=False, network=False)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     network = _leave_network(libc)
     files = _restrict_files(libc, readable=readable, writable=writable)
     return Isolation(files=files, network=network)
@@ -87,7 +91,8 @@ def isolate(*, readable: Iterable[Path], writable: Iterable[Path]) -> Isolation:
 
 def _leave_network(libc: ctypes.CDLL) -> bool:
     uid, gid = os.getuid(), os.getgid()
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+    # Two children of one verification must not meet in shared memory either.
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
         return False
     # Without a mapping the process would be "nobody", which getpwuid and tempfile users trip over.
     with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ and never sees data beyond what was opened. PROTOCOL section 10.
 import collections
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,10 @@ R = TypeVar("R", bound=wire.Reply)
 
 EXAMPLE_LIMIT = 1 << 30
 """Bytes of one example or batch a child may return: 1 GiB, far above any batch that fits a replay."""
+
+PATIENCE = 3600.0
+"""Seconds that task code may take for one message unless the caller says otherwise: a step of the largest models takes
+minutes, and code that hangs must not hold a verifier for ever."""
 
 STATE_SLACK = 1 << 26
 """Bytes by which a replayed state may exceed eight times the given one: the first step makes the optimizer slots."""
@@ -76,6 +81,8 @@ class ReplayContext:
     inputs: Mapping[str, str] = field(default_factory=dict)
     kind: str = ""
     """``recipe`` or ``custom`` as genesis says: a child whose task is the other one refuses. Empty: not checked."""
+    patience: float = PATIENCE
+    """Seconds to wait for one message."""
 
 
 def read_model(path: Path) -> tuple[bytes, bytes]:
@@ -85,7 +92,7 @@ def read_model(path: Path) -> tuple[bytes, bytes]:
     """
     with tempfile.TemporaryDirectory(prefix="polledger-") as directory:
         process = _spawn(Path(directory), {})
-        child = _Pipes(process)
+        child = _Pipes(process, PATIENCE)
         try:
             child.send(wire.ReadModel(v=1, path=str(path.resolve())))
             reply = child.expect(wire.ModelRead)
@@ -244,8 +251,10 @@ def _replayed_step(child: "_Child", step: int) -> ReplayedStep:
 class _Pipes:
     """A child process, the two pipes to it and the end of its standard error."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], patience: float) -> None:
         self._process = process
+        self._patience = patience
+        self._gave_up = False
         self._errors: collections.deque[str] = collections.deque(maxlen=40)
         self._drain = threading.Thread(target=self._keep_errors, daemon=True)
         self._drain.start()
@@ -253,14 +262,16 @@ class _Pipes:
     def send(self, request: wire.Request, *frames: bytes | memoryview) -> None:
         """Write one request and the frames that belong to it."""
         stream = cast(BinaryIO, self._process.stdin)
-        wire.write_message(stream, request)
-        for frame in frames:
-            wire.write_frame(stream, frame)
-        stream.flush()
+        with self._limited():
+            wire.write_message(stream, request)
+            for frame in frames:
+                wire.write_frame(stream, frame)
+            stream.flush()
 
     def expect(self, kind: type[R]) -> R:
         """The next reply, which has to be a ``kind``. Raises ReplayFailed with the child's own reason if it failed."""
-        reply = wire.read_reply(cast(BinaryIO, self._process.stdout))
+        with self._limited():
+            reply = wire.read_reply(cast(BinaryIO, self._process.stdout))
         if isinstance(reply, kind):
             return reply
         if isinstance(reply, wire.Failed):
@@ -269,7 +280,8 @@ class _Pipes:
 
     def frame(self, *, limit: int) -> bytearray:
         """The next raw frame."""
-        return wire.read_frame(cast(BinaryIO, self._process.stdout), limit=limit)
+        with self._limited():
+            return wire.read_frame(cast(BinaryIO, self._process.stdout), limit=limit)
 
     def last_words(self) -> str:
         """Why the process ended, in one line: its own reason if it gave one, else its last output."""
@@ -278,21 +290,43 @@ class _Pipes:
         except ReplayFailed as error:
             return str(error)
         except (EOFError, MalformedError):
-            self._process.kill()
+            self._kill()
+        if self._gave_up:
+            return f"no answer within {self._patience:g} s"
         self._process.wait()
         self._drain.join(timeout=10)
         lines = [line for line in self._errors if line.strip()]
         return lines[-1].strip()[:500] if lines else f"exit status {self._process.returncode}"
 
     def close(self) -> None:
-        """Kill the process and close what leads to it. Idempotent."""
-        self._process.kill()
+        """Kill the process with all it started and close what leads to it. Idempotent."""
+        self._kill()
         for stream in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(BrokenPipeError):
                 cast(BinaryIO, stream).close()
         self._process.wait()
         self._drain.join(timeout=10)
         cast(BinaryIO, self._process.stderr).close()
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Kill the process if the block takes longer than the caller's patience: the block then ends in EOFError."""
+        timer = threading.Timer(self._patience, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+        self._kill()
+
+    def _kill(self) -> None:
+        # The process leads a session of its own: what it forked, and did not move away, ends with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _keep_errors(self) -> None:
         stream = cast(BinaryIO, self._process.stderr)
@@ -309,7 +343,7 @@ class _Child(_Pipes):
         directory = Path(self._directory.name)
         environment = _deviate(context.environment, variant)
         setup = _prepare(context, environment, role=role, directory=directory)
-        super().__init__(_spawn(directory, process_environment(environment)))
+        super().__init__(_spawn(directory, process_environment(environment)), context.patience)
         # A child that ended at once is noticed when its first answer is read.
         with contextlib.suppress(BrokenPipeError):
             self.send(setup)

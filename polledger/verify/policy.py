@@ -125,11 +125,16 @@ class Requirements(_Table, frozen=True):
 
 
 class CodeBounds(_Table, frozen=True):
-    """``trusted``: hex digests of task sources that may run without asking."""
+    """``trusted``: hex digests of task sources that may run without asking.
+
+    ``patience``: seconds to wait for one message of the task's process, such as one step; code may hang.
+    """
 
     trusted: list[str] = msgspec.field(default_factory=list)
+    patience: float = 3600.0
 
     def __post_init__(self) -> None:
+        _require(0 < self.patience <= 1e6, "code.patience is more than 0 and at most 1e6 seconds")
         for digest in self.trusted:
             _require(
                 len(digest) == 64 and set(digest) <= set("0123456789abcdef"), f"code.trusted: {digest!r}"

@@ -444,8 +444,10 @@ def test_engine_factory_starts_only_the_first_engine_early(
         genesis=genesis,
         inputs={"data": "/x"},
         warm=True,
+        patience=5.0,
     )
     first, second = make(genesis.environment), make(genesis.environment)
     assert started == ["cpu"]
     assert first.context.seed == second.context.seed == copied.spec.s
     assert first.context.inputs == {"data": "/x"}
+    assert first.context.patience == 5.0

@@ -1,6 +1,8 @@
 """What a process that called isolate() can still reach: tried for real, in a process of its own."""
 
+import ctypes
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from polledger.training.isolation import interpreter_paths
 ROOT = Path(__file__).resolve().parents[2]
 
 PROBE = """
-import json, os, socket, sys
+import ctypes, json, os, socket, sys
 from pathlib import Path
 sys.path.append(sys.argv[1])
 from polledger.training.isolation import isolate
@@ -23,6 +25,10 @@ def reach(act):
     except OSError:
         return False
     return True
+def attach():
+    # shmget, the older kind of shared memory, goes by number and knows no paths.
+    if ctypes.CDLL(None, use_errno=True).shmget(int(sys.argv[5]), 0, 0) < 0:
+        raise OSError
 def connect():
     with socket.create_connection(("127.0.0.1", int(sys.argv[4])), timeout=5):
         pass
@@ -38,8 +44,24 @@ print(json.dumps({
     "parent_arguments": reach(lambda: Path(f"/proc/{os.getppid()}/cmdline").read_bytes()),
     "numpy": reach(lambda: __import__("numpy")),
     "connect": reach(connect),
+    "shared_memory": reach(attach),
+    "ends_first": Path("/proc/self/oom_score_adj").read_text() == "1000\\n",
 }))
 """
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def shared_memory() -> int:
+    """The key of a new page of System V shared memory that everybody may use."""
+    key = 0x504C0000 | os.getpid() & 0xFFFF
+    assert LIBC.shmget(key, 4096, 0o1666) >= 0
+    return key
+
+
+def remove_shared_memory(key: int) -> None:
+    assert LIBC.shmctl(LIBC.shmget(key, 0, 0), 0, None) == 0
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +75,16 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
     work.mkdir()
     given.write_bytes(b"data")
     secret.write_bytes(b"the answer")
+    memory = shared_memory()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         done = subprocess.run(
-            [sys.executable, "-I", "-c", PROBE, str(ROOT), str(given), str(secret), str(port)],
+            [sys.executable, "-I", "-c", PROBE, str(ROOT), str(given), str(secret), str(port), str(memory)],
             cwd=work,
             capture_output=True,
             check=True,
         )
+    remove_shared_memory(memory)
     found: dict[str, bool] = json.loads(done.stdout)
     if not (found["files"] and found["network"]):
         pytest.skip("this kernel offers neither Landlock nor user namespaces")
@@ -77,13 +101,14 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
         "parent_descriptors",
         "parent_arguments",
         "connect",
+        "shared_memory",
     ],
 )
 def test_isolated_process_cannot_reach(probe: dict[str, bool], name: str) -> None:
     assert not probe[name]
 
 
-@pytest.mark.parametrize("name", ["own", "given", "numpy"])
+@pytest.mark.parametrize("name", ["own", "given", "numpy", "ends_first"])
 def test_isolated_process_keeps_what_it_needs(probe: dict[str, bool], name: str) -> None:
     assert probe[name]
 

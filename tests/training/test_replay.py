@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,17 @@ from polledger.training.task import prepare_task
 TASKS = Path(__file__).resolve().parents[1] / "e2e" / "tasks"
 SEED = 0xFEDCBA9876543210
 
+
+BROKEN = """import torch
+from polledger import Task
+class Broken(Task):
+    config = {{'steps': 1, 'batch_size': 1}}
+    def build(self):
+        {code}
+        return {{'model': torch.nn.Linear(1, 1)}}
+    def step(self, state, batch):
+        return {{}}
+"""
 
 SCRIBBLE = (
     "import os, fcntl; [os.write(int(n), b'\\xff' * 64) for n in os.listdir('/proc/self/fd')"
@@ -136,16 +150,50 @@ def test_a_start_that_does_not_match_its_root_is_refused(trained: Any, engine: R
 )
 def test_task_code_that_fails_is_reported_not_believed(tmp_path: Path, code: str, reason: str) -> None:
     path = tmp_path / "broken.py"
-    path.write_text(
-        "import torch\nfrom polledger import Task\n"
-        "class Broken(Task):\n"
-        "    config = {'steps': 1, 'batch_size': 1}\n"
-        f"    def build(self):\n        {code}\n        return {{'model': torch.nn.Linear(1, 1)}}\n"
-        "    def step(self, state, batch):\n        return {}\n"
-    )
+    path.write_text(BROKEN.format(code=code))
     broken = context(path, "Broken", {"steps": 1, "batch_size": 1})
     with ReplayEngine(broken) as engine, pytest.raises(ReplayFailed, match=reason):
         engine.rebuild()
+
+
+FORK = (
+    "import os, time\n"
+    "        if os.fork() == 0:\n"
+    "            open('child', 'w').write(str(os.getpid()))\n"
+    "            time.sleep(600)"
+)
+
+
+def test_task_code_that_hangs_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN.format(code="import time; time.sleep(600)"))
+    hanging = replace(context(path, "Broken", {"steps": 1, "batch_size": 1}), patience=20.0)
+    with ReplayEngine(hanging) as engine, pytest.raises(ReplayFailed, match="no answer within 20 s"):
+        engine.rebuild()
+
+
+def test_what_task_code_starts_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN.format(code=FORK))
+    with ReplayEngine(context(path, "Broken", {"steps": 1, "batch_size": 1})) as engine:
+        engine.rebuild()
+        started = list(tmp_path.glob("polledger-*/child"))
+        assert started
+        number = int(started[0].read_text())
+        assert Path(f"/proc/{number}").exists()
+    deadline = time.monotonic() + 60
+    while is_running(number) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(number)
+
+
+def is_running(number: int) -> bool:
+    """Whether a process of this number is there and no zombie."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_task_code_finds_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
