@@ -4,7 +4,6 @@ Errors become one line (``polledger: …``), the exit code of their class and, w
 modules import nothing heavy at the top, so that ``--help`` answers at once.
 """
 
-import json
 import os
 import sys
 import tomllib
@@ -179,12 +178,7 @@ def _report(words: list[str], message: str, code: int) -> None:
     line = one_line(message)
     named = [word for word in words if not word.startswith("-")]
     verb = "-".join(named[: 2 if named[:1] == ["timestamp"] else 1]) or "polledger"
-    if output.json and not output.emitted:
-        print(
-            json.dumps(
-                {"schema": f"polledger.{verb}/1", "exit_code": code, "error": line}, ensure_ascii=False
-            )
-        )
+    output.result({"schema": f"polledger.{verb}/1", "exit_code": code, "error": line})
     print(f"polledger: {line}", file=sys.stderr)
     sys.exit(code)
 

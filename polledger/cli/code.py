@@ -80,6 +80,7 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
     if genesis.kind == "recipe" and overridden:
         detail = f"genesis calls the task a recipe, but {source.class_name} defines {', '.join(overridden)}"
         return _refused(summary, detail, "ask the prover to seal it as a custom task")
+    check_inputs(program, options.inputs)
     engines = Engines(
         program=program,
         genesis=genesis,
@@ -290,16 +291,40 @@ def overrides_of(program: TaskProgram) -> list[str]:
 
     Not seen: what a base class in another file defines, or code that sets attributes later. The code has to be read.
     """
+    names = {name for node in _class_body(program) for name in _defined(node)}
+    return sorted(names & {"build", "step", "batch"})
+
+
+def _class_body(program: TaskProgram) -> list[ast.stmt]:
+    """Statements in the body of every class of the task's name in its file; none where that does not parse."""
     try:
         tree = ast.parse(committed_files(program).get(program.source.entry, b""))
     except _UNPARSABLE:
         return []
     wanted = program.source.class_name.rpartition(".")[2]
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name == wanted:
-            names.update(*map(_defined, node.body))
-    return sorted(names & {"build", "step", "batch"})
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == wanted]
+    return [statement for node in classes for statement in node.body]
+
+
+def check_inputs(program: TaskProgram, given: Mapping[str, str]) -> None:
+    """Raise UsageError for a name in ``given`` that the task's class, read as text, does not declare."""
+    names = declared_names(program)
+    unknown = sorted(given.keys() - names) if names is not None else []
+    if unknown:
+        known = ", ".join(sorted(names or ())) or "none"
+        raise UsageError(
+            f"--input {unknown[0]}: {program.source.class_name} has no such input (declared: {known})"
+        )
+
+
+def declared_names(program: TaskProgram) -> set[str] | None:
+    """Keys of the literal ``inputs`` in the body of the task's class; None where reading does not tell."""
+    for node in _class_body(program):
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if "inputs" in _defined(node) and isinstance(value, ast.Dict):
+            keys = [key.value if isinstance(key, ast.Constant) else None for key in value.keys]
+            return {key for key in keys if isinstance(key, str)} if all(keys) else None
+    return None
 
 
 def declares_inputs(program: TaskProgram) -> bool:

@@ -5,6 +5,7 @@ A verb gets the process's :data:`output`. With ``--json`` standard output carrie
 """
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,22 @@ def one_line(text: str) -> str:
         part if part.isprintable() else part.encode("unicode_escape").decode()
         for part in " ".join(text.split())
     )
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """``value`` as strict JSON in ASCII, readable: any text survives any terminal, any reader takes any number."""
+    return json.dumps(_plain(value), allow_nan=False, indent=2)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with the floats that JSON has no number for as their names."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 class Output:
@@ -52,7 +69,7 @@ class Output:
         """The one JSON object of this command, when ``--json`` was given."""
         if self.json and not self.emitted:
             self.emitted = True
-            print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
+            print(json_text(value), flush=True)
 
     def sentence(self, text: str) -> None:
         """The last line on standard error: one sentence, printed even when quiet."""

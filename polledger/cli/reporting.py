@@ -1,5 +1,6 @@
 """The verification report for people: what was checked, what was found, what it does not say."""
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 from rich.markup import escape
@@ -14,12 +15,22 @@ if TYPE_CHECKING:
 _STYLES = {"pass": "green", "fail": "bold red", "unverifiable": "yellow"}
 _NOT_DONE = {5: "not part of this version: a single jump is left to the odds of the sample"}
 
+_DIGEST = re.compile("[0-9a-f]{64}")
+
 INTERVALS_SHOWN = 40
 """Rows of the table of intervals; --json has all."""
 
 
 def print_report(report: Report, console: "Console") -> None:
     """Print ``report``: facts, findings step by step, intervals, odds, limits. The verdict comes last, elsewhere."""
+    with console.capture() as captured:
+        _print_parts(report, console)
+    # Tables pad every line to the full width.
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    print("\n".join(lines), file=console.file, flush=True)
+
+
+def _print_parts(report: Report, console: "Console") -> None:
     _print_facts(report, console)
     _print_findings(report, console)
     if report.intervals:
@@ -108,10 +119,17 @@ def _described(finding: Finding) -> Text:
         place = f"record {finding.record}, {place}" if place else f"record {finding.record}: "
     text = Text(place + finding.detail)
     if finding.expected is not None or finding.found is not None:
-        text.append(f"\nexpected {finding.expected or '-'}, found {finding.found or '-'}", style="dim")
+        text.append(f"\nexpected {_short(finding.expected)}, found {_short(finding.found)}", style="dim")
     if finding.remedy and finding.outcome != "pass":
         text.append(f"\nremedy: {finding.remedy}", style="dim")
     return text
+
+
+def _short(value: str | None) -> str:
+    """A value, a digest by its first 16 digits: --json has it whole."""
+    if value is None:
+        return "-"
+    return f"{value[:16]}…" if _DIGEST.fullmatch(value) else value
 
 
 def _print_intervals(report: Report, console: "Console") -> None:

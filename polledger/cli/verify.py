@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polledger.cli.output import output
+from polledger.cli.output import json_text, output
 
 if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions
@@ -217,13 +217,11 @@ class _Watcher:
 
 
 def _write_report(report: "Report", directory: Path) -> None:
-    import json
-
     from polledger.errors import Unavailable
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(report.to_json(), ensure_ascii=False, indent=2)
+        text = json_text(report.to_json())
         (directory / "report.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise Unavailable(f"cannot write the report to {directory}: {error.strerror or error}") from None

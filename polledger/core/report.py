@@ -159,6 +159,11 @@ def _group_json(judgement: GroupJudgement) -> dict[str, Any]:
     return values
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 head``, ``3 heads``: a count and its noun."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def number(value: float) -> float | str:
     """``value``, or its name where JSON has no number for it."""
     return value if math.isfinite(value) else str(value)
@@ -310,7 +315,7 @@ def _place(finding: Finding) -> str:
 def _coverage(report: Report) -> str:
     total = report.sample.total if report.sample else 0
     manner = "bit for bit" if report.comparison == "bitwise" else "within tolerance"
-    return f"{len(report.intervals)} of {total} intervals replayed {manner}"
+    return f"{len(report.intervals)} of {counted(total, 'interval')} replayed {manner}"
 
 
 def _odds(report: Report) -> str:

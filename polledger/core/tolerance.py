@@ -77,6 +77,13 @@ def judge_group(measure: GroupMeasure, *, rules: Rules, confirmed: bool) -> Grou
             outcome="fail" if confirmed else "unverifiable",
             why="integers, strings or structure differ",
         )
+    if confirmed and measure.u == 0 < measure.e:
+        # No noise excuses this one: a group that stands still has no error to allow for.
+        return GroupJudgement(
+            measure=measure,
+            outcome="fail",
+            why=f"it stands still as recorded; replays here agree and move it by {measure.e:.3g}",
+        )
     if measure.nu is None:
         return GroupJudgement(measure=measure, outcome="unverifiable", why="the noise floor was not measured")
     tolerance = rules.margin * measure.nu

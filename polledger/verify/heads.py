@@ -13,7 +13,7 @@ from polledger.core.digest import ZERO, sha256
 from polledger.core.head import Head, open_note
 from polledger.core.merkle import Frontier, chainpoint_node, leaf_hash
 from polledger.core.records import AnyRecord, Genesis, Step, parse_record
-from polledger.core.report import Finding
+from polledger.core.report import Finding, counted
 from polledger.errors import MalformedError
 from polledger.verify.evidence import Evidence, SealFile
 
@@ -160,7 +160,8 @@ def step_parse(evidence: Evidence, parsed: Parsed, heads: Heads) -> list[Finding
         detail = f"{tail} records after the last head are not sealed and not evidence"
         findings.append(_parse("unverifiable", detail, record=heads.claimed, name="unsealed"))
     if not any(finding.blocks for finding in findings):
-        detail = f"{heads.claimed} records and {len(evidence.seals)} seals are well-formed"
+        seals = counted(len(evidence.seals), "seal")
+        detail = f"{counted(heads.claimed, 'record')} and {seals} are well-formed"
         findings.append(_parse("pass", detail))
     return findings
 
@@ -177,7 +178,7 @@ def _record_findings(evidence: Evidence, parsed: Parsed, heads: Heads) -> list[F
     for index, why in sorted(parsed.problems.items()):
         # Beyond every head nothing is evidence, except that without any head the whole ledger is meant.
         if index < heads.claimed or not heads.claimed:
-            findings.append(_parse("unverifiable", f"record {index}: {why}", record=index))
+            findings.append(_parse("unverifiable", why, record=index))
     findings += _misplaced(parsed, heads)
     if heads.claimed > len(parsed.records):
         first = len(parsed.records)
@@ -192,10 +193,10 @@ def _misplaced(parsed: Parsed, heads: Heads) -> Iterator[Finding]:
     for index, record in enumerate(parsed.records):
         if record is None or genesis is None or (record.index == index and record.run == genesis.run):
             continue
-        what = "belongs to another run" if record.run != genesis.run else f"is numbered {record.index}"
+        what = "it belongs to another run" if record.run != genesis.run else f"it is numbered {record.index}"
         outcome = "fail" if index < heads.sealed else "unverifiable"
         if index < max(heads.claimed, heads.sealed):
-            yield _parse(outcome, f"record {index} {what}", record=index)
+            yield _parse(outcome, what, record=index)
 
 
 def _seal_file_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -213,7 +214,8 @@ def step_heads(evidence: Evidence, parsed: Parsed, heads: Heads) -> list[Finding
         *_early_genesis(heads),
     ]
     if not findings and heads.newest is not None and heads.whole:
-        detail = f"{len(heads.heads)} heads signed by the genesis key cover {heads.sealed} records"
+        signed = counted(len(heads.heads), "signed head")
+        detail = f"{signed} of the genesis key over {counted(heads.sealed, 'record')}"
         return [Finding(step=2, name="heads", outcome="pass", detail=detail)]
     if not findings:
         findings = [_unverifiable("no head covers the records", "seal the run")]
@@ -265,10 +267,10 @@ def _root_findings(heads: Heads) -> Iterator[Finding]:
             )
         elif item.matches is False:
             detail = f"{name}: the records do not give the signed root; one of {heads.sealed} to {size - 1} was changed"
-            yield _unverifiable(detail, record=heads.sealed)
+            yield _unverifiable(detail, "restore ledger.log from a copy", record=heads.sealed)
         elif item.matches is None:
             detail = f"{name}: not all of the {size} records it covers are readable"
-            yield _unverifiable(detail)
+            yield _unverifiable(detail, "restore ledger.log from a copy")
 
 
 def _chain_findings(heads: Heads) -> Iterator[Finding]:

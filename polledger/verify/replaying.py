@@ -22,11 +22,11 @@ from polledger.errors import EnvironmentMismatch, MalformedError, Unavailable
 from polledger.store.objects import ObjectStore
 from polledger.verify.compare import same_bytes
 from polledger.verify.data import DataChecks, OpenedInterval
+from polledger.verify.hyperparameters import differing_steps
 from polledger.verify.judging import Judge, Replayed
-from polledger.verify.lineage import Interval, Lineage, Values, changed_values
+from polledger.verify.lineage import Interval, Lineage, Values
 from polledger.verify.origin import OriginTask, step_origin
 from polledger.verify.policy import Policy
-from polledger.verify.schedule import same_value
 from polledger.verify.states import LoadedState, hash_state, load_state
 
 Engines = Callable[[Environment], AbstractContextManager[Replayer]]
@@ -196,11 +196,11 @@ class ReplaySession:
             for step, done in zip(interval.steps, item.outcome.steps, strict=True)
             if not self.data.batch_matches(step, done.batch)
         ]
-        hyperparameters = self._differing_hyperparameters(item)
+        others = differing_steps(self.task.values[interval.number], interval.steps, item.outcome.steps)
         if not batches:
             self.checked.add(interval.number)
         equal = item.state.root == interval.end.root
-        if equal and not batches and not hyperparameters:
+        if equal and not batches and not others:
             self._check_end(item)
             self._check_metrics(item)
             self._carry = item.state
@@ -210,8 +210,8 @@ class ReplaySession:
             self.data.report_batch(
                 step, interval.number, confirmed=confirmed, why=", ".join(item.differences[:4])
             )
-        for record, detail in hyperparameters[:1]:
-            self._hyperparameter_finding(record, detail, interval.number, confirmed=confirmed)
+        for other in others[:1]:
+            self.findings.append(other.finding(interval.number, confirmed=confirmed, remedy=_ELSEWHERE))
         if batches:
             raise NotOpened("its batches are not the recorded ones (step 7)")
         self._carry = item.state if equal else None
@@ -297,30 +297,6 @@ class ReplaySession:
         )
         return same_steps and state.root == item.state.root
 
-    def _differing_hyperparameters(self, item: Replayed) -> list[tuple[int, str]]:
-        """Record index and description where a step ran with other hyperparameters than recorded."""
-        values = self.task.values[item.interval.number]
-        found = []
-        for step, done in zip(item.interval.steps, item.outcome.steps, strict=True):
-            values = changed_values(values, step.groups)
-            name = _first_other(values, changed_values({}, list(done.groups)))
-            if name:
-                found.append((step.index, f"step {step.step} ran with another {name} than recorded"))
-        return found
-
-    def _hyperparameter_finding(self, record: int, detail: str, interval: int, *, confirmed: bool) -> None:
-        self.findings.append(
-            Finding(
-                step=4,
-                name="hyperparameters",
-                outcome="fail" if confirmed else "unverifiable",
-                detail=detail,
-                record=record,
-                interval=interval,
-                remedy=None if confirmed else _ELSEWHERE,
-            )
-        )
-
     def _check_end(self, item: Replayed) -> None:
         """A stored end state is opened too: it has to be there, whole. Equal bytes need no second hash."""
         end = item.interval.end
@@ -402,18 +378,3 @@ def _unopened(interval: Interval, why: str) -> IntervalResult:
         exact=False,
         why=why,
     )
-
-
-def _first_other(recorded: Values, replayed: Values) -> str:
-    """Name of the first hyperparameter in which the two differ; empty when none does."""
-    for key in sorted(recorded.keys() | replayed.keys()):
-        ours, theirs = replayed.get(key, {}), recorded.get(key, {})
-        for name in sorted(ours.keys() | theirs.keys()):
-            if name not in ours or name not in theirs or not _same_number(ours[name], theirs[name]):
-                return f"{name} of group {key[1]} of {key[0]}"
-    return ""
-
-
-def _same_number(a: float | int | bool, b: float | int | bool) -> bool:
-    # What was recorded as NaN and runs as NaN is no difference; whether NaN is acceptable is step 4's to say.
-    return same_value(a, b) or (a != a and b != b)

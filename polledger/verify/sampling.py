@@ -61,11 +61,14 @@ def wanted_count(request: SampleRequest, *, total: int, policy: Policy) -> int:
     return min(total, sample_size(total=total, bogus=bogus_count(policy.sample.bogus, total), odds=odds))
 
 
-def capped_count(count: int, *, seconds_per_interval: float, policy: Policy) -> int:
-    """``count`` reduced to what the policy's replay budget allows; never below 1."""
-    if seconds_per_interval <= 0:
+def capped_count(count: int, *, seconds: float, policy: Policy) -> int:
+    """``count`` where its replay, estimated at ``seconds``, is within the policy's budget; else fewer, at least 1.
+
+    To be asked again with the estimate for the smaller count until it stays.
+    """
+    if count <= 1 or seconds <= policy.sample.seconds:
         return count
-    return max(1, min(count, math.floor(policy.sample.seconds / seconds_per_interval)))
+    return max(1, min(count - 1, math.floor(count * policy.sample.seconds / seconds)))
 
 
 def bogus_count(share: float, total: int) -> int:
@@ -78,7 +81,7 @@ def step_sampling(
 ) -> tuple[Sample, tuple[Odds, ...], list[Finding]]:
     """Step 6: draw ``count`` of ``total`` intervals; first and last are added. ``head``: digest of the newest head."""
     if total == 0:
-        detail = "there is no interval to sample"
+        detail = "no interval is authentic: there is nothing to draw from"
         finding = Finding(step=6, name="sampling", outcome="unverifiable", detail=detail)
         return Sample(nonce=nonce, total=0, drawn=0, intervals=()), (), [finding]
     seed = sample_seed(nonce=nonce, head=head, policy=policy.digest())

@@ -7,9 +7,9 @@ learning rates of 0 as recorded, and parameters whose roots do not change betwee
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from polledger.core.records import Checkpoint, StateObject
+from polledger.core.records import Checkpoint
 from polledger.core.report import Finding
-from polledger.core.state import Entry, Groups, TensorData, TensorEntry
+from polledger.core.state import Entry, Groups, TensorData, TensorEntry, escape
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.objects import ObjectStore
 from polledger.verify.compare import distance, norm, parameter_tensors
@@ -31,13 +31,13 @@ class StillnessTask:
 
 
 def step_stillness(task: StillnessTask) -> list[Finding]:
-    """``pass``: at most the policy's share of intervals stands still, and the whole run moves the parameters.
+    """``pass``: at most the policy's share of intervals stands still, and the whole run moves the published model.
 
     Reads the manifest of every stored checkpoint and the first and last state. One interval may always stand still: a
-    warm-up from learning rate 0 has one.
+    warm-up from learning rate 0 has one. No finding, and so no ``pass``, where there is no interval.
     """
     if not task.lineage.intervals:
-        return [_unverifiable("there is no interval to look at", "seal a run of at least one step")]
+        return []
     try:
         still = set(task.declared) | _unmoved(task)
         moved = _total_displacement(task)
@@ -59,14 +59,10 @@ def _judge(task: StillnessTask, still: set[int], moved: float) -> Iterator[Findi
         )
         yield _unverifiable(detail, "raise structure.still_share in the policy if you accept it")
     if not moved >= bounds.displacement:
-        detail = (
-            f"the whole run moves the parameters by {moved:.2g} of their norm, below {bounds.displacement:g}"
-        )
+        detail = f"the whole run moves the published model by {moved:.2g} of its norm, below {bounds.displacement:g}"
         yield _unverifiable(detail, "lower structure.displacement in the policy if you accept it")
     elif len(still) <= max(1, bounds.still_share * total):
-        detail = (
-            f"{share:.1%} of intervals stand still; the run moves the parameters by {moved:.3g} of their norm"
-        )
+        detail = f"{share:.1%} of intervals stand still; the run moves the model by {moved:.3g} of its norm"
         yield Finding(step=4, name=NAME, outcome="pass", detail=detail)
 
 
@@ -106,13 +102,20 @@ def _chosen(entries: Sequence[Entry], groups: Groups) -> list[TensorEntry]:
 
 
 def _total_displacement(task: StillnessTask) -> float:
-    """l2 distance between first and last parameters over the norm of the first (of the last where that is 0)."""
-    intervals, described = task.lineage.intervals, task.lineage.genesis.objects
-    first = load_state(task.objects, intervals[0].start.root)
-    last = load_state(task.objects, intervals[-1].end.root)
-    scale = norm(_floats(first, described)) or norm(_floats(last, described))
-    return distance(_floats(last, described), _floats(first, described)) / scale if scale else 0.0
+    """l2 distance between first and last parameters over the norm of the first (of the last where that is 0).
+
+    Where ``final`` names the published object, its parameters alone: others may train beside one that never moves.
+    """
+    intervals = task.lineage.intervals
+    first = _published(task.lineage, load_state(task.objects, intervals[0].start.root))
+    last = _published(task.lineage, load_state(task.objects, intervals[-1].end.root))
+    scale = norm(first) or norm(last)
+    return distance(last, first) / scale if scale else 0.0
 
 
-def _floats(state: LoadedState, described: Sequence[StateObject]) -> list[TensorData]:
-    return parameter_tensors(state.flat, described)
+def _published(lineage: Lineage, state: LoadedState) -> list[TensorData]:
+    tensors = parameter_tensors(state.flat, lineage.genesis.objects)
+    if lineage.final is None:
+        return tensors
+    name = escape(lineage.final.object)
+    return [tensor for tensor in tensors if tensor.path.startswith(f"{name}/")]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from msgspec import UnsetType
 
-from polledger.core.report import Finding
+from polledger.core.report import Finding, counted
 from polledger.verify.lineage import FINDINGS_KEPT, Interval, Lineage, Values, changed_values
 from polledger.verify.policy import Policy
 from polledger.verify.schedule import hyperparameter_findings
@@ -45,7 +45,7 @@ def step_structure(lineage: Lineage, *, policy: Policy, whole: bool) -> Structur
 def _passed(lineage: Lineage) -> Finding:
     steps = sum(len(interval.steps) for interval in lineage.intervals)
     resumes = (
-        f", {len(lineage.resumes)} resumes with {lineage.abandoned} records abandoned"
+        f", {counted(len(lineage.resumes), 'resume')} with {counted(lineage.abandoned, 'record')} abandoned"
         if lineage.resumes
         else ""
     )
@@ -54,7 +54,7 @@ def _passed(lineage: Lineage) -> Finding:
         if lineage.genesis.kind == "recipe"
         else "hyperparameters within policy"
     )
-    detail = f"{steps} steps in {len(lineage.intervals)} intervals{resumes}; {kind}"
+    detail = f"{counted(steps, 'step')} in {counted(len(lineage.intervals), 'interval')}{resumes}; {kind}"
     return Finding(step=4, name="structure", outcome="pass", detail=detail)
 
 
@@ -65,7 +65,7 @@ def _finished(lineage: Lineage, *, whole: bool) -> Iterator[Finding]:
         yield _unverifiable(
             "the run is not finished: no final record is sealed", "finish it with seal --resume"
         )
-    if not lineage.intervals:
+    elif not lineage.intervals:
         yield _unverifiable("there is no interval to replay", "seal a run of at least one step")
 
 

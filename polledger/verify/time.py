@@ -12,7 +12,7 @@ from cryptography import x509
 from msgspec import UnsetType
 
 from polledger.core.records import TokenRef
-from polledger.core.report import Finding, TimeSummary
+from polledger.core.report import Finding, TimeSummary, counted
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.objects import ObjectStore
 from polledger.timestamp import cms
@@ -78,7 +78,7 @@ def step_time(
     ]
     if not any(finding.name == CONSISTENCY for finding in findings):
         tokens = (
-            f"{len(stamps)} tokens over {len(matching)} heads are consistent"
+            f"{counted(len(stamps), 'token')} over {counted(len(matching), 'head')}: consistent"
             if stamps
             else "no token to contradict"
         )

@@ -20,6 +20,7 @@ from polledger.core.report import (
     Report,
     Sample,
     TimeSummary,
+    counted,
     missing_checks,
 )
 from polledger.errors import Unavailable
@@ -150,6 +151,8 @@ def _verify_records(
     if request.model is not None:
         run.findings.append(step_binding(lineage, request.model, request.read_model or _no_torch_files))
     code = _code(run, genesis, load_code)
+    if not lineage.intervals:
+        run.skipped = "no interval is authentic"
     session = _session(run, evidence, lineage, structure, code)
     try:
         _verify_intervals(run, lineage, newest.head.digest(), session)
@@ -201,26 +204,34 @@ def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplayS
     request, total = run.request, len(lineage.intervals)
     count = wanted_count(request.sample, total=total, policy=request.policy) if total else 0
     probed: tuple[int, ...] = ()
-    seconds = 0.0
+    pace = 0.0
     if session is not None:
         run.watcher.note("rebuilding the first state from the committed seed")
         run.findings += session.origin()
         if request.sample.capped:
-            probed, seconds = _probe(session, lineage)
-            count = capped_count(count, seconds_per_interval=seconds, policy=request.policy)
-    sample, run.odds, findings = step_sampling(
-        nonce=request.nonce, head=head, policy=request.policy, total=total, count=count
-    )
+            probed, pace = _probe(session, lineage)
+    while True:
+        sample, run.odds, findings = step_sampling(
+            nonce=request.nonce, head=head, policy=request.policy, total=total, count=count
+        )
+        # What the prover did not store has to be replayed as well: it counts against the budget.
+        wanted = {*sample.intervals, *probed}
+        opened = with_sources(wanted, lineage.intervals)
+        seconds = pace * sum(len(lineage.intervals[number].steps) for number in opened)
+        smaller = capped_count(count, seconds=seconds, policy=request.policy)
+        if smaller == count:
+            break
+        count = smaller
     run.findings += findings
-    opened = with_sources({*sample.intervals, *probed}, lineage.intervals)
     run.sample = replace(sample, intervals=opened if session is not None else sample.intervals)
     if session is not None:
-        run.watcher.note(_announcement(run.sample, run.odds, seconds))
+        rederived = len(opened) - len(wanted)
+        run.watcher.note(_announcement(run.sample, run.odds, seconds=seconds, rederived=rederived))
         _replay(run, session, opened)
 
 
 def _probe(session: ReplaySession, lineage: Lineage) -> tuple[tuple[int, ...], float]:
-    """Replay the first interval or two; returns them and the seconds an average interval is estimated to take.
+    """Replay the first interval or two; returns them and the seconds that a step is estimated to take.
 
     The quickest counts: the first step pays for what the libraries set up once.
     """
@@ -231,15 +242,18 @@ def _probe(session: ReplaySession, lineage: Lineage) -> tuple[tuple[int, ...], f
         session.open(number)
         if session.replayed_steps > steps:
             rates.append((session.replay_seconds - seconds) / (session.replayed_steps - steps))
-    steps = sum(len(interval.steps) for interval in lineage.intervals)
-    return numbers, min(rates, default=0.0) * steps / len(lineage.intervals)
+    return numbers, min(rates, default=0.0)
 
 
-def _announcement(sample: Sample, odds: Sequence[Odds], seconds: float) -> str:
+def _announcement(sample: Sample, odds: Sequence[Odds], *, seconds: float, rederived: int) -> str:
     tenth = next((item for item in odds if item.label == "10 %"), None)
     chance = f"; finds 10 % bogus intervals with probability {tenth.detection:.3f}" if tenth else ""
-    estimate = f"; about {seconds * len(sample.intervals):.0f} s" if seconds else ""
-    return f"replaying {len(sample.intervals)} of {sample.total} intervals ({sample.drawn} drawn){chance}{estimate}"
+    estimate = f"; about {seconds:.0f} s" if seconds else ""
+    derived = f", {rederived} to re-derive what was not stored" if rederived else ""
+    return (
+        f"replaying {len(sample.intervals)} of {counted(sample.total, 'interval')} ({sample.drawn} drawn{derived})"
+        f"{chance}{estimate}"
+    )
 
 
 def with_sources(numbers: set[int], intervals: Sequence[Interval]) -> tuple[int, ...]:
@@ -285,7 +299,7 @@ def replay_findings(
         and not any(f.blocks for f in findings)
     ):
         exact = sum(result.exact for result in results)
-        detail = f"{len(results)} intervals replayed, {exact} of them bit for bit"
+        detail = f"{counted(len(results), 'interval')} replayed, {exact} of them bit for bit"
         findings.append(Finding(step=9, name="replay", outcome="pass", detail=detail))
     return findings
 

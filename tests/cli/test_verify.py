@@ -1,6 +1,7 @@
 """``polledger verify``: options, code decisions, report and exit codes. Real replays are in tests/e2e."""
 
 import importlib.metadata
+import io
 import json
 import subprocess
 import sys
@@ -290,6 +291,31 @@ def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, elsewhere
     assert found.engines is not None
 
 
+@pytest.mark.parametrize(
+    ("body", "known"),
+    [
+        ("inputs = {'data': None}", {"data"}),
+        ("inputs: dict = {'text': None, 'more': 'x'}", {"text", "more"}),
+        ("inputs = {}", set()),
+        ("inputs = {**BASE, 'data': None}", None),
+        ("inputs = {NAME: None}", None),
+        ("inputs = dict(data=None)", None),
+        ("pass", None),
+    ],
+)
+def test_an_input_the_task_does_not_have_is_a_usage_error(
+    copied: Built, elsewhere: Path, body: str, known: set[str] | None
+) -> None:
+    genesis = source_of(copied, {"task.py": f"class T:\n    {body}\n".encode()})
+    for name in ("data", "text", "other"):
+        options = CodeOptions(trusted=genesis.task.hex(), inputs={name: "/x"})
+        if known is None or name in known:
+            assert load_code(copied.run, genesis, options, Policy()).engines is not None
+        else:
+            with pytest.raises(UsageError, match=f"--input {name}: T has no such input"):
+                load_code(copied.run, genesis, options, Policy())
+
+
 def test_lines_are_counted_not_believed(copied: Built, elsewhere: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK + b"# one\n\nx = 1\n"}, lines=1)
     trusted = CodeOptions(trusted=genesis.task.hex())
@@ -392,9 +418,10 @@ def test_report_prints_failures_with_place_and_values() -> None:
         code={"kind": "custom", "digest": "ab" * 32, "lines": 120, "vouched": "--task"},
         timing={"noise_seconds": 3.21},
     )
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, file=io.StringIO())
     print_report(report, console)
-    text = console.export_text()
+    text = console.file.getvalue()
+    assert not any(line.endswith(" ") for line in text.splitlines())
     for part in (
         "record 20, interval 3: steps differ",
         "expected e1, found f1",
@@ -418,9 +445,9 @@ def test_markup_in_hostile_text_is_printed_as_it_is() -> None:
     from polledger.core.report import Finding, Report
 
     bad = Finding(step=1, name="parse", outcome="unverifiable", detail="[red]x[/red] [/]", remedy="[b]r[/b]")
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, file=io.StringIO())
     print_report(Report(run=None, head=None, findings=(bad,)), console)
-    text = console.export_text()
+    text = console.file.getvalue()
     assert "[red]x[/red] [/]" in text
     assert "[b]r[/b]" in text
 

@@ -67,7 +67,9 @@ def test_confirmed_difference_fails_above_the_noise_and_never_passes_below_it() 
 def test_a_group_that_did_not_move_must_be_equal() -> None:
     assert outcome(measure(1e-9, 0.0, 0.0)) == "fail"
     assert outcome(measure(0.0, 0.0, 0.0)) == "unverifiable"
-    assert outcome(measure(1e-9, 0.0, 0.0), confirmed=True) == "fail"
+    for noise in (0.0, 1.0, math.nan, None):
+        assert outcome(measure(1e-9, 0.0, noise), confirmed=True) == "fail"
+    assert outcome(measure(0.0, 0.0, 1.0), confirmed=True) == "unverifiable"
 
 
 def test_integers_that_differ_fail_only_when_confirmed() -> None:

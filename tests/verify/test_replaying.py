@@ -244,13 +244,33 @@ def test_default_sample_is_capped_by_what_the_first_intervals_cost(honest: Built
         clock=lambda: float(next(ticks)),
         watcher=watcher,
     )
-    # 50 s a one-step interval, 12 steps in 5 intervals: 120 s each, so two fit in 300 s.
+    # 50 s a step: the first, second and last interval alone take 300 s.
     assert report.sample is not None
-    assert report.sample.drawn == 2
+    assert report.sample.drawn == 1
     assert {0, 1, 4} <= set(report.sample.intervals)
     assert watcher.intervals == list(report.sample.intervals)
     assert any("about" in note for note in watcher.notes)
     assert report.verdict == "VERIFIED"
+
+
+def test_what_was_not_stored_counts_against_the_budget(tmp_path: Path) -> None:
+    config = {**CONFIG, "steps": 96}
+    drawn = {}
+    for keep in (1, 8):
+        built = make_run(tmp_path / f"keep-{keep}", Spec(keep=keep, config=config))
+        ticks = iter(range(0, 1_000_000, 5))
+        report = verify(
+            read_evidence(built.run),
+            request(policy=parse_policy("[sample]\nseconds = 200"), sample=SampleRequest()),
+            load_code=built.code(),
+            clock=lambda ticks=ticks: float(next(ticks)),
+            watcher=Silent(),
+        )
+        assert report.sample is not None
+        drawn[keep] = report.sample.drawn
+        # 5 s a step and 4 steps an interval; one drawn interval is always opened.
+        assert drawn[keep] == 1 or len(report.sample.intervals) <= 12
+    assert drawn[1] > drawn[8]
 
 
 def test_genesis_objects_missing_from_the_state_do_not_crash(honest: Built) -> None:

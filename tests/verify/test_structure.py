@@ -1,5 +1,6 @@
 """Step 4: hyperparameters against the schedule or the policy, terms, and stillness."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from polledger.core.encoding import real
-from polledger.core.records import AnyRecord, Checkpoint, Genesis, GroupValues, Step, Terms
+from polledger.core.records import AnyRecord, Checkpoint, Final, Genesis, GroupValues, Step, Terms
 from polledger.core.report import Finding
 from polledger.core.state import parse_state
 from polledger.verify.lineage import build_lineage
@@ -239,6 +240,15 @@ def test_a_run_that_ends_where_it_began_is_unverifiable(tmp_path: Path) -> None:
 
     finding = stillness(make_run(tmp_path / "run", hooks=Hooks(first=remember, after_step=loop)))
     assert finding.outcome == "unverifiable"
+
+
+def test_the_published_object_has_to_move_itself(honest: Built) -> None:
+    final = honest.records[-1]
+    assert isinstance(final, Final)
+    other = msgspec.structs.replace(final, object="optimizer")
+    finding = stillness(replace(honest, records=[*honest.records[:-1], other]))
+    assert finding.outcome == "unverifiable"
+    assert "whole run moves the published model by 0 " in finding.detail
 
 
 def test_parameters_that_are_not_finite_do_not_count_as_moving(honest: Built, tmp_path: Path) -> None:
