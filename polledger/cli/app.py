@@ -30,19 +30,22 @@ app = typer.Typer(
     help="Proof of learning that holds up: seal a training run while it runs, verify it by replaying a sample.",
     epilog=(
         "Exit codes: 0 VERIFIED or done, 1 REFUTED or invalid, 2 usage, 3 UNVERIFIABLE, "
-        "4 cannot proceed, 130 interrupted."
+        "4 cannot proceed, 130 interrupted. Defaults of VERB --OPTION: the variable POLLEDGER_VERB_OPTION, or "
+        "OPTION = … under [tool.polledger.VERB] in pyproject.toml."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("seal")(seal.run)
-app.command("verify")(verify.run)
-app.command("inspect")(inspect.run)
-app.command("export")(export.run)
+app.command("seal", short_help="Train a task and seal the run while it trains.", epilog=seal.EXAMPLES)(
+    seal.run
+)
+app.command("verify", short_help="Check a run and replay a sample of it.", epilog=verify.EXAMPLES)(verify.run)
+app.command("inspect", short_help="Show what a run recorded.")(inspect.run)
+app.command("export", short_help="Print the inclusion proof of one record.")(export.run)
 app.add_typer(timestamp.app, name="timestamp")
-app.command("keygen")(keygen.run)
+app.command("keygen", short_help="Make an Ed25519 key.")(keygen.run)
 
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """The command-line parser's own usage error; Typer does not export it under a public name."""
@@ -112,6 +115,7 @@ def _named_as_spelled(command: Any) -> Any:
     for verb, inner in command.commands.items():
         for name, parameter in _spelled(inner).items():
             parameter.envvar = f"POLLEDGER_{verb}_{name}".upper().replace("-", "_")
+            parameter.show_envvar = False
     return command
 
 

@@ -173,7 +173,7 @@ def _print_odds(report: Report, console: "Console") -> None:
     for odds in report.odds:
         share = "one bogus interval" if odds.label == "one" else f"{odds.label} bogus ({odds.bogus})"
         console.print(
-            f"  {share:<24} with probability {1 - odds.detection:.3g}; 99 % detection needs {odds.needed} drawn",
+            f"  {share:<24} with probability {1 - odds.detection:.3g}; 99 % odds need {odds.needed} drawn",
             highlight=False,
         )
     console.print()

@@ -25,6 +25,12 @@ REFRESH_SECONDS = 0.1
 
 TRAINING = "training"
 
+EXAMPLES = (
+    "Examples: `polledger seal polledger.examples.digits --run R`; "
+    "`polledger seal train.py:Mine --run R --input data=DIR --set lr=0.01 --every 20`; "
+    "after an interruption the same with `--resume`."
+)
+
 SMOOTHING = 0.3
 """Weight of the latest pause in the speed that is shown."""
 
@@ -39,30 +45,43 @@ def run(
             metavar="TASK", help="path/to/file.py[:Class] or package.module[:Class].", show_default=False
         ),
     ],
-    run_dir: Annotated[Path, typer.Option("--run", help="Directory for the run.", show_default=False)],
+    run_dir: Annotated[
+        Path, typer.Option("--run", metavar="DIR", help="Directory for the run.", show_default=False)
+    ],
     key: Annotated[
-        Path | None, typer.Option("--key", help="Ed25519 key (PEM). Default: your own, made on first use.")
+        Path | None,
+        typer.Option(
+            "--key", metavar="FILE", help="Ed25519 key (PEM). Default: your own, made on first use."
+        ),
     ] = None,
     every: Annotated[
-        int | None, typer.Option("--every", help="Steps between two checkpoints. Default: 10.")
+        int | None, typer.Option("--every", metavar="K", help="Steps between two checkpoints. Default: 10.")
     ] = None,
     warm: Annotated[
         int | None,
-        typer.Option("--warm", help="Steps at the start with a checkpoint after each. Default: 10."),
+        typer.Option(
+            "--warm", metavar="W", help="Steps at the start with a checkpoint after each. Default: 10."
+        ),
     ] = None,
     keep: Annotated[
         int | None,
         typer.Option(
-            "--keep", help="Store the state of every K-th checkpoint, commit all. Default: 1, store all."
+            "--keep",
+            metavar="K",
+            help="Store the state of every K-th checkpoint, commit all. Default: 1, store all.",
         ),
     ] = None,
     seal_every: Annotated[
         int | None,
         typer.Option(
-            "--seal-every", help="Checkpoints between two seals; at least one a minute. Default: 50."
+            "--seal-every",
+            metavar="M",
+            help="Checkpoints between two seals; at least one a minute. Default: 50.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="The same as --set steps=N.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="The same as --set steps=N.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Change a value of the task's config."),
@@ -71,16 +90,21 @@ def run(
         list[str] | None,
         typer.Option("--input", metavar="NAME=PATH", help="Where data lies; never committed."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the training. Default: 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed of the training. Default: 0.")
+    ] = None,
     tsa: Annotated[
         list[str] | None,
         typer.Option(
             "--tsa", metavar="URL", help="URL of a time-stamping authority, or 'embedded' (the default)."
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …")] = "cpu",
+    device: Annotated[str, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, …")] = "cpu",
     workers: Annotated[
-        int, typer.Option("--workers", help="Processes that make batches ahead; 0 makes them in this one.")
+        int,
+        typer.Option(
+            "--workers", metavar="W", help="Processes that make batches ahead; 0 makes them in this one."
+        ),
     ] = 0,
     store_batches: Annotated[
         bool, typer.Option("--store-batches", help="Store every batch, not only its digest.")

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from polledger.store.run import RunDirectory
     from polledger.verify.verifier import Request
 
+EXAMPLES = (
+    "Examples: `polledger verify R`; `polledger verify R --task train.py --input data=DIR --sample 20`; "
+    "`polledger verify R --model model.safetensors --json`."
+)
+
 NONCE_BYTES = 32
 
 _LEAST_NONCE = 16
@@ -26,30 +31,46 @@ def run(
         str | None,
         typer.Option(
             "--sample",
+            metavar="N|99%",
             help="Intervals to replay: a number, or odds like 99% against 10% bogus intervals. "
             "Default: 99%, capped at about 5 minutes of replay.",
         ),
     ] = None,
     nonce: Annotated[
-        str | None, typer.Option("--nonce", help="Your own nonce (hex) for the sample. Default: random.")
+        str | None,
+        typer.Option("--nonce", metavar="HEX", help="Your own nonce (hex) for the sample. Default: random."),
     ] = None,
-    policy: Annotated[Path | None, typer.Option("--policy", help="TOML file with your bounds.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", metavar="FILE", help="TOML file with your bounds.")
+    ] = None,
     trust: Annotated[
-        Path | None, typer.Option("--trust", help="TOML file with the time-stamping authorities you trust.")
+        Path | None,
+        typer.Option(
+            "--trust", metavar="FILE", help="TOML file with the time-stamping authorities you trust."
+        ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="Your copy of the task; it must have the committed digest.")
+        str | None,
+        typer.Option(
+            "--task", metavar="TASK", help="Your copy of the task; it must have the committed digest."
+        ),
     ] = None,
     trust_code: Annotated[
-        str | None, typer.Option("--trust-code", help="Digest (hex) of committed code that may run here.")
+        str | None,
+        typer.Option(
+            "--trust-code", metavar="DIGEST", help="Digest (hex) of committed code that may run here."
+        ),
     ] = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="NAME=PATH: where your data lies.")
+        list[str] | None, typer.Option("--input", metavar="NAME=PATH", help="Where your data lies.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Model file that must be the one this run ends with.")
+        Path | None,
+        typer.Option("--model", metavar="FILE", help="Model file that must be the one this run ends with."),
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="Where replays run: local.")] = "local",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="ENGINE", help="Where replays run: local.")
+    ] = "local",
     no_replay: Annotated[
         bool, typer.Option("--no-replay", help="Check the records only; at best UNVERIFIABLE.")
     ] = False,
@@ -58,7 +79,8 @@ def run(
         typer.Option("--no-scan", help="Do not look at checkpoints beyond the sample; at best UNVERIFIABLE."),
     ] = False,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Directory to write the report into (report.json).")
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="Directory to write the report into (report.json)."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")

@@ -418,9 +418,10 @@ def test_report_prints_failures_with_place_and_values() -> None:
         code={"kind": "custom", "digest": "ab" * 32, "lines": 120, "vouched": "--task"},
         timing={"noise_seconds": 3.21},
     )
-    console = Console(width=200, file=io.StringIO())
+    file = io.StringIO()
+    console = Console(width=200, file=file)
     print_report(report, console)
-    text = console.file.getvalue()
+    text = file.getvalue()
     assert not any(line.endswith(" ") for line in text.splitlines())
     for part in (
         "record 20, interval 3: steps differ",
@@ -445,9 +446,10 @@ def test_markup_in_hostile_text_is_printed_as_it_is() -> None:
     from polledger.core.report import Finding, Report
 
     bad = Finding(step=1, name="parse", outcome="unverifiable", detail="[red]x[/red] [/]", remedy="[b]r[/b]")
-    console = Console(width=200, file=io.StringIO())
+    file = io.StringIO()
+    console = Console(width=200, file=file)
     print_report(Report(run=None, head=None, findings=(bad,)), console)
-    text = console.file.getvalue()
+    text = file.getvalue()
     assert "[red]x[/red] [/]" in text
     assert "[b]r[/b]" in text
 
