@@ -94,8 +94,11 @@ class IsolationReport:
 class Replayer(Protocol):
     """Runs the committed task somewhere. Every method may raise :class:`ReplayFailed`."""
 
-    def rebuild(self, *, variant: Variant = AS_RECORDED) -> RebuiltState:
-        """The state before step 0, built from the committed seed."""
+    def rebuild(self, *, variant: Variant = AS_RECORDED, size: int | None = None) -> RebuiltState:
+        """The state before step 0, built from the committed seed; ``size``: bytes of the recorded one, if at hand.
+
+        A state far above ``size`` is none that could be equal, and is refused.
+        """
         ...
 
     def open_batches(self, steps: Sequence[tuple[int, Sequence[int] | None]]) -> Iterator[OpenedBatch]:

@@ -1,10 +1,10 @@
 """Taking away from a child process whatever it does not need, before task code runs. PROTOCOL section 10.
 
 Linux: Landlock limits files to the interpreter, its packages and the paths given; namespaces of its own take away
-the network and shared memory. Both need no privilege. Where the system offers neither, the child still has an empty
-directory, a clean environment and no descriptors, and :class:`Isolation` says what is missing, so that the
-report can. When memory runs out, the kernel ends the child and not the verifier. Not covered: how much memory and
-CPU time it takes until then, timing channels, and kernels older than the features.
+the network, shared memory and every other process. Both need no privilege. Where the system offers neither, the
+child still has an empty directory, a clean environment and no descriptors, and :class:`Isolation` says what is
+missing, so that the report can. When memory runs out, the kernel ends the child and not the verifier. Not covered:
+how much memory and CPU time it takes until then, timing channels, and kernels older than the features.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWIPC = 0x08000000
 _CLONE_NEWUSER = 0x10000000
+_CLONE_NEWPID = 0x20000000
 _CLONE_NEWNET = 0x40000000
 
 # System call numbers are the same on every architecture since Linux 5.13 unified them.
@@ -56,7 +58,10 @@ DEVICE_PATHS = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """What was really taken away. ``files`` and ``network`` are True when the kernel enforces it."""
+    """What was really taken away, where the kernel enforces it.
+
+    ``network`` stands for all namespaces: no network, no shared memory, no process outside to be seen or signalled.
+    """
 
     files: bool
     network: bool
@@ -73,10 +78,11 @@ class _PathBeneath(ctypes.Structure):
 
 
 def isolate(*, readable: Iterable[Path], writable: Iterable[Path]) -> Isolation:
-    """Restrict the calling process and its descendants for good.
+    """Restrict the calling process and its descendants for good; they end when their parent does.
 
     ``readable`` and ``writable`` are paths allowed besides the interpreter, its packages and the system's
-    libraries. Must run before a second thread starts. Never raises: the answer says what took effect.
+    libraries. Goes on in a forked process, the first of its own process namespace: with it ends everything that it
+    started. Must run before a second thread starts. Never raises: the answer says what took effect.
     """
     if not sys.platform.startswith("linux"):
         return Isolation(files=False, network=False)
@@ -84,15 +90,17 @@ def isolate(*, readable: Iterable[Path], writable: Iterable[Path]) -> Isolation:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    network = _leave_network(libc)
+    network = _leave_namespaces(libc)
+    if network:
+        _become_first(libc)
     files = _restrict_files(libc, readable=readable, writable=writable)
     return Isolation(files=files, network=network)
 
 
-def _leave_network(libc: ctypes.CDLL) -> bool:
+def _leave_namespaces(libc: ctypes.CDLL) -> bool:
     uid, gid = os.getuid(), os.getgid()
     # Two children of one verification must not meet in shared memory either.
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWPID) != 0:
         return False
     # Without a mapping the process would be "nobody", which getpwuid and tempfile users trip over.
     with contextlib.suppress(OSError):
@@ -100,6 +108,25 @@ def _leave_network(libc: ctypes.CDLL) -> bool:
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     return True
+
+
+def _become_first(libc: ctypes.CDLL) -> None:
+    """Go on in a child, the first process of the new namespace; this process waits and ends as it does."""
+    started = os.fork()
+    if started:
+        os._exit(_ended(started))
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _ended(process: int) -> int:
+    """Exit status of a child once it has ended: as a shell gives it, 128 and more for a signal."""
+    try:
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    except BaseException:
+        # Whatever comes between, the copy must not go on as if it were the process that it waits for.
+        traceback.print_exc()
+        return 1
+    return code if code >= 0 else 128 - code
 
 
 def _restrict_files(libc: ctypes.CDLL, *, readable: Iterable[Path], writable: Iterable[Path]) -> bool:

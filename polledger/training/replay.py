@@ -39,12 +39,18 @@ from polledger.training.determinism import process_environment
 
 R = TypeVar("R", bound=wire.Reply)
 
-EXAMPLE_LIMIT = 1 << 30
-"""Bytes of one example or batch a child may return: 1 GiB, far above any batch that fits a replay."""
+BATCH_LIMIT = 1 << 30
+"""Bytes that a child may return for the examples of one step, or for its batch: 1 GiB, far above what fits a replay."""
+
+REBUILT_LIMIT = 1 << 36
+"""Bytes of a rebuilt first state whose recorded size is not known, and of a model file's tensors: 64 GiB."""
 
 PATIENCE = 3600.0
 """Seconds that task code may take for one message unless the caller says otherwise: a step of the largest models takes
 minutes, and code that hangs must not hold a verifier for ever."""
+
+BATCH_SLACK = 1 << 24
+"""Bytes by which a batch may exceed sixteen times its examples."""
 
 STATE_SLACK = 1 << 26
 """Bytes by which a replayed state may exceed eight times the given one: the first step makes the optimizer slots."""
@@ -96,7 +102,7 @@ def read_model(path: Path) -> tuple[bytes, bytes]:
         try:
             child.send(wire.ReadModel(v=1, path=str(path.resolve())))
             reply = child.expect(wire.ModelRead)
-            return reply.root, bytes(child.frame(limit=EXAMPLE_LIMIT * 64))
+            return reply.root, bytes(child.frame(limit=REBUILT_LIMIT))
         except (EOFError, BrokenPipeError):
             raise ReplayFailed(f"{path.name} cannot be read: {child.last_words()}") from None
         finally:
@@ -132,12 +138,13 @@ class ReplayEngine:
         """What the system enforced on every child so far."""
         return self._isolation
 
-    def rebuild(self, *, variant: Variant = AS_RECORDED) -> RebuiltState:
+    def rebuild(self, *, variant: Variant = AS_RECORDED, size: int | None = None) -> RebuiltState:
         """See :meth:`polledger.core.replay.Replayer.rebuild`."""
+        limit = REBUILT_LIMIT if size is None else 2 * size + STATE_SLACK
         with _Conversation(self, "replay", variant) as child:
             child.send(wire.Rebuild(v=1))
             reply = child.expect(wire.Rebuilt)
-            state = child.frame(limit=EXAMPLE_LIMIT * 64)
+            state = child.frame(limit=limit)
             return RebuiltState(
                 state=bytes(state),
                 objects=tuple(reply.objects),
@@ -153,7 +160,7 @@ class ReplayEngine:
                 reply = child.expect(wire.Opened)
                 if reply.frames != (1 if indices is None else len(indices)):
                     raise MalformedError(f"step {step}: {reply.frames} frames opened")
-                frames = tuple(bytes(child.frame(limit=EXAMPLE_LIMIT)) for _ in range(reply.frames))
+                frames = _frames(child, reply.frames)
             yield OpenedBatch(
                 step=step,
                 indices=None if indices is None else tuple(indices),
@@ -165,7 +172,7 @@ class ReplayEngine:
         """See :meth:`polledger.core.replay.Replayer.replay`."""
         with _Conversation(self, "replay", variant) as child:
             _send_job(child, job)
-            steps = tuple(_replayed_step(child, step) for step in range(job.first_step, job.last_step))
+            steps = tuple(_replayed_step(child, batch) for batch in job.batches)
             child.expect(wire.Ended)
             state = child.frame(limit=8 * len(job.start) + STATE_SLACK)
             return ReplayOutcome(state=bytes(state), steps=steps, environment=child.environment)
@@ -215,6 +222,8 @@ class _Conversation:
             raise ReplayFailed(f"the {self._role} process ended: {words}") from None
         if isinstance(error, MalformedError):
             raise ReplayFailed(f"the {self._role} process answered nonsense: {words}") from None
+        if isinstance(error, MemoryError):
+            raise ReplayFailed(f"what the {self._role} process answers does not fit into memory") from None
 
 
 def _send_job(child: "_Child", job: ReplayJob) -> None:
@@ -236,14 +245,24 @@ def _send_job(child: "_Child", job: ReplayJob) -> None:
     )
 
 
-def _replayed_step(child: "_Child", step: int) -> ReplayedStep:
+def _frames(child: "_Child", count: int) -> tuple[bytes, ...]:
+    """``count`` frames that together keep within BATCH_LIMIT."""
+    frames: list[bytes] = []
+    for _ in range(count):
+        frames.append(bytes(child.frame(limit=BATCH_LIMIT - sum(map(len, frames)))))
+    return tuple(frames)
+
+
+def _replayed_step(child: "_Child", opened: OpenedBatch) -> ReplayedStep:
     reply = child.expect(wire.Stepped)
-    if reply.step != step:
-        raise MalformedError(f"step {reply.step} instead of {step}")
+    if reply.step != opened.step:
+        raise MalformedError(f"step {reply.step} instead of {opened.step}")
+    given = sum(map(len, opened.examples or ())) + len(opened.batch or b"")
     return ReplayedStep(
-        step=step,
+        step=opened.step,
         groups=tuple(reply.groups),
-        batch=bytes(child.frame(limit=EXAMPLE_LIMIT)),
+        # Augmentation may crop, pad, tokenise: the batch is of the size of its examples, not equal to it.
+        batch=bytes(child.frame(limit=min(BATCH_LIMIT, 16 * given + BATCH_SLACK))),
         metrics={name: from_real(value) for name, value in reply.metrics.items()},
     )
 
@@ -306,7 +325,9 @@ class _Pipes:
                 cast(BinaryIO, stream).close()
         self._process.wait()
         self._drain.join(timeout=10)
-        cast(BinaryIO, self._process.stderr).close()
+        # Where nothing ends what the process started, that may still hold the pipe: closing it would wait.
+        if not self._drain.is_alive():
+            cast(BinaryIO, self._process.stderr).close()
 
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:

@@ -48,7 +48,8 @@ def step_origin(task: OriginTask, replayer: Replayer, again: Callable[[], Replay
     if task.genesis.origin != "scratch":
         return Origin(findings=(_unverifiable(*_OTHER_ORIGINS[task.genesis.origin]),))
     try:
-        rebuilt = replayer.rebuild(variant=task.base)
+        size = None if task.recorded is None else len(task.recorded.data)
+        rebuilt = replayer.rebuild(variant=task.base, size=size)
         state = hash_state(rebuilt.state)
         findings = _judge(task, rebuilt, state, again)
         return Origin(findings=tuple(findings), environment=rebuilt.environment)
@@ -98,7 +99,7 @@ def _differs(
     if differences:
         text = f"the rebuild differs from checkpoint 0{path}; this machine differs in {', '.join(differences[:4])}"
         return _unverifiable(text, _REMEDY, record=checkpoint.index)
-    if hash_state(again().rebuild(variant=task.base).state).root != state.root:
+    if hash_state(again().rebuild(variant=task.base, size=len(state.data)).state).root != state.root:
         text = "two rebuilds of the first state differ: building the task is not deterministic"
         return _unverifiable(
             text, "make model() and build() depend on nothing but the seed", record=checkpoint.index

@@ -534,7 +534,7 @@ class NumpyReplayer:
         NumpyReplayer.wobbles += 1
         return np.float32(1e-3 if NumpyReplayer.wobbles % 2 else -1e-3)
 
-    def rebuild(self, *, variant: Variant = AS_RECORDED) -> RebuiltState:
+    def rebuild(self, *, variant: Variant = AS_RECORDED, size: int | None = None) -> RebuiltState:
         if self.fail == "rebuild":
             raise ReplayFailed("the task does not load")
         state = build_state(self.spec)

@@ -80,7 +80,7 @@ def test_a_rebuild_that_fails_is_unverifiable(honest: Built) -> None:
 class Nonsense(NumpyReplayer):
     """Answers with bytes that are no state."""
 
-    def rebuild(self, *, variant: Any = AS_RECORDED) -> Any:
+    def rebuild(self, *, variant: Any = AS_RECORDED, size: int | None = None) -> Any:
         return msgspec_replace(super().rebuild(variant=variant))
 
 
