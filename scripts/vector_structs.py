@@ -166,6 +166,10 @@ def _rejected_fields() -> Iterator[StructRejection]:
     yield bad(
         "hyperparameter-text", "got `str`", STEP, groups=[group | {"optimizer": "n", "values": {"lr": "1"}}]
     )
+    flags = {f"flag_{i:02d}": "f" * 1000 for i in range(17)}
+    yield bad(
+        "environment-17000", "more than 16384 characters", RESUME, environment=ENVIRONMENT | {"flags": flags}
+    )
     yield bad("resume-half-range", "two ends", without(RESUME, "last"))
     yield bad("reason-1025", "length <= 1024", RESUME, reason="r" * 1025)
     yield "seal-note-text", "seal", "Expected `bytes`, got `str`", SEAL | {"note": "text"}

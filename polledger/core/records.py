@@ -74,6 +74,9 @@ ConfigValue: TypeAlias = Annotated[
 ]
 """Checked by :func:`polledger.core.config.check_config`."""
 
+ENVIRONMENT_CHARACTERS = 1 << 14
+"""Characters in all texts of an environment together: a machine's description has about two thousand."""
+
 NOTE_BYTES = 1 << 16
 """Longest signed note: the text has about 230 bytes, a signature line about 150."""
 
@@ -103,6 +106,13 @@ class Environment(_Struct, frozen=True, kw_only=True):
     interop_threads: Count
     flags: Annotated[dict[Key, Text | Integer | bool], Meta(max_length=256)]
     """Determinism and precision switches by name, and the ISA variables that were set (``env_...``)."""
+
+    def __post_init__(self) -> None:
+        # Task code that replays sees its environment: no way in for weights.
+        values = (getattr(self, name) for name in self.__struct_fields__)
+        texts = [value for value in (*values, *self.flags, *self.flags.values()) if isinstance(value, str)]
+        if sum(map(len, texts)) > ENVIRONMENT_CHARACTERS:
+            raise ValueError(f"an environment takes more than {ENVIRONMENT_CHARACTERS} characters")
 
 
 class Dataset(_Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from polledger.core.records import Environment, GroupValues, StateObject
+from polledger.core.records import Domain, Environment, GroupValues, StateObject
 from polledger.errors import EXIT_UNVERIFIABLE, PolledgerError
 
 
@@ -75,11 +75,15 @@ class ReplayOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuiltState:
-    """The first state as the seed gives it: state file, object descriptions, hyperparameters at step 0."""
+    """The first state as the seed gives it: state file, object descriptions, hyperparameters at step 0.
+
+    ``domains`` are those that the task's class declares.
+    """
 
     state: bytes
     objects: tuple[StateObject, ...]
     groups: tuple[GroupValues, ...]
+    domains: tuple[Domain, ...]
     environment: Environment
 
 

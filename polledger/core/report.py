@@ -51,7 +51,7 @@ REQUIRED: tuple[tuple[int, str], ...] = (
 
 REQUIRED_WITH_MODEL: tuple[tuple[int, str], ...] = ((10, "binding"),)
 
-ADVISORY = frozenset({"unsealed", "time.tokens", "time.assurance", "data.origin", "metrics"})
+ADVISORY = frozenset({"unsealed", "time.tokens", "time.assurance", "data.origin", "metrics", "screening"})
 """Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
 Their ``fail`` still refutes."""
 
@@ -136,6 +136,8 @@ class IntervalResult:
     why: str = ""
     reached: bytes | None = None
     """State root that the replay reached; None if it reached no end."""
+    remedy: str = ""
+    """What helps where it could not be replayed."""
 
     def to_json(self) -> dict[str, Any]:
         """The interval as plain values; numbers that are not finite become strings."""

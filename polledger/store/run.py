@@ -75,7 +75,8 @@ class RunDirectory:
                 raise UsageError(f"{path} does not exist: give the directory of a run")
             if not path.is_dir():
                 raise UsageError(f"{path} is a file, not a run directory")
-            if not (path / _LEDGER).exists():
+            # A run whose ledger was lost is one still: what is missing is for its readers to say.
+            if not (path / _LEDGER).exists() and not (path / _SEALS).is_dir():
                 raise UsageError(f"{path} is not a run directory: it has no {_LEDGER}")
         return cls(path)
 
@@ -109,15 +110,13 @@ class RunDirectory:
         try:
             data = read_bounded(path, limit=SEAL_LIMITS.size)
         except FileNotFoundError:
-            raise Unavailable(f"seal {index} is missing: put it back at {path}") from None
+            raise Unavailable(f"seal {index} is missing: {path}") from None
         try:
             seal = parse_seal(bytes(data))
         except MalformedError as error:
-            raise MalformedError(
-                f"seal {index} cannot be read: {error}: restore {path} from a copy"
-            ) from error
+            raise MalformedError(f"seal {index} ({path}) cannot be read: {error}") from error
         if seal.index != index:
-            raise MalformedError(f"{path} holds seal {seal.index}, not {index}: restore it from a copy")
+            raise MalformedError(f"{path} holds seal {seal.index}, not {index}")
         return seal
 
     def write_seal(self, seal: Seal) -> None:

@@ -9,12 +9,15 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from polledger.core.encoding import real
 from polledger.errors import MalformedError, PolledgerError, UsageError
 from polledger.training import wire
 from polledger.training.isolation import Isolation, isolate
+
+if TYPE_CHECKING:
+    from polledger.training.runner import Runner
 
 FRAME_LIMIT = 1 << 40
 """Bytes in one frame from the parent, which is trusted: only a guard against a broken pipe read as a length."""
@@ -129,8 +132,6 @@ class _Session:
         from polledger.core.config import decode_config
         from polledger.training import determinism
         from polledger.training.location import TaskLocation, load_task_class
-        from polledger.training.runner import Runner
-        from polledger.training.task import prepare_task
 
         determinism.apply_environment(setup.environment)
         location = TaskLocation(
@@ -139,14 +140,15 @@ class _Session:
             class_name=setup.class_name,
             root=Path.cwd() if setup.materialised else None,
         )
-        task = prepare_task(
-            load_task_class(location),
-            config=decode_config(setup.config),
-            inputs=dict(setup.inputs),
-            device=setup.device,
-            seed=int(setup.seed),
-        )
-        self._runner = Runner(task, seed=int(setup.seed), device=setup.device)
+        self._setup = setup
+        self._task = load_task_class(location)
+        self._config = decode_config(setup.config)
+        omitted = sorted(self._task.config.keys() - self._config.keys())
+        if omitted:
+            raise UsageError(
+                f"genesis leaves out {omitted[0]!r}, which the config of {self._task.__name__} has"
+            )
+        self._runner = self._make_runner()
         # Seen here and not in the source alone: what a base class overrides counts as well.
         if setup.kind and self._runner.kind != setup.kind:
             raise UsageError(
@@ -154,6 +156,21 @@ class _Session:
             )
         self._isolation = isolation
         self._environment = determinism.describe_environment(setup.device)
+
+    def _make_runner(self) -> "Runner":
+        """A runner with a task of its own: what one interval leaves behind on a task is no part of the next."""
+        from polledger.training.runner import Runner
+        from polledger.training.task import prepare_task
+
+        setup = self._setup
+        task = prepare_task(
+            self._task,
+            config=self._config,
+            inputs=dict(setup.inputs),
+            device=setup.device,
+            seed=int(setup.seed),
+        )
+        return Runner(task, seed=int(setup.seed), device=setup.device)
 
     def ready(self) -> wire.Ready:
         taken = self._isolation
@@ -173,13 +190,15 @@ class _Session:
 
     def _rebuild(self, replies: BinaryIO) -> None:
         from polledger.core.state import encode_state
+        from polledger.training.domains import encode_domains
 
         self._runner.build()
         state = encode_state(self._runner.flatten())
         objects = self._runner.describe()
         self._runner.prepare(0)
         groups = self._runner.hyperparameters()
-        wire.write_message(replies, wire.Rebuilt(v=1, objects=objects, groups=groups))
+        domains = encode_domains(self._task.domains)
+        wire.write_message(replies, wire.Rebuilt(v=1, objects=objects, groups=groups, domains=domains))
         wire.write_frame(replies, state.header, *state.payload)
 
     def _open(self, request: wire.Open, replies: BinaryIO) -> None:
@@ -192,9 +211,10 @@ class _Session:
                 else "its data set, which is not committed"
             )
             raise UsageError(f"the batches of this task come from {made}")
-        # A record may list other examples than the task would take: that would be another order of training.
+        # The verifier takes the order from genesis: another one here comes from other data.
         if not request.custom and list(request.indices) != self._runner.batch_indices(request.step):
-            raise UsageError(f"step {request.step}: the recorded examples do not follow from the seed")
+            size = len(self._runner.data)
+            raise UsageError(f"the data set here has {size} examples: it is not the committed one")
         if request.custom:
             values = [self._runner.batch(request.step)]
         else:
@@ -211,7 +231,7 @@ class _Session:
         inputs = [
             [wire.read_frame(requests, limit=FRAME_LIMIT) for _ in range(frames)] for frames in request.frames
         ]
-        runner = self._runner
+        runner = self._make_runner()
         runner.build()
         runner.load(parse_state(start, root=request.root))
         for step, frames in zip(range(request.first, request.last), inputs, strict=True):

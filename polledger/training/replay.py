@@ -149,6 +149,7 @@ class ReplayEngine:
                 state=bytes(state),
                 objects=tuple(reply.objects),
                 groups=tuple(reply.groups),
+                domains=tuple(reply.domains),
                 environment=child.environment,
             )
 

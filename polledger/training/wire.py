@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from polledger.core.encoding import Limits, encode, parse
-from polledger.core.records import Count, Digest, Environment, GroupValues, Real, StateObject
+from polledger.core.records import Count, Digest, Domain, Environment, GroupValues, Real, StateObject
 from polledger.errors import MalformedError
 
 MESSAGE_LIMITS = Limits(size=1 << 26, depth=32, count=2_000_000)
@@ -59,11 +59,12 @@ class Rebuild(_Message, frozen=True, kw_only=True, tag_field="type", tag="rebuil
 
 
 class Rebuilt(_Message, frozen=True, kw_only=True, tag_field="type", tag="rebuilt"):
-    """Answer to :class:`Rebuild`: how the objects group, and the hyperparameters in force at step 0."""
+    """Answer to :class:`Rebuild`: how the objects group, hyperparameters at step 0, domains the task declares."""
 
     v: int
     objects: list[StateObject]
     groups: list[GroupValues]
+    domains: list[Domain]
 
 
 class Open(_Message, frozen=True, kw_only=True, tag_field="type", tag="open"):

@@ -25,6 +25,8 @@ from polledger.verify.lineage import Interval
 
 NAME = "inclusion"
 
+_ELSEWHERE = "verify where the run was recorded"
+
 LEAVES_BYTES = 1 << 40
 """Largest list of example leaves read: 32 bytes for each of 2^32 examples and room; memory is the real bound."""
 
@@ -48,6 +50,7 @@ class DataChecks:
     genesis: Genesis
     objects: ObjectStore
     secret: bytes | None
+    secret_problem: str = ""
     findings: list[Finding] = field(default_factory=list)
     secret_proven: bool = False
     """Some committed example or batch matched under the run secret: one that does not match now is not its damage."""
@@ -98,8 +101,9 @@ class DataChecks:
         expected = self._order.step(step.step, self._batch_size) if self._order is not None else None
         if isinstance(step.examples, UnsetType):
             return None if expected is None else tuple(expected)
-        if self.genesis.kind == "recipe" and step.examples != expected:
-            self._add("fail", "a recipe's examples do not follow from the seed", step)
+        # Whoever makes batches of its own commits no data set: here the order is the seed's, whatever the kind.
+        if expected is not None and step.examples != expected:
+            self._add("fail", "the recorded examples do not follow from the seed", step)
         if any(index >= self.dataset.size for index in step.examples):
             self._add("fail", f"an example beyond the {self.dataset.size} of the data set", step)
             return () if expected is None else tuple(expected)
@@ -159,11 +163,16 @@ class DataChecks:
         detail = f"step {step.step}: the batch is not the recorded one{f' ({why})' if why else ''}"
         self._add("fail" if confirmed else "unverifiable", detail, step, interval=interval)
 
+    def report_closed(self, why: str, *, inputs: bool) -> None:
+        """Record that examples or batches cannot be opened here; ``inputs``: the task reads some of the verifier's."""
+        remedy = "give the data the run was trained on with --input NAME=PATH" if inputs else _ELSEWHERE
+        self._once(f"the data cannot be opened: {why}", remedy=remedy)
+
     def readable(self) -> bool:
         """True when opened data can be checked at all: the run secret is at hand. Otherwise that is reported once."""
         if self.secret is None:
             remedy = "verify in the prover's own run directory, or ask the prover to open the sample"
-            self._once("the run secret is not here, so opened data cannot be checked", remedy=remedy)
+            self._once(f"opened data cannot be checked: {self.secret_problem}", remedy=remedy)
         return self.secret is not None
 
     def _once(self, detail: str, *, remedy: str) -> None:
@@ -177,7 +186,7 @@ class DataChecks:
         self, outcome: str, detail: str, step: Step, *, interval: int | None = None, remedy: str | None = None
     ) -> None:
         if outcome == "unverifiable" and remedy is None:
-            remedy = "verify where the run was recorded"
+            remedy = _ELSEWHERE
         self.findings.append(
             Finding(
                 step=7,

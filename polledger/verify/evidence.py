@@ -27,13 +27,14 @@ class SealFile:
 class Evidence:
     """``records[i]`` is None where ``damage[i]`` says why; ``torn`` describes an unreadable end of the ledger.
 
-    ``secret`` is the run secret, None where private/ is not there: opened data cannot be checked then.
+    ``secret`` is the run secret, None where ``secret_problem`` says why: opened data cannot be checked then.
     """
 
     records: tuple[bytes | None, ...]
     seals: tuple[SealFile, ...]
     objects: ObjectStore
     secret: bytes | None
+    secret_problem: str = ""
     damage: dict[int, str] = field(default_factory=dict)
     torn: str = ""
 
@@ -41,16 +42,18 @@ class Evidence:
 def read_evidence(run: RunDirectory) -> Evidence:
     """Everything the steps need from ``run`` but its objects, which are read when opened.
 
-    Raises Unavailable when there is no ledger to read. Damage raises nothing.
+    Raises Unavailable when the ledger cannot be read. Damage raises nothing, and neither does a ledger that is gone.
     """
-    scan = read_ledger(run.ledger_path)
+    secret, problem = _secret(run)
+    scan = read_ledger(run.ledger_path) if run.ledger_path.exists() else None
     return Evidence(
-        records=tuple(scan.records),
+        records=tuple(scan.records) if scan else (),
         seals=tuple(_read_seal(run, number) for number in _seal_numbers(run)),
         objects=run.objects,
-        secret=_secret(run),
-        damage=_damage(scan),
-        torn=_torn(scan),
+        secret=secret,
+        secret_problem=problem,
+        damage=_damage(scan) if scan else {},
+        torn=_torn(scan) if scan else f"{run.ledger_path.name} is missing",
     )
 
 
@@ -81,8 +84,8 @@ def _read_seal(run: RunDirectory, number: int) -> SealFile:
         return SealFile(number=number, seal=None, problem=str(error))
 
 
-def _secret(run: RunDirectory) -> bytes | None:
+def _secret(run: RunDirectory) -> tuple[bytes | None, str]:
     try:
-        return run.secret()
-    except (MalformedError, Unavailable):
-        return None
+        return run.secret(), ""
+    except (MalformedError, Unavailable) as error:
+        return None, str(error)

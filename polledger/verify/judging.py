@@ -61,9 +61,12 @@ class Judge:
         result = self._result(item, comparison, confirmed=True, why="")
         return replace(result, outcome="pass", why="")
 
-    def differing(self, item: Replayed, *, confirmed: bool, replayer: Replayer) -> IntervalResult:
+    def differing(
+        self, item: Replayed, *, confirmed: bool, again: FlatState | None, replayer: Replayer
+    ) -> IntervalResult:
         """Judge an interval whose bits differ. ``confirmed``: same class, and a second replay agreed with the first.
 
+        ``again``: where that second one ended, if there was one: a difference between the two is noise as well.
         ``replayer`` runs the noise replays, in processes that have not seen later states.
         """
         if item.recorded is None:
@@ -75,13 +78,39 @@ class Judge:
         why = f"first at {comparison.worst}" if comparison.worst else ""
         if any(measure.strict_equal and not measure.exact for measure in comparison.measures):
             noise, blocked = self._noise(item, replayer)
-            comparison = comparison.with_noise(noise.floor if noise else {})
+            floor = noise.floor if noise else {}
+            comparison = comparison.with_noise(floor if again is None else self._raised(floor, item, again))
             why = blocked or f"worst at {comparison.worst}"
             result = self._result(item, comparison, confirmed=confirmed, why=why)
             if result.outcome == "pass" and noise is not None:
                 self._keep_lean(item, item.recorded, noise)
             return result
         return self._result(item, comparison, confirmed=confirmed, why=why)
+
+    def unstored(self, item: Replayed, further: Replayed, *, replayer: Replayer) -> IntervalResult:
+        """Judge an interval whose recorded end is no stored state and is not reached; both replays agreed.
+
+        ``further`` goes on from the same start to the next stored checkpoint. Where that is reached bit for bit, the
+        recorded root is none that the training passed.
+        """
+        if further.state.root == further.interval.end.root:
+            why = f"another state lies on the way to the stored one after step {further.interval.end.step}"
+            return replace(self._unjudged(item, why), outcome="fail")
+        judged = self.differing(further, confirmed=True, again=None, replayer=replayer)
+        return replace(
+            judged,
+            last=item.interval.end.step,
+            why=f"its end was not stored; replayed on to step {further.interval.end.step}: {judged.why}",
+            reached=item.state.root,
+        )
+
+    def _raised(self, floor: dict[str, float], item: Replayed, again: FlatState) -> dict[str, float]:
+        """``floor`` where noise was measured, at least the distance between two replays of the same job."""
+        apart = compare_states(
+            replayed=again, recorded=item.state.flat, start=item.start.flat, objects=self.genesis.objects
+        )
+        distances = {measure.name: measure.e for measure in apart.measures if measure.strict_equal}
+        return {name: max(value, distances.get(name, 0.0)) for name, value in floor.items()}
 
     def lean_finding(self) -> Finding | None:
         """The directed-residual test over all intervals that passed within tolerance; None where there are none."""

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from msgspec import UnsetType
+
 from polledger.core.dtypes import DTYPE_BYTES
-from polledger.core.records import Environment, Genesis, StateObject
+from polledger.core.records import Domain, Environment, Genesis, StateObject
 from polledger.core.replay import RebuiltState, Replayer, ReplayFailed, Variant
 from polledger.core.report import Finding
 from polledger.core.state import FlatState, TensorData, escape
@@ -78,6 +80,7 @@ def _judge(
         return [_differs(task, state, differences, again)]
     findings = [
         *_object_findings(task.genesis.objects, rebuilt.objects, differences),
+        *_domain_findings(task.genesis.domains, rebuilt.domains, differences),
         *_optimizer_findings(state.flat, rebuilt.objects, checkpoint.index),
     ]
     if findings:
@@ -147,22 +150,33 @@ def _object_findings(
         if ours.get(name) == theirs.get(name):
             continue
         detail = f"genesis describes the object {name!r} otherwise than the rebuild"
-        if differences:
-            yield _unverifiable(detail, _REMEDY, record=0)
-        else:
-            yield Finding(
-                step=8,
-                name=NAME,
-                outcome="fail",
-                detail=detail,
-                record=0,
-                expected=_described(ours.get(name)),
-                found=_described(theirs.get(name)),
-            )
+        yield _contradiction(detail, _described(ours.get(name)), _described(theirs.get(name)), differences)
+
+
+def _contradiction(detail: str, expected: str, found: str, differences: list[str]) -> Finding:
+    """What genesis says against what the committed code says here."""
+    if differences:
+        return _unverifiable(detail, _REMEDY, record=0)
+    return Finding(step=8, name=NAME, outcome="fail", detail=detail, record=0, expected=expected, found=found)
 
 
 def _described(item: StateObject | None) -> str:
     return "nothing" if item is None else f"{item.kind}, {len(item.buffers or ())} buffers"
+
+
+def _domain_findings(
+    committed: Sequence[Domain] | UnsetType, declared: Sequence[Domain], differences: list[str]
+) -> Iterator[Finding]:
+    """What genesis leaves out is checked on no example: the domains must be those that the task declares."""
+    ours = {item.field: item for item in declared}
+    theirs = {item.field: item for item in (() if isinstance(committed, UnsetType) else committed)}
+    for field in sorted(ours.keys() | theirs.keys()):
+        if ours.get(field) != theirs.get(field):
+            detail = f"genesis states another domain of {field!r} than the task"
+            expected, found = (
+                "none" if item is None else item.kind for item in (ours.get(field), theirs.get(field))
+            )
+            yield _contradiction(detail, expected, found, differences)
 
 
 def _optimizer_findings(flat: FlatState, objects: Sequence[StateObject], record: int) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ everything that is run again runs in a second one. PROTOCOL section 10.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -37,10 +37,19 @@ REPLAY_ERRORS = (ReplayFailed, EnvironmentMismatch, MalformedError, Unavailable)
 
 
 _ELSEWHERE = "verify where the run was recorded, or with the versions and thread count it records"
+_SEE_DATA = "see step 7"
+_RESTORE = "restore the object from a copy"
 
 
 class NotOpened(Exception):
-    """An interval that could not be replayed; the message says why. Findings were recorded where they belong."""
+    """An interval that could not be replayed; the message says why and ``remedy`` what to do.
+
+    Findings were recorded where they belong.
+    """
+
+    def __init__(self, why: str, remedy: str = _ELSEWHERE) -> None:
+        super().__init__(why)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,7 @@ class ReplayTask:
     values: tuple[Values, ...]
     objects: ObjectStore
     secret: bytes | None
+    secret_problem: str
     policy: Policy
     engines: Engines
     inputs_declared: bool
@@ -90,7 +100,12 @@ class ReplaySession:
     def __post_init__(self) -> None:
         task = self.task
         genesis = task.lineage.genesis
-        self.data = DataChecks(genesis=genesis, objects=task.objects, secret=task.secret)
+        self.data = DataChecks(
+            genesis=genesis,
+            objects=task.objects,
+            secret=task.secret,
+            secret_problem=task.secret_problem,
+        )
         self.judge = Judge(
             genesis=genesis,
             policy=task.policy,
@@ -155,12 +170,13 @@ class ReplaySession:
                 self.results[number] = self._replay(interval)
             except (NotOpened, *REPLAY_ERRORS) as error:
                 self._carry = None
-                self.results[number] = _unopened(interval, str(error))
+                remedy = error.remedy if isinstance(error, NotOpened) else _ELSEWHERE
+                self.results[number] = _unopened(interval, str(error), remedy)
         return self.results[number]
 
     def _replay(self, interval: Interval) -> IntervalResult:
         if not self.data.readable():
-            raise NotOpened("its data cannot be checked (step 7)")
+            raise NotOpened("its data cannot be checked", _SEE_DATA)
         start = self._start(interval)
         opened = self._open_data(interval)
         if opened.batches and opened.batches[0].batch is not None:
@@ -205,7 +221,8 @@ class ReplaySession:
             self._check_metrics(item)
             self._carry = item.state
             return self.judge.equal(item)
-        confirmed = not item.differences and self._agrees(item)
+        again = None if item.differences else self._again(item)
+        confirmed = again is not None and _agree(item, again)
         for step in batches[:1]:
             self.data.report_batch(
                 step, interval.number, confirmed=confirmed, why=", ".join(item.differences[:4])
@@ -213,31 +230,59 @@ class ReplaySession:
         for other in others[:1]:
             self.findings.append(other.finding(interval.number, confirmed=confirmed, remedy=_ELSEWHERE))
         if batches:
-            raise NotOpened("its batches are not the recorded ones (step 7)")
+            raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
         self._carry = item.state if equal else None
         if equal:
             return self.judge.equal(item)
-        second = self._second(interval.environment)
-        return self.judge.differing(self._with_recorded(item), confirmed=confirmed, replayer=second)
+        if confirmed and not interval.end.stored:
+            return self._judge_unstored(item)
+        return self.judge.differing(
+            self._with_recorded(item),
+            confirmed=confirmed,
+            again=None if again is None else again.state.flat,
+            replayer=self._second(interval.environment),
+        )
+
+    def _judge_unstored(self, item: Replayed) -> IntervalResult:
+        """Replay on to the next stored checkpoint and judge there: a root alone says nothing about a distance."""
+        longer = stretch_to_stored(self.task.lineage.intervals, item.interval)
+        second = self._second(item.interval.environment)
+        if longer is None:
+            return self.judge.differing(item, confirmed=True, again=None, replayer=second)
+        opened = self._open_data(longer)
+        job = replace(item.job, last_step=longer.end.step, batches=opened.batches)
+        outcome, state = self._run(second, job)
+        further = replace(item, interval=longer, job=job, outcome=outcome, state=state)
+        again = self._again(further)
+        agreed = again is not None and _agree(further, again)
+        for step, done in zip(longer.steps, outcome.steps, strict=True):
+            if not (agreed and self.data.batch_matches(step, done.batch)):
+                raise NotOpened(
+                    f"its end was not stored, and the way on to step {longer.end.step} cannot be replayed"
+                )
+        return self.judge.unstored(item, self._with_recorded(further), replayer=second)
 
     def _start(self, interval: Interval) -> LoadedState:
         if self._carry is not None and self._carry.root == interval.start.root:
             return self._carry
         if not interval.start.stored:
-            raise NotOpened("its start state was not stored and could not be re-derived")
+            raise NotOpened(
+                "its start state was not stored and could not be re-derived", "see the interval before it"
+            )
         try:
             return load_state(self.task.objects, interval.start.root)
         except Unavailable as error:
             self._missing(interval, str(error))
-            raise NotOpened(str(error)) from None
+            raise NotOpened(str(error), _RESTORE) from None
 
     def _open_data(self, interval: Interval) -> OpenedInterval:
         try:
             opened = self.data.open(interval, self._engine(interval.environment))
         except REPLAY_ERRORS as error:
-            raise NotOpened(f"its data cannot be opened: {error}") from None
+            self.data.report_closed(str(error), inputs=self.task.inputs_declared)
+            raise NotOpened(f"its data cannot be opened: {error}", _SEE_DATA) from None
         if not opened.authentic:
-            raise NotOpened("its examples are not authenticated (step 7)")
+            raise NotOpened("its examples are not authenticated", _SEE_DATA)
         return opened
 
     def _check_custom(self, interval: Interval, batches: tuple[OpenedBatch, ...]) -> None:
@@ -247,7 +292,7 @@ class ReplaySession:
                 continue
             why = self._batch_doubt(interval, opened)
             self.data.report_batch(step, interval.number, confirmed=not why, why=why)
-            raise NotOpened("its batches are not the recorded ones (step 7)")
+            raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
 
     def _batch_doubt(self, interval: Interval, opened: OpenedBatch) -> str:
         """Why a custom batch that differs contradicts nothing; empty where it does."""
@@ -285,17 +330,13 @@ class ReplaySession:
         except REPLAY_ERRORS as error:
             raise NotOpened(f"replay failed here: {error}") from None
 
-    def _agrees(self, item: Replayed) -> bool:
-        """True when a second replay in a fresh process does the same, bit for bit."""
+    def _again(self, item: Replayed) -> Replayed | None:
+        """A second replay of the same job in another process; None where it does not reach its end."""
         try:
             outcome, state = self._run(self._second(item.interval.environment), item.job)
         except (NotOpened, *REPLAY_ERRORS):
-            return False
-        same_steps = all(
-            (a.groups, a.batch) == (b.groups, b.batch)
-            for a, b in zip(item.outcome.steps, outcome.steps, strict=True)
-        )
-        return same_steps and state.root == item.state.root
+            return None
+        return replace(item, outcome=outcome, state=state)
 
     def _check_end(self, item: Replayed) -> None:
         """A stored end state is opened too: it has to be there, whole. Equal bytes need no second hash."""
@@ -330,7 +371,7 @@ class ReplaySession:
             return replace(item, recorded=load_state(self.task.objects, item.interval.end.root))
         except Unavailable as error:
             self._missing(item.interval, str(error))
-            raise NotOpened(str(error)) from None
+            raise NotOpened(str(error), _RESTORE) from None
 
     def _missing(self, interval: Interval, detail: str) -> None:
         finding = Finding(
@@ -339,7 +380,7 @@ class ReplaySession:
             outcome="unverifiable",
             detail=detail,
             interval=interval.number,
-            remedy="restore the object from a copy",
+            remedy=_RESTORE,
         )
         if finding not in self.data.findings:
             self.data.findings.append(finding)
@@ -369,7 +410,28 @@ class ReplaySession:
         return self._check
 
 
-def _unopened(interval: Interval, why: str) -> IntervalResult:
+def _agree(one: Replayed, other: Replayed) -> bool:
+    """Whether two replays did the same, bit for bit."""
+    same_steps = all(
+        (a.groups, a.batch) == (b.groups, b.batch)
+        for a, b in zip(one.outcome.steps, other.outcome.steps, strict=True)
+    )
+    return same_steps and one.state.root == other.state.root
+
+
+def stretch_to_stored(intervals: Sequence[Interval], first: Interval) -> Interval | None:
+    """``first`` and the intervals after it up to a stored end, as one; None where the environment changes between."""
+    steps = list(first.steps)
+    for interval in intervals[first.number + 1 :]:
+        if interval.environment != first.environment:
+            return None
+        steps += interval.steps
+        if interval.end.stored:
+            return replace(first, end=interval.end, steps=tuple(steps))
+    return None
+
+
+def _unopened(interval: Interval, why: str, remedy: str) -> IntervalResult:
     return IntervalResult(
         interval=interval.number,
         first=interval.start.step,
@@ -377,4 +439,5 @@ def _unopened(interval: Interval, why: str) -> IntervalResult:
         outcome="unverifiable",
         exact=False,
         why=why,
+        remedy=remedy,
     )

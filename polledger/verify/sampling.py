@@ -77,9 +77,12 @@ def bogus_count(share: float, total: int) -> int:
 
 
 def step_sampling(
-    *, nonce: bytes, head: bytes, policy: Policy, total: int, count: int
+    *, nonce: bytes, head: bytes, policy: Policy, total: int, count: int, wanted: int
 ) -> tuple[Sample, tuple[Odds, ...], list[Finding]]:
-    """Step 6: draw ``count`` of ``total`` intervals; first and last are added. ``head``: digest of the newest head."""
+    """Step 6: draw ``count`` of ``total`` intervals; first and last are added. ``head``: digest of the newest head.
+
+    ``wanted`` is what was asked for before the replay budget cut it.
+    """
     if total == 0:
         detail = "no interval is authentic: there is nothing to draw from"
         finding = Finding(step=6, name="sampling", outcome="unverifiable", detail=detail)
@@ -88,7 +91,8 @@ def step_sampling(
     drawn = draw(seed, total=total, count=count)
     intervals = tuple(sorted({*drawn, 0, total - 1}))
     sample = Sample(nonce=nonce, total=total, drawn=len(drawn), intervals=intervals)
-    detail = f"{len(drawn)} of {total} intervals drawn with this verifier's nonce, first and last added"
+    cut = f", cut from {wanted} to fit {policy.sample.seconds:g} s of replay" if len(drawn) < wanted else ""
+    detail = f"{len(drawn)} of {total} intervals drawn with this verifier's nonce, first and last added{cut}"
     return (
         sample,
         tuple(odds_for(total, len(drawn))),

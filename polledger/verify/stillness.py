@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from polledger.core.records import Checkpoint
-from polledger.core.report import Finding
+from polledger.core.report import Finding, IntervalResult
 from polledger.core.state import Entry, Groups, TensorData, TensorEntry, escape
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.objects import ObjectStore
@@ -44,6 +44,24 @@ def step_stillness(task: StillnessTask) -> list[Finding]:
     except (Unavailable, MalformedError, UsageError) as error:
         return [_unverifiable(str(error), "restore the object from a copy")]
     return list(_judge(task, still, moved))
+
+
+def opened_stillness(results: Sequence[IntervalResult], *, policy: Policy) -> list[Finding]:
+    """A finding where too many of the opened intervals left every parameter as it was, stored or not.
+
+    What was not stored cannot be looked at without replay; what was drawn stands for the rest.
+    """
+    moved = [rates for result in results if (rates := _parameter_movements(result))]
+    still = sum(not any(rates) for rates in moved)
+    if still <= max(1, policy.structure.still_share * len(moved)):
+        return []
+    detail = f"{still} of {len(moved)} opened intervals move no parameter"
+    return [_unverifiable(detail, "raise structure.still_share in the policy if you accept it")]
+
+
+def _parameter_movements(result: IntervalResult) -> list[float]:
+    """Displacements of the parameter groups."""
+    return [item.measure.u for item in result.groups if item.measure.name.endswith("/parameters")]
 
 
 def _unverifiable(detail: str, remedy: str) -> Finding:

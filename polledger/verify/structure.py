@@ -33,6 +33,7 @@ def step_structure(lineage: Lineage, *, policy: Policy, whole: bool) -> Structur
     findings = [
         *lineage.findings,
         *_finished(lineage, whole=whole),
+        *_stored(lineage),
         *_terms(lineage, policy),
         *hyperparameter_findings(lineage, policy.hyperparameters),
     ]
@@ -63,10 +64,23 @@ def _finished(lineage: Lineage, *, whole: bool) -> Iterator[Finding]:
         yield _unverifiable("only a part of the sealed records is authentic", "restore ledger.log and seals/")
     elif lineage.final is None:
         yield _unverifiable(
-            "the run is not finished: no final record is sealed", "finish it with seal --resume"
+            "the run is not finished: no final record is sealed",
+            "finish it with seal --resume, or restore the last seal if one is missing",
         )
     elif not lineage.intervals:
         yield _unverifiable("there is no interval to replay", "seal a run of at least one step")
+
+
+def _stored(lineage: Lineage) -> Iterator[Finding]:
+    """PROTOCOL section 12: the warm checkpoints and the last are always stored."""
+    genesis = lineage.genesis
+    for checkpoint in lineage.checkpoints:
+        if not checkpoint.stored and (checkpoint.step <= genesis.warm or checkpoint.step == genesis.steps):
+            detail = f"the checkpoint after step {checkpoint.step} has to be stored and was not"
+            yield Finding(
+                step=4, name="structure", outcome="unverifiable", detail=detail, record=checkpoint.index
+            )
+            return
 
 
 def _terms(lineage: Lineage, policy: Policy) -> Iterator[Finding]:

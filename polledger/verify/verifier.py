@@ -32,7 +32,7 @@ from polledger.verify.lineage import Interval, Lineage, build_lineage
 from polledger.verify.policy import Policy
 from polledger.verify.replaying import Engines, ReplaySession, ReplayTask
 from polledger.verify.sampling import SampleRequest, capped_count, step_sampling, wanted_count
-from polledger.verify.stillness import StillnessTask, step_stillness
+from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
 from polledger.verify.time import step_time
 
@@ -66,6 +66,9 @@ class Request:
     pending: int = 0
 
 
+_ELSEWHERE = "verify where the run was recorded, or with the versions and threads it records"
+
+
 class Watcher(Protocol):
     """Who is told how a verification goes on."""
 
@@ -76,6 +79,14 @@ class Watcher(Protocol):
     def opened(self, result: IntervalResult, done: int, total: int) -> None:
         """An interval was replayed: the ``done``-th of ``total``."""
         ...
+
+
+_NOT_SCREENED = Finding(
+    step=5,
+    name="screening",
+    outcome="unverifiable",
+    detail="not part of this version: a single jump is left to the odds of the sample",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -169,11 +180,13 @@ def _no_torch_files(model: Path) -> bytes:
 def _code(run: _Run, genesis: Genesis, load_code: Callable[[Genesis], Code]) -> Code:
     if not run.request.replay:
         run.skipped = "replay was switched off with --no-replay"
-        return Code(summary={"kind": genesis.kind, "digest": genesis.task.hex()}, engines=None)
+        run.code = {"kind": genesis.kind, "digest": genesis.task.hex()}
+        return Code(summary=run.code, engines=None)
     code = load_code(genesis)
     run.code = code.summary
     if code.finding is not None:
         run.findings.append(code.finding)
+    if code.engines is None:
         run.skipped = "the task's code did not run"
     return code
 
@@ -189,6 +202,7 @@ def _session(
             values=structure.values,
             objects=evidence.objects,
             secret=evidence.secret,
+            secret_problem=evidence.secret_problem,
             policy=run.request.policy,
             engines=code.engines,
             inputs_declared=code.inputs_declared,
@@ -200,9 +214,11 @@ def _session(
 
 
 def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplaySession | None) -> None:
-    """Steps 6 to 9: origin first, then the sample in ascending order."""
+    """Steps 5 to 9: origin first, then the sample in ascending order."""
     request, total = run.request, len(lineage.intervals)
-    count = wanted_count(request.sample, total=total, policy=request.policy) if total else 0
+    run.findings.append(_NOT_SCREENED)
+    wanted = wanted_count(request.sample, total=total, policy=request.policy) if total else 0
+    count = wanted
     probed: tuple[int, ...] = ()
     pace = 0.0
     if session is not None:
@@ -211,12 +227,12 @@ def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplayS
         if request.sample.capped:
             probed, pace = _probe(session, lineage)
     while True:
-        sample, run.odds, findings = step_sampling(
-            nonce=request.nonce, head=head, policy=request.policy, total=total, count=count
+        sample, odds, findings = step_sampling(
+            nonce=request.nonce, head=head, policy=request.policy, total=total, count=count, wanted=wanted
         )
         # What the prover did not store has to be replayed as well: it counts against the budget.
-        wanted = {*sample.intervals, *probed}
-        opened = with_sources(wanted, lineage.intervals)
+        asked = {*sample.intervals, *probed}
+        opened = with_sources(asked, lineage.intervals)
         seconds = pace * sum(len(lineage.intervals[number].steps) for number in opened)
         smaller = capped_count(count, seconds=seconds, policy=request.policy)
         if smaller == count:
@@ -225,7 +241,8 @@ def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplayS
     run.findings += findings
     run.sample = replace(sample, intervals=opened if session is not None else sample.intervals)
     if session is not None:
-        rederived = len(opened) - len(wanted)
+        run.odds = odds
+        rederived = len(opened) - len(asked)
         run.watcher.note(_announcement(run.sample, run.odds, seconds=seconds, rederived=rederived))
         _replay(run, session, opened)
 
@@ -277,6 +294,7 @@ def _replay(run: _Run, session: ReplaySession, opened: Sequence[int]) -> None:
     steps = sum(result.last - result.first for result in run.intervals) if checked else 0
     run.findings += [*session.findings, *session.data.findings, *session.data.summary(steps=steps)]
     run.findings += replay_findings(session, run.intervals, lean)
+    run.findings += opened_stillness(run.intervals, policy=run.request.policy)
     exact = all(result.exact for result in run.intervals)
     run.comparison = "bitwise" if exact else "tolerance"
     if run.request.policy.require.bitwise and not exact:
@@ -315,9 +333,7 @@ def _interval_finding(interval: Interval, result: IntervalResult) -> Finding:
         record=interval.end.index,
         expected=result.reached.hex() if failed and result.reached is not None else None,
         found=interval.end.root.hex() if failed else None,
-        remedy=None
-        if failed
-        else "verify where the run was recorded, or with the versions and threads it records",
+        remedy=None if failed else result.remedy or _ELSEWHERE,
     )
 
 

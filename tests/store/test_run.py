@@ -224,7 +224,7 @@ class TestSeals:
         assert run.read_seal(0).tokens == [TOKEN, OTHER]
 
     def test_a_missing_seal_is_named(self, run: RunDirectory) -> None:
-        with pytest.raises(Unavailable, match=r"seal 7 is missing: put it back at .*000007"):
+        with pytest.raises(Unavailable, match=r"seal 7 is missing: .*000007"):
             run.read_seal(7)
 
     def test_any_changed_byte_of_a_seal_is_refused_or_another_seal(self, run: RunDirectory) -> None:
@@ -244,9 +244,7 @@ class TestSeals:
 
     def test_an_unreadable_seal_is_named(self, run: RunDirectory) -> None:
         run.seal_path(4).write_bytes(b"\xc0")
-        with pytest.raises(
-            MalformedError, match=r"^seal 4 cannot be read: .*nil.*: restore .*000004\.msgpack"
-        ):
+        with pytest.raises(MalformedError, match=r"^seal 4 \(.*000004\.msgpack\) cannot be read: .*nil"):
             run.read_seal(4)
 
     def test_a_seal_under_another_number_is_refused(self, run: RunDirectory) -> None:

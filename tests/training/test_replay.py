@@ -37,6 +37,20 @@ class Broken(Task):
         return {{}}
 """
 
+COUNTING = """import torch
+from polledger import Task
+class Counting(Task):
+    config = {'steps': 3, 'batch_size': 1}
+    calls = 0
+    def dataset(self):
+        return [torch.ones(1)]
+    def build(self):
+        return {'model': torch.nn.Linear(1, 1)}
+    def step(self, state, batch):
+        self.calls += 1
+        return {'calls': self.calls}
+"""
+
 SCRIBBLE = (
     "import os, fcntl; [os.write(int(n), b'\\xff' * 64) for n in os.listdir('/proc/self/fd')"
     " if int(n) > 2 and os.path.exists(f'/proc/self/fd/{n}') and fcntl.fcntl(int(n), fcntl.F_GETFL) & 3 == 1]"
@@ -93,6 +107,28 @@ def engine(trained: tuple[Runner, Any]) -> Iterator[ReplayEngine]:
 
 def opened(runner: Runner, engine: ReplayEngine, first: int, last: int) -> tuple[OpenedBatch, ...]:
     return tuple(engine.open_batches([(step, runner.batch_indices(step)) for step in range(first, last)]))
+
+
+def test_config_that_genesis_leaves_out_is_not_made_up(trained: Any) -> None:
+    config = dict(trained[0].task.config)
+    del config["lr"]
+    with (
+        ReplayEngine(context(TASKS / "kitchen_sink.py", "KitchenSink", config)) as engine,
+        pytest.raises(ReplayFailed, match="genesis leaves out 'lr'"),
+    ):
+        engine.rebuild()
+
+
+def test_what_one_interval_leaves_on_the_task_is_gone_in_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "counting.py"
+    path.write_text(COUNTING)
+    runner = runner_of(path, "Counting")
+    runner.build()
+    root, start = frozen(encode_state(runner.flatten()))
+    with ReplayEngine(context(path, "Counting", runner.task.config)) as engine:
+        batches = opened(runner, engine, 0, 1)
+        job = ReplayJob(start=start, root=root, first_step=0, last_step=1, batches=batches)
+        assert [engine.replay(job).steps[0].metrics["calls"] for _ in range(3)] == [1.0] * 3
 
 
 def test_rebuild_gives_the_first_state(trained: Any, engine: ReplayEngine) -> None:

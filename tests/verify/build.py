@@ -546,6 +546,7 @@ class NumpyReplayer:
             state=data,
             objects=tuple(self.describe or OBJECTS),
             groups=(recorded_values(values),),
+            domains=tuple(self.spec.domains or ()) if self.spec.kind == "recipe" else (),
             environment=self._described(variant),
         )
 

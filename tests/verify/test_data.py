@@ -79,13 +79,14 @@ def test_examples_recorded_for_a_recipe_must_be_those_of_the_seed(honest: Built)
     assert [finding.outcome for finding in data.findings] == ["fail"]
 
 
-def test_a_custom_task_may_choose_its_examples(honest: Built) -> None:
+def test_a_custom_task_takes_the_examples_of_its_seed_too(honest: Built) -> None:
     genesis = msgspec.structs.replace(honest.records[0], kind="custom")
     assert isinstance(genesis, Genesis)
     data = checks(honest, genesis=genesis)
     opened = data.open(interval(honest, examples=[0, 1, 2, 3]), replayer(honest))
     assert opened.batches[0].indices == (0, 1, 2, 3)
-    assert data.findings == []
+    assert [finding.outcome for finding in data.findings] == ["fail"]
+    assert "do not follow from the seed" in data.findings[0].detail
 
 
 def test_an_example_beyond_the_data_set_is_refuted(honest: Built) -> None:
@@ -93,7 +94,8 @@ def test_an_example_beyond_the_data_set_is_refuted(honest: Built) -> None:
     assert isinstance(genesis, Genesis)
     data = checks(honest, genesis=genesis)
     data.open(interval(honest, examples=[0, 1, 2, 20]), replayer(honest))
-    assert [finding.outcome for finding in data.findings] == ["fail"]
+    assert {finding.outcome for finding in data.findings} == {"fail"}
+    assert any("beyond the 20" in finding.detail for finding in data.findings)
 
 
 def test_without_a_data_set_the_task_makes_its_batches(custom: Built) -> None:
@@ -116,7 +118,7 @@ def test_batch_digest_is_salted_by_step(custom: Built) -> None:
 
 
 def test_without_the_secret_nothing_matches_and_it_is_said_once(honest: Built) -> None:
-    data = checks(honest, secret=None)
+    data = checks(honest, secret=None, secret_problem="the run secret is damaged")
     assert not data.readable()
     assert not data.readable()
     assert not data.open(interval(honest), replayer(honest)).authentic

@@ -1,5 +1,6 @@
 """Step 8: the first state."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -44,6 +45,14 @@ def test_an_equal_rebuild_passes(honest: Built) -> None:
 
 def test_an_equal_rebuild_passes_on_another_machine(honest: Built) -> None:
     assert [finding.outcome for finding in origin(honest, actual=OTHER_MACHINE)] == ["pass"]
+
+
+def test_domains_that_genesis_leaves_out_are_refuted(honest: Built) -> None:
+    silent = msgspec.structs.replace(honest.records[0], domains=msgspec.UNSET)
+    built = replace(honest, records=[silent, *honest.records[1:]])
+    (finding,) = origin(built)
+    assert (finding.outcome, finding.expected, finding.found) == ("fail", "range", "none")
+    assert [item.outcome for item in origin(built, actual=OTHER_MACHINE)] == ["unverifiable"]
 
 
 def stolen(state: Weights) -> None:

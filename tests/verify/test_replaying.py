@@ -66,6 +66,7 @@ def session(built: Built, engines: Any = None, policy: Policy | None = None, **c
         "engines": engines or Log(built),
         "inputs_declared": False,
         "packages": (),
+        "secret_problem": "",
         "seed": b"s" * 32,
         "clock": time.monotonic,
     }

@@ -26,7 +26,8 @@ def drawn(**values: object) -> tuple[int, ...]:
         "total": 100,
         "count": 10,
     }
-    return step_sampling(**{**standard, **values})[0].intervals  # type: ignore[arg-type]
+    given = {**standard, **values}
+    return step_sampling(**{"wanted": given["count"], **given})[0].intervals  # type: ignore[arg-type]
 
 
 def test_first_and_last_are_always_opened() -> None:
@@ -44,18 +45,28 @@ def test_sample_depends_on_nonce_head_and_policy() -> None:
     assert base != drawn(policy=parse_policy("[structure]\nevery = 99"))
 
 
+def test_a_sample_that_was_cut_says_so() -> None:
+    for wanted, said in ((10, False), (44, True)):
+        _, _, findings = step_sampling(
+            nonce=b"n" * 32, head=HEAD, policy=POLICY, total=100, count=10, wanted=wanted
+        )
+        assert ("cut from 44 to fit 300 s of replay" in findings[0].detail) == said
+
+
 def test_everything_is_opened_when_as_many_are_wanted() -> None:
     assert drawn(count=100) == tuple(range(100))
 
 
 def test_no_interval_is_no_sample() -> None:
-    sample, odds, findings = step_sampling(nonce=b"n" * 32, head=HEAD, policy=POLICY, total=0, count=0)
+    sample, odds, findings = step_sampling(
+        nonce=b"n" * 32, head=HEAD, policy=POLICY, total=0, count=0, wanted=0
+    )
     assert (sample.intervals, odds) == ((), ())
     assert [finding.outcome for finding in findings] == ["unverifiable"]
 
 
 def test_first_and_last_do_not_improve_the_odds() -> None:
-    sample, odds, _ = step_sampling(nonce=b"n" * 32, head=HEAD, policy=POLICY, total=100, count=10)
+    sample, odds, _ = step_sampling(nonce=b"n" * 32, head=HEAD, policy=POLICY, total=100, count=10, wanted=10)
     assert sample.drawn == 10
     assert next(item for item in odds if item.label == "one").detection == pytest.approx(0.1)
 

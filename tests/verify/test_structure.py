@@ -10,11 +10,12 @@ import pytest
 
 from polledger.core.encoding import real
 from polledger.core.records import AnyRecord, Checkpoint, Final, Genesis, GroupValues, Step, Terms
-from polledger.core.report import Finding
+from polledger.core.report import Finding, IntervalResult
 from polledger.core.state import parse_state
+from polledger.core.tolerance import GroupJudgement, GroupMeasure
 from polledger.verify.lineage import build_lineage
 from polledger.verify.policy import Policy, parse_policy
-from polledger.verify.stillness import StillnessTask, step_stillness
+from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
 from tests.verify.build import CONFIG, Built, Hooks, Spec, make_run, store_state, unflatten
 
@@ -249,6 +250,54 @@ def test_the_published_object_has_to_move_itself(honest: Built) -> None:
     finding = stillness(replace(honest, records=[*honest.records[:-1], other]))
     assert finding.outcome == "unverifiable"
     assert "whole run moves the published model by 0 " in finding.detail
+
+
+def opened(*movements: float | None) -> list[IntervalResult]:
+    """Opened intervals by the displacement of their parameters; None: no module is described."""
+    results = []
+    for number, u in enumerate(movements):
+        names = {"model/buffers": 1.0} | ({} if u is None else {"model/parameters": u, "ema/parameters": 0.0})
+        groups = tuple(
+            GroupJudgement(
+                measure=GroupMeasure(name=name, exact=True, strict_equal=True, e=0.0, u=value), outcome="pass"
+            )
+            for name, value in names.items()
+        )
+        results.append(
+            IntervalResult(
+                interval=number, first=number, last=number + 1, outcome="pass", exact=True, groups=groups
+            )
+        )
+    return results
+
+
+@pytest.mark.parametrize(
+    ("results", "still"),
+    [
+        (opened(1.0, 0.5, 1e-30), False),
+        (opened(0.0, 1.0, 1.0), False),  # a warm-up may begin at 0
+        (opened(0.0, 0.0, *[1.0] * 18), True),
+        (opened(0.0, 0.0, *[1.0] * 38), False),
+        (opened(None, None, None), False),
+        ([], False),
+    ],
+)
+def test_opened_intervals_that_move_nothing_are_counted(results: list[IntervalResult], still: bool) -> None:
+    findings = opened_stillness(results, policy=Policy())
+    assert [finding.outcome for finding in findings] == ["unverifiable"] * still
+
+
+@pytest.mark.parametrize("step", [1, 12])
+def test_a_checkpoint_that_has_to_be_stored_and_was_not_is_unverifiable(honest: Built, step: int) -> None:
+    records = [
+        msgspec.structs.replace(record, stored=False)
+        if isinstance(record, Checkpoint) and record.step == step
+        else record
+        for record in honest.records
+    ]
+    findings = structure(records).findings
+    assert [finding.outcome for finding in findings] == ["unverifiable"]
+    assert f"after step {step} has to be stored" in findings[0].detail
 
 
 def test_parameters_that_are_not_finite_do_not_count_as_moving(honest: Built, tmp_path: Path) -> None:

@@ -122,6 +122,68 @@ def test_unstored_states_cannot_be_judged_within_tolerance(tmp_path: Path) -> No
     assert any("not stored" in finding.detail for finding in blocking(report))
 
 
+def test_a_root_that_no_stored_state_stands_for_is_refuted_by_the_next_one(tmp_path: Path) -> None:
+    spec = Spec(keep=3, config={**CONFIG, "steps": 24})
+    built = make_run(tmp_path / "run", spec)
+    lie = reseal(built, tmp_path / "lie", [with_root(record, 8) for record in built.records])
+    report = check(lie)
+    assert report.verdict == "REFUTED"
+    (failed,) = [item for item in report.intervals if item.outcome == "fail"]
+    assert (failed.last, "another state lies on the way" in failed.why) == (8, True)
+
+
+def with_root(record: Any, step: int) -> Any:
+    """``record``, its root invented if it is the checkpoint after ``step`` steps."""
+    if isinstance(record, Checkpoint) and record.step == step:
+        assert not record.stored
+        return msgspec.structs.replace(record, root=b"\x07" * 32)
+    return record
+
+
+def test_a_jump_behind_an_invented_root_is_refuted_at_the_next_stored_state(tmp_path: Path) -> None:
+    def jump(step: int, state: Any) -> None:
+        if step == 6:
+            state.w = (state.w + np.float32(0.25)).astype(np.float32)
+
+    spec = Spec(keep=3, config={**CONFIG, "steps": 24})
+    built = make_run(tmp_path / "run", spec, hooks=Hooks(after_step=jump))
+    lie = reseal(built, tmp_path / "lie", [with_root(record, 8) for record in built.records])
+    report = check(lie)
+    assert report.verdict == "REFUTED"
+    (failed,) = [item for item in report.intervals if item.outcome == "fail"]
+    assert (failed.first, failed.last) == (4, 8)
+    assert "replayed on to step 12" in failed.why
+    elsewhere = check(lie, code=lie.code(actual=OTHER_MACHINE))
+    assert elsewhere.verdict == "UNVERIFIABLE"
+
+
+@pytest.mark.parametrize("name", ["ledger.log", "secret"])
+def test_a_lost_file_is_missing_evidence_and_named(honest: Built, tmp_path: Path, name: str) -> None:
+    copy = copy_of(honest, tmp_path / "copy")
+    path = copy.run.path / name if name == "ledger.log" else copy.run.path / "private" / name
+    path.unlink()
+    report = check(copy)
+    assert report.verdict == "UNVERIFIABLE"
+    assert any(name in finding.detail and "missing" in finding.detail for finding in blocking(report))
+
+
+def test_two_replays_that_disagree_raise_the_noise_floor(tmp_path: Path) -> None:
+    def drift(step: int, state: Any) -> None:
+        if step == 9:
+            state.w[0, 0] += np.float32(1e-3)
+
+    built = make_run(tmp_path / "run", hooks=Hooks(after_step=drift))
+    report = check(built, code=built.code(flaky=True))
+    floors = [
+        judged.measure.nu
+        for item in report.intervals
+        for judged in item.groups
+        if judged.measure.name == "model/parameters" and judged.measure.nu is not None
+    ]
+    assert floors
+    assert all(floor >= 1.9e-3 for floor in floors)
+
+
 def test_a_resumed_run_is_verified(honest: Built, tmp_path: Path) -> None:
     assert check(resumed(honest, tmp_path / "run")).verdict == "VERIFIED"
 
@@ -518,8 +580,10 @@ def test_unsealed_records_after_the_last_head_do_not_block(honest: Built, tmp_pa
     assert named(report, "unsealed")
 
 
-def test_step_5_is_not_claimed(honest: Built) -> None:
-    assert [finding for finding in check(honest).findings if finding.step == 5] == []
+def test_step_5_is_said_to_be_missing(honest: Built) -> None:
+    report = check(honest)
+    assert [finding.outcome for finding in named(report, "screening")] == ["unverifiable"]
+    assert report.verdict == "VERIFIED"
 
 
 def test_findings_are_ordered_by_step(honest: Built) -> None:
