@@ -315,7 +315,8 @@ def model_root(flat: FlatState, object_name: str) -> bytes:
     structures = [entry.structure for entry in flat.skeletons if entry.path == name]
     if len(structures) != 1 or structures[0][0] != "map":
         raise UsageError(f"the state has no object {object_name!r} with named parts")
-    pairs = [pair for pair in structures[0][1] if pair[0] != OUTSIDE]
+    # Keys that are no texts hold what a state_dict leaves out.
+    pairs = [pair for pair in structures[0][1] if not pair[0].startswith("#")]
     inside = [tensor for tensor in flat.tensors if tensor.path.startswith(name + "/")]
     outside = f"{name}/{OUTSIDE}/"
     return _published_root(pairs, [tensor for tensor in inside if not tensor.path.startswith(outside)], name)

@@ -44,7 +44,7 @@ from polledger.training.source import (
 )
 from polledger.training.stamping import Stamping, choose_authorities
 from polledger.training.startup import RUN_ID_BYTES
-from polledger.training.state import describe_objects, flatten_objects
+from polledger.training.state import describe_objects, flatten_objects, traits_of_objects
 
 _log = logging.getLogger("polledger")
 
@@ -77,6 +77,7 @@ class Recorder:
         code, contents = _source(source if source is not None else sys._getframe(1).f_globals.get("__file__"))
         signer = load_or_create_key(None if key is None else Path(key))
         self._objects = _checked(objects, model)
+        self._built = traits_of_objects(self._objects)
         self._model = model
         self._done = 0
         with contextlib.ExitStack() as opened:
@@ -90,7 +91,7 @@ class Recorder:
             sealer = Sealer.create(run, genesis.run, signer, stamp=stamping.stamp)
             opened.callback(sealer.close)
             self._recorder = RunRecorder(run, sealer, cadence)
-            self._recorder.begin(genesis, flatten_objects(self._objects))
+            self._recorder.begin(genesis, flatten_objects(self._objects, self._built))
             self._hyperparameters = _Hyperparameters(self._objects)
             self._opened: contextlib.ExitStack | None = opened.pop_all()
 
@@ -112,9 +113,9 @@ class Recorder:
         values = {name: _number(name, value) for name, value in (metrics or {}).items()}
         self._recorder.step(number, batch=digest, groups=self._hyperparameters.current(), metrics=values)
         if self._recorder.cadence.is_checkpoint(self._done):
-            self._recorder.checkpoint(self._done, flatten_objects(self._objects))
+            self._recorder.checkpoint(self._done, flatten_objects(self._objects, self._built))
         if self._done == total:
-            self._recorder.finish(self._model, flatten_objects(self._objects))
+            self._recorder.finish(self._model, flatten_objects(self._objects, self._built))
         self._recorder.seal_if_due()
 
     def close(self) -> None:

@@ -19,10 +19,16 @@ from polledger.core.schedule import Schedule, check_recipe, flatten_value
 from polledger.core.seeds import rng_seeds
 from polledger.core.state import FlatState
 from polledger.errors import UsageError
+from polledger.training.attributes import Traits, plain_attributes
 from polledger.training.nest import check_exact
 from polledger.training.recipe import apply_hyperparameters, map_nest
 from polledger.training.seeds import seed_everything
-from polledger.training.state import describe_objects, flatten_objects, load_objects
+from polledger.training.state import (
+    describe_objects,
+    flatten_objects,
+    load_objects,
+    traits_of_objects,
+)
 from polledger.training.task import Kind, Task, kind_of, overrides
 
 _NAME = re.compile(rf"[a-z0-9_]{{1,{KEY_LENGTH}}}", re.ASCII)
@@ -51,6 +57,9 @@ class Runner:
         self.objects: dict[str, Any] = {}
         self._parameters: list[nn.Parameter] = []
         self._modes: list[tuple[nn.Module, bool]] = []
+        self._built: dict[str, Traits] = {}
+        self._task_before: dict[str, str] | None = None
+        self._group_counts: dict[str, int] = {}
 
     def build(self) -> None:
         """Build every object under the build seed, replacing what was there.
@@ -67,6 +76,9 @@ class Runner:
         modules = [value for value in self.objects.values() if isinstance(value, nn.Module)]
         self._parameters = [parameter for module in modules for parameter in module.parameters()]
         self._modes = [(module, module.training) for root in modules for module in root.modules()]
+        self._built = traits_of_objects(self.objects)
+        self._task_before = None
+        self._group_counts = self._param_group_counts()
 
     @property
     def makes_batches(self) -> bool:
@@ -166,19 +178,46 @@ class Runner:
     def flatten(self) -> FlatState:
         """The whole state; its data are views of live tensors: copy before the next step."""
         self._clear_gradients()
-        return flatten_objects(self.objects)
+        return flatten_objects(self.objects, self._built)
 
     def load(self, flat: FlatState) -> None:
         """Bring freshly built objects into the state ``flat``, bit for bit.
 
         Raises EnvironmentMismatch naming the first path that does not fit.
         """
-        load_objects(self.objects, flat)
+        load_objects(self.objects, flat, self._built)
         self._clear_gradients()
 
     def describe(self) -> list[StateObject]:
         """How the state's entries fall into groups."""
         return describe_objects(self.objects)
+
+    def stray(self) -> str | None:
+        """What training changed since the last call and no state holds, as far as it can be seen; one line, or None.
+
+        A replay begins without it: where it matters, the run cannot be verified. The first call only looks: what
+        the data set or the first step make once, they make in a replay as well.
+        """
+        before, self._task_before = self._task_before, self._task_attributes()
+        changed = [] if before is None else sorted(self._task_before.items() - before.items())
+        if changed:
+            name = changed[0][0]
+            return (
+                f"a step changed self.{name} of the task, which is no state: keep it in an object of build()"
+            )
+        grown = [
+            name for name, count in self._param_group_counts().items() if count != self._group_counts[name]
+        ]
+        if grown:
+            return f"parameter groups were added to {grown[0]!r}: a replay cannot, make them all in build()"
+        return None
+
+    def _task_attributes(self) -> dict[str, str]:
+        own = ("step_number", "seed", "device")
+        return {name: repr(value) for name, value in plain_attributes(self.task) if name not in own}
+
+    def _param_group_counts(self) -> dict[str, int]:
+        return {name: len(_param_groups(value)) for name, value in self.objects.items()}
 
     def _seed(self, n: int, purpose: str) -> None:
         seed_everything(rng_seeds(self.seed, n, purpose), self.device)

@@ -77,6 +77,7 @@ class Training:
         self._setting = setting
         self._done = plan.start
         self._metrics: dict[str, float] = {}
+        self._warned = False
 
     def run(self) -> SealResult:
         """Train to the end, or until the user asks to stop; seal what was done in either case.
@@ -113,6 +114,7 @@ class Training:
                 encoded = recorder.checkpoint(self._done, self._plan.runner.flatten())
                 if first is not None:
                     first.note_checkpoint(self._done, encoded)
+                self._look_for_strays()
             recorder.seal_if_due()
             self._setting.watcher.step(self._done, total, self._metrics)
         if first is not None and verdict_due == total:
@@ -136,6 +138,13 @@ class Training:
         recorder.step(number, batch=digest, groups=groups, metrics=self._metrics)
         if self._plan.first is not None and number < recorder.cadence.early_ends[-1]:
             self._plan.first.note_step(number, runner.batch_indices(number), digest)
+
+    def _look_for_strays(self) -> None:
+        """Warn once of what a replay will lack."""
+        found = None if self._warned else self._plan.runner.stray()
+        if found is not None:
+            self._warned = True
+            self._setting.watcher.warn(found)
 
     def _judge_first_interval(self) -> None:
         first = self._plan.first

@@ -16,6 +16,14 @@ from polledger.core.records import StateObject
 from polledger.core.state import FlatState, SkeletonEntry, TensorData
 from polledger.core.structure import Structure, check_structure, decode_value, encode_value, escape, join
 from polledger.errors import EnvironmentMismatch
+from polledger.training.attributes import (
+    ATTRIBUTES_KEY,
+    TRAINS_KEY,
+    Traits,
+    changed_traits,
+    restore_traits,
+    traits_of,
+)
 from polledger.training.tensors import (
     canonical_bytes,
     check_plain,
@@ -35,15 +43,18 @@ def kind_of_object(value: Any) -> str:
     return "optimizer" if isinstance(value, torch.optim.Optimizer) else "other"
 
 
-def values_of(value: Any) -> Any:
+def values_of(value: Any, built: Traits | None = None) -> Any:
     """The nested values of one object: its ``state_dict()``, for a module with everything that lacks there.
 
-    Plain containers stand for themselves.
+    ``built``: the module as it was built; what differs from it besides tensors is added. Plain containers stand for
+    themselves.
     """
     if isinstance(value, nn.Module):
-        values = dict(value.state_dict())
+        values: dict[Any, Any] = dict(value.state_dict())
         outside = {name: tensor for name, tensor in _tensors_of(value) if name not in values}
-        return {**values, OUTSIDE_KEY: outside} if outside else values
+        if outside:
+            values[OUTSIDE_KEY] = outside
+        return values if built is None else {**values, **changed_traits(value, built)}
     return value.state_dict() if hasattr(value, "state_dict") else value
 
 
@@ -52,17 +63,24 @@ def _tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
-def flatten_objects(objects: Mapping[str, Any]) -> FlatState:
+def traits_of_objects(objects: Mapping[str, Any]) -> dict[str, Traits]:
+    """The traits of every module among ``objects``, to be taken right after they were built."""
+    return {name: traits_of(value) for name, value in objects.items() if isinstance(value, nn.Module)}
+
+
+def flatten_objects(objects: Mapping[str, Any], built: Mapping[str, Traits] | None = None) -> FlatState:
     """The whole state of ``objects``; ``data`` are views of live tensors where those lie contiguous on the CPU.
 
     Tensors that share memory and shape (tied weights) share one ``data``. Gradients are not touched and not part of
-    it. Raises UsageError naming the path of anything that cannot be recorded.
+    it. ``built``: modules as they were built, by name; without it nothing but tensors of a module is recorded. Raises
+    UsageError naming the path of anything that cannot be recorded.
     """
     reader = _Reader()
     skeletons = []
     for name, value in sorted(objects.items()):
         path = escape(name)
-        structure = encode_value(values_of(value), path, reader.leaf, ordered=True, exact=False)
+        values = values_of(value, (built or {}).get(name))
+        structure = encode_value(values, path, reader.leaf, ordered=True, exact=False)
         skeletons.append(SkeletonEntry(v=1, path=path, structure=structure))
     return FlatState(skeletons=skeletons, tensors=sorted(reader.tensors, key=lambda tensor: tensor.path))
 
@@ -120,17 +138,19 @@ def _path_of(name: str, key: str, *, inside: bool) -> str:
     return join(top if inside else join(top, escape(OUTSIDE_KEY)), escape(key))
 
 
-def load_objects(objects: Mapping[str, Any], flat: FlatState) -> None:
-    """Bring freshly built ``objects`` into the state ``flat``; then ``flatten_objects(objects)`` equals ``flat``.
+def load_objects(
+    objects: Mapping[str, Any], flat: FlatState, built: Mapping[str, Traits] | None = None
+) -> None:
+    """Bring freshly built ``objects`` into the state ``flat``: ``flatten_objects(objects, built)`` then equals it.
 
     Modules are loaded first, then optimizers, then the rest, because a schedule or a scaler may look at an optimizer.
     Raises EnvironmentMismatch naming the first path that does not fit or that the object does not take on.
     """
     recorded = {skeleton.path: skeleton.structure for skeleton in flat.skeletons}
-    built = {escape(name): value for name, value in objects.items()}
-    if recorded.keys() != built.keys():
-        name = min(recorded.keys() ^ built.keys())
-        where = "is not in the recorded state" if name in built else "is not built here"
+    live = {escape(name): value for name, value in objects.items()}
+    if recorded.keys() != live.keys():
+        name = min(recorded.keys() ^ live.keys())
+        where = "is not in the recorded state" if name in live else "is not built here"
         raise EnvironmentMismatch(f"the object {name} {where}")
     tensors = {tensor.path: tensor for tensor in flat.tensors}
 
@@ -139,9 +159,9 @@ def load_objects(objects: Mapping[str, Any], flat: FlatState) -> None:
         return tensor_from_bytes(found.dtype, found.shape, found.data)
 
     order = ("module", "optimizer", "other")
-    for path, value in sorted(built.items(), key=lambda item: order.index(kind_of_object(item[1]))):
+    for path, value in sorted(live.items(), key=lambda item: order.index(kind_of_object(item[1]))):
         _load(value, decode_value(recorded[path], leaf), path)
-    _check_loaded(objects, flat)
+    _check_loaded(objects, flat, built)
 
 
 def _load(target: Any, values: Any, path: str) -> None:
@@ -160,6 +180,7 @@ def _load(target: Any, values: Any, path: str) -> None:
 
 def _load_module(module: nn.Module, values: dict[Any, Any], path: str) -> None:
     outside: dict[str, Any] = values.pop(OUTSIDE_KEY, {})
+    changes = {key: values.pop(key) for key in (ATTRIBUTES_KEY, TRAINS_KEY) if key in values}
     inside = {key: value for key, value in values.items() if isinstance(value, Tensor)}
     for key, value in (*inside.items(), *outside.items()):
         _make_room(module, key, value)
@@ -174,6 +195,7 @@ def _load_module(module: nn.Module, values: dict[Any, Any], path: str) -> None:
         module.load_state_dict(values)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise EnvironmentMismatch(f"{path}: cannot be loaded: {error}") from error
+    restore_traits(module, changes, path)
 
 
 def _make_room(module: nn.Module, key: str, value: Tensor) -> None:
@@ -264,8 +286,8 @@ def _mapping_like(template: dict[Any, Any], pairs: list[tuple[Any, Any]]) -> dic
     return OrderedDict(pairs) if isinstance(template, OrderedDict) else dict(pairs)
 
 
-def _check_loaded(objects: Mapping[str, Any], flat: FlatState) -> None:
-    path = first_difference(flatten_objects(objects), flat)
+def _check_loaded(objects: Mapping[str, Any], flat: FlatState, built: Mapping[str, Traits] | None) -> None:
+    path = first_difference(flatten_objects(objects, built), flat)
     if path is not None:
         raise EnvironmentMismatch(
             f"{path}: differs from what was loaded; load_state_dict does not restore it"

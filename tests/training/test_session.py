@@ -33,6 +33,22 @@ pytestmark = pytest.mark.usefixtures("own_home", "switches")
 
 OPTIONS = {"every": 4, "warm": 2, "seal_every": 3}
 
+GROWING = """import torch
+from polledger import Task
+class Growing(Task):
+    config = {"steps": 8, "batch_size": 2}
+    def dataset(self):
+        return [torch.ones(2)] * 8
+    def build(self):
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+        return {"model": model, "optimizer": torch.optim.SGD(model[1].parameters(), lr=0.1)}
+    def step(self, state, batch):
+        if self.step_number == 3:
+            state["optimizer"].add_param_group({"params": list(state["model"][0].parameters())})
+        state["model"](batch).sum().backward()
+        state["optimizer"].step()
+"""
+
 
 @pytest.fixture(scope="module")
 def small(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SealResult, Listener]:
@@ -332,8 +348,15 @@ def test_what_a_fresh_process_cannot_repeat_is_named_before_the_warm_steps_end(
     (tmp_path / "hidden.py").write_text(text)
     listener = Listener()
     seal_task(tmp_path / "hidden.py", tmp_path / "run", listener, **OPTIONS)
-    (said,) = listener.warnings
-    assert "step 1 gave another state, first at model/0.bias" in said
+    assert any("step 1 gave another state, first at model/0.bias" in said for said in listener.warnings)
+    assert any("self.seen of the task" in said for said in listener.warnings) == ("hidden" in change)
+
+
+def test_parameter_groups_added_on_the_way_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "growing.py").write_text(GROWING)
+    listener = Listener()
+    seal_task(tmp_path / "growing.py", tmp_path / "run", listener, **OPTIONS)
+    assert any("parameter groups were added to 'optimizer'" in said for said in listener.warnings)
 
 
 def test_authority_that_does_not_answer_costs_no_seal_and_leaves_a_queue(tmp_path: Path) -> None:

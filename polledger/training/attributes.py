@@ -1,0 +1,93 @@
+"""What a module carries besides tensors and may change while it trains. PROTOCOL section 5.
+
+A dropout rate that is annealed, a counter that ``forward`` keeps, layers that are unfrozen on the way: a replay that
+starts in the middle needs them. Recorded is only what differs from the module as it was built, so that most states
+hold nothing of the kind. Not seen: lists, dicts and objects of other types, and names that begin with an underscore.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from polledger.errors import EnvironmentMismatch
+
+ATTRIBUTES_KEY = 1
+"""Key of changed attributes in the values of a module, by dotted name."""
+
+TRAINS_KEY = 2
+"""Key of changed ``requires_grad`` flags, by the parameter's name."""
+
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
+Changes: TypeAlias = dict[int, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """A module as it was built: plain attributes as Python writes them, and which parameters train."""
+
+    attributes: Mapping[str, str]
+    trains: Mapping[str, bool]
+
+
+def traits_of(module: nn.Module) -> Traits:
+    """The traits of ``module`` and all modules in it, now."""
+    return Traits(
+        attributes={name: repr(value) for name, value in _attributes(module)},
+        trains={name: parameter.requires_grad for name, parameter in module.named_parameters()},
+    )
+
+
+def changed_traits(module: nn.Module, built: Traits) -> Changes:
+    """What differs from ``built``; no key where nothing does."""
+    attributes = {
+        name: value for name, value in _attributes(module) if built.attributes.get(name) != repr(value)
+    }
+    trains = {
+        name: parameter.requires_grad
+        for name, parameter in module.named_parameters()
+        if built.trains.get(name, True) is not parameter.requires_grad
+    }
+    found = {ATTRIBUTES_KEY: attributes, TRAINS_KEY: trains}
+    return {key: values for key, values in found.items() if values}
+
+
+def restore_traits(module: nn.Module, changes: Mapping[int, Mapping[str, Any]], path: str) -> None:
+    """Give a freshly built ``module`` the changes that were recorded. Raises EnvironmentMismatch naming the first
+    that has no place.
+    """
+    for name, value in changes.get(ATTRIBUTES_KEY, {}).items():
+        owner, _, attribute = name.rpartition(".")
+        try:
+            setattr(module.get_submodule(owner), attribute, value)
+        except (AttributeError, TypeError) as error:
+            raise EnvironmentMismatch(f"{path}: the attribute {name} cannot be restored: {error}") from None
+    for name, value in changes.get(TRAINS_KEY, {}).items():
+        try:
+            module.get_parameter(name).requires_grad_(value)
+        except (AttributeError, RuntimeError) as error:
+            raise EnvironmentMismatch(
+                f"{path}: requires_grad of {name} cannot be restored: {error}"
+            ) from None
+
+
+def plain_attributes(owner: object) -> Iterator[tuple[str, Any]]:
+    """Name and value of every attribute that is a number, text, bool, None or a tuple of these."""
+    for name, value in vars(owner).items():
+        if not name.startswith("_") and _is_plain(value):
+            yield name, value
+
+
+def _attributes(root: nn.Module) -> Iterator[tuple[str, Any]]:
+    for place, module in root.named_modules():
+        for name, value in plain_attributes(module):
+            # The runner puts every module into its mode before every step.
+            if name != "training" and "." not in name:
+                yield f"{place}.{name}" if place else name, value
+
+
+def _is_plain(value: object) -> bool:
+    kind = type(value)
+    return kind in _PLAIN or (kind is tuple and all(map(_is_plain, value)))  # type: ignore[call-overload]
