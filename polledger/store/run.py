@@ -24,6 +24,7 @@ from polledger.files import (
     reported,
     sync_directory,
     write_atomic,
+    write_once,
 )
 from polledger.store.objects import ObjectStore
 
@@ -59,8 +60,9 @@ class RunDirectory:
         make_directory(path / _SEALS)
         make_directory(path / _OBJECTS)
         secret = path / _PRIVATE / "secret"
-        if not secret.exists():
-            write_atomic(secret, [secrets.token_bytes(SECRET_BYTES)], mode=PRIVATE_FILE)
+        # Another process may begin here at the same time: whoever is first makes the secret of both.
+        with contextlib.suppress(FileExistsError):
+            write_once(secret, secrets.token_bytes(SECRET_BYTES), mode=PRIVATE_FILE)
         # Last, because a directory with a ledger is a run; not anew, because another process may hold it open.
         if not (path / _LEDGER).exists():
             write_atomic(path / _LEDGER, [])

@@ -41,7 +41,7 @@ class SealOptions:
     settings: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     authorities: tuple[str, ...] = ()
-    device: str = "cpu"
+    device: str | None = None
     workers: int = 0
     unbound: bool = False
     store_batches: bool = False

@@ -80,6 +80,7 @@ class Recorder:
         self._built = traits_of_objects(self._objects)
         self._model = model
         self._done = 0
+        self._failed = self._overrun = False
         with contextlib.ExitStack() as opened:
             run = RunDirectory.create(Path(run_dir))
             opened.enter_context(run.lock())
@@ -99,19 +100,33 @@ class Recorder:
         """Record the optimizer step that has just been made on ``batch``.
 
         ``metrics`` are numbers or tensors of one element. Raises UsageError for a batch or metric that
-        cannot be recorded. Steps beyond the announced number are not recorded, with one warning.
+        cannot be recorded. Steps beyond the announced number are not recorded, with one warning; neither is any
+        step after one that failed: a gap would contradict the record for ever.
         """
         if self._opened is None:
             raise UsageError("the recorder is closed")
+        if self._failed:
+            return
+        try:
+            self._step(batch, metrics)
+        except BaseException:
+            self._failed = True
+            _log.warning(
+                "step %d could not be recorded: recording ends here, the run stays unfinished", self._done
+            )
+            raise
+
+    def _step(self, batch: Any, metrics: Mapping[str, Any] | None) -> None:
         number, total = self._done, self._recorder.cadence.steps
-        self._done += 1
         if number >= total:
-            if number == total:
+            if not self._overrun:
                 _log.warning("%d steps were announced: further ones are not recorded", total)
+            self._overrun = True
             return
         digest = self._recorder.batch(number, encode_nest(batch))
         values = {name: _number(name, value) for name, value in (metrics or {}).items()}
         self._recorder.step(number, batch=digest, groups=self._hyperparameters.current(), metrics=values)
+        self._done = number + 1
         if self._recorder.cadence.is_checkpoint(self._done):
             self._recorder.checkpoint(self._done, flatten_objects(self._objects, self._built))
         if self._done == total:

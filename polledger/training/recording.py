@@ -6,7 +6,7 @@ Used by the session, which runs the training, and by the public Recorder, which 
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -65,9 +65,10 @@ class Cadence:
 
     @property
     def early_ends(self) -> tuple[int, ...]:
-        """Where the intervals end that are replayed at once: the first, and the second if it is a warm one."""
+        """Where the first two intervals end, which are replayed at once; one where the run has no second."""
         first = min(self.steps, 1 if self.warm else self.every)
-        return (first, 2) if first == 1 and min(self.warm, self.steps) >= 2 else (first,)
+        second = min(self.steps, first + 1 if first < self.warm else (first // self.every + 1) * self.every)
+        return (first, second) if second > first else (first,)
 
 
 class RunRecorder:
@@ -190,6 +191,10 @@ class RunRecorder:
         self._sealer.append(encode(final))
         self.seal()
         return final
+
+    def store_all(self) -> None:
+        """Store every checkpoint from now on: what does not replay cannot be derived again."""
+        self.cadence = replace(self.cadence, keep=1)
 
     def close(self) -> None:
         """Close the ledger without sealing."""

@@ -58,10 +58,9 @@ STATE_SLACK = 1 << 26
 ERROR_TAIL = 4000
 """Characters of a child's standard error that are kept for the message of a failure."""
 
-_BOOT = (
-    "import sys; sys.path.append({root!r}); from polledger.training.child import main; sys.path.pop(); main()"
-)
-# The checkout's root leaves sys.path again: only the package itself stays importable.
+_BOOT = "import sys; sys.path.insert(0, {root!r}); from polledger.training.child import main; sys.path.pop(0); main()"
+# In front, so that the child is of this polledger and not of another installed one. The checkout's root leaves sys.path
+# again: only the package itself stays importable.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from polledger.training.rehearsal import RunRequest
 from polledger.training.sealer import Sealer
 from polledger.training.source import verify_tree
 from polledger.training.startup import (
+    DEFAULT_DEVICE,
     STATE_LIMIT,
     build_runner,
     describe,
@@ -78,8 +79,9 @@ def reopen(setting: Setting) -> Found:
 
 
 def finished(setting: Setting, found: Found) -> SealResult:
-    """The result for a run that had nothing left to do."""
+    """The result for a run that had nothing left to do. Raises UsageError if it is another task's."""
     genesis, final = found.genesis, found.final
+    _check_code(setting, genesis)
     return SealResult(
         run=setting.run.path,
         run_id=genesis.run,
@@ -111,7 +113,7 @@ def continue_run(setting: Setting, found: Found) -> Plan:
         config=decode_config(genesis.config),
         inputs=dict(options.inputs),
         seed=training_seed(genesis.seed, genesis.key if genesis.bound else None),
-        device=options.device,
+        device=options.device or DEFAULT_DEVICE,
     )
     setting.watcher.phase("restoring the latest state")
     runner = build_runner(request)
@@ -182,6 +184,7 @@ def _with_hints(options: SealOptions, run: RunDirectory) -> SealOptions:
         keep=options.keep or _positive(sealing.get("keep"), 1),
         seal_every=options.seal_every or _positive(sealing.get("seal_every"), DEFAULT_SEAL_EVERY),
         store_batches=options.store_batches or sealing.get("store_batches") == "true",
+        device=options.device or sealing.get("device"),
     )
 
 

@@ -14,7 +14,7 @@ from polledger.training.location import describe_error, resolve_task
 from polledger.training.plan import Plan, SealOptions, SealResult, Setting, TaskFailed, Watcher
 from polledger.training.resume import check_options, continue_run, finished, reopen
 from polledger.training.stamping import Stamping, choose_authorities
-from polledger.training.startup import begin_run
+from polledger.training.startup import begin_run, remembered_authorities
 from polledger.training.stop import StopRequest
 
 MODEL = "model"
@@ -30,7 +30,9 @@ def seal(options: SealOptions, watcher: Watcher) -> SealResult:
     location = resolve_task(options.task)
     key = load_or_create_key(options.key)
     authorities = choose_authorities(options.authorities)
-    with _opened(options) as run, run.lock():
+    with _opened(options) as run:
+        if not options.authorities and (remembered := remembered_authorities(run)):
+            authorities = choose_authorities(remembered)
         stamping = Stamping(run, authorities, warn=watcher.warn)
         setting = Setting(
             options=options, run=run, location=location, key=key, stamping=stamping, watcher=watcher
@@ -44,6 +46,10 @@ def seal(options: SealOptions, watcher: Watcher) -> SealResult:
 
 def _seal(setting: Setting) -> SealResult:
     if not setting.run.seals():
+        if setting.options.resume:
+            setting.watcher.warn(
+                "nothing was sealed here before: the run begins anew, with the options given now"
+            )
         plan = begin_run(setting)
     else:
         found = reopen(setting)
@@ -57,16 +63,18 @@ def _seal(setting: Setting) -> SealResult:
 
 @contextlib.contextmanager
 def _opened(options: SealOptions) -> Iterator[RunDirectory]:
-    """The run directory, made if need be; a new one is removed again if nothing came to be sealed in it."""
+    """The run directory, made if need be and locked; a new one is removed again if nothing came to be sealed in it."""
     path = options.run
     is_new = not path.exists()
     resumed = options.resume and (path / "ledger.log").exists()
     run = RunDirectory.open(path) if resumed else RunDirectory.create(path)
-    try:
-        yield run
-    finally:
-        if is_new and not run.seals():
-            shutil.rmtree(path, ignore_errors=True)
+    # Whoever does not get the lock removes nothing: two processes may have begun at once.
+    with run.lock():
+        try:
+            yield run
+        finally:
+            if is_new and not run.seals():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class Training:
@@ -150,8 +158,10 @@ class Training:
         first = self._plan.first
         finding = None if first is None else first.finding()
         if finding is not None:
+            self._plan.recorder.store_all()
             self._setting.watcher.warn(
-                f"{finding}. Verification will find the same: at best UNVERIFIABLE for the intervals concerned"
+                f"{finding}. No verification can succeed where this happens: make the step depend on state, batch "
+                "and step number alone. Every checkpoint is stored from now on"
             )
 
     def _result(self, final: Final | None, *, seconds: float) -> SealResult:

@@ -12,8 +12,8 @@ from polledger.core.encoding import encode
 from polledger.core.records import Dataset, Environment, Genesis
 from polledger.core.seeds import training_seed
 from polledger.core.source import TaskSource
-from polledger.errors import UsageError
-from polledger.files import PRIVATE_FILE, write_atomic
+from polledger.errors import Unavailable, UsageError
+from polledger.files import PRIVATE_FILE, read_bounded, write_atomic
 from polledger.keys import public_key
 from polledger.store.run import RunDirectory
 from polledger.training.dataset import data_identity, hash_dataset
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from polledger.training.runner import Runner
 
 RUN_ID_BYTES = 16
+DEFAULT_DEVICE = "cpu"
 STATE_LIMIT = 1 << 40
 """Bytes of a state file of our own: no limit that a machine could reach."""
 
@@ -152,13 +153,25 @@ def write_hints(setting: Setting, inputs: dict[str, str]) -> None:
     """Leave in run.toml what spares typing later: the task's name, where data lie, what is stored."""
     options = setting.options
     sealing = {
-        "device": options.device,
+        "device": options.device or DEFAULT_DEVICE,
         "keep": str(options.keep or 1),
         "seal_every": str(options.seal_every or DEFAULT_SEAL_EVERY),
         "store_batches": str(options.store_batches).lower(),
-        "tsa": " ".join(options.authorities),
     }
     setting.run.write_hints({"task": options.task, "inputs": inputs, "sealing": sealing})
+    if options.authorities:
+        # Not in run.toml: a URL may carry credentials.
+        names = json.dumps(list(options.authorities)).encode()
+        write_atomic(setting.run.path / "private" / "authorities.json", [names], mode=PRIVATE_FILE)
+
+
+def remembered_authorities(run: RunDirectory) -> tuple[str, ...]:
+    """The authorities that the run was begun with; none where the default one was, or the note is lost."""
+    try:
+        names = json.loads(bytes(read_bounded(run.path / "private" / "authorities.json", limit=1 << 16)))
+    except (FileNotFoundError, Unavailable, ValueError):
+        return ()
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
 
 
 def _request(setting: Setting, seed: int) -> RunRequest:
@@ -168,7 +181,7 @@ def _request(setting: Setting, seed: int) -> RunRequest:
         settings=options.settings,
         inputs=dict(options.inputs),
         seed=seed,
-        device=options.device,
+        device=options.device or DEFAULT_DEVICE,
     )
 
 

@@ -244,7 +244,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, values: dict[str, Any], pa
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for identity, parameter in zip(ids, parameters, strict=True):
         if identity in values["state"]:
-            optimizer.state[parameter] = _uncast(values["state"][identity], optimizer.state[parameter])
+            slots = _uncast(values["state"][identity], optimizer.state[parameter])
+            optimizer.state[parameter] = {key: _laid_out(slot, parameter) for key, slot in slots.items()}
 
 
 def _uncast(recorded: Any, loaded: Any) -> Any:
@@ -257,6 +258,13 @@ def _uncast(recorded: Any, loaded: Any) -> Any:
     elif isinstance(recorded, list | tuple):
         return type(recorded)(_uncast(*pair) for pair in zip(recorded, loaded, strict=True))
     return loaded
+
+
+def _laid_out(slot: Any, parameter: Tensor) -> Any:
+    """``slot`` with the strides of its parameter, as the optimizer made it: fused kernels walk both side by side."""
+    if not isinstance(slot, Tensor) or slot.shape != parameter.shape or slot.stride() == parameter.stride():
+        return slot
+    return torch.empty_like(parameter, dtype=slot.dtype, requires_grad=False).copy_(slot)
 
 
 def _conform(value: Any, template: Any) -> Any:

@@ -1,5 +1,6 @@
 """polledger.Recorder: a plain loop, sealed with four added lines, and left exactly as it was."""
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -217,6 +218,19 @@ def test_step_that_cannot_be_recorded_is_refused(
         pytest.raises(UsageError, match=message),
     ):
         recorder.step(batch, metrics)
+
+
+def test_nothing_is_recorded_after_a_step_that_could_not_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Recorder(tmp_path / "run", model_and_optimizer(), steps=6, every=2, warm=0) as recorder:
+        for number in range(6):
+            with contextlib.suppress(UsageError):
+                recorder.step(1, {"Top-1" if number == 3 else "top": 1.0})
+    steps = of_type(records_of(tmp_path / "run"), Step)
+    assert [record.step for record in steps] == [0, 1, 2]
+    assert of_type(records_of(tmp_path / "run"), Final) == []
+    assert "step 3 could not be recorded: recording ends here" in caplog.text
 
 
 def test_existing_run_is_left_alone(tmp_path: Path) -> None:

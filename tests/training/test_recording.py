@@ -55,8 +55,10 @@ class TestCadence:
         ("options", "ends"),
         [
             ({"steps": 50}, (1, 2)),
-            ({"steps": 50, "warm": 1}, (1,)),
-            ({"steps": 50, "warm": 0, "every": 7}, (7,)),
+            ({"steps": 50, "warm": 1}, (1, 10)),
+            ({"steps": 50, "warm": 1, "every": 1}, (1, 2)),
+            ({"steps": 50, "warm": 0, "every": 7}, (7, 14)),
+            ({"steps": 8, "warm": 0, "every": 7}, (7, 8)),
             ({"steps": 3, "warm": 0, "every": 7}, (3,)),
             ({"steps": 1}, (1,)),
         ],
@@ -64,7 +66,9 @@ class TestCadence:
     def test_intervals_that_are_replayed_at_once(
         self, options: dict[str, int], ends: tuple[int, ...]
     ) -> None:
-        assert Cadence(**options).early_ends == ends
+        cadence = Cadence(**options)
+        assert cadence.early_ends == ends
+        assert [n for n in range(1, ends[-1] + 1) if cadence.is_checkpoint(n)] == list(ends)
 
     @pytest.mark.parametrize("name", ["steps", "every", "keep", "seal_every"])
     def test_zero_is_refused(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -107,6 +108,17 @@ def engine(trained: tuple[Runner, Any]) -> Iterator[ReplayEngine]:
 
 def opened(runner: Runner, engine: ReplayEngine, first: int, last: int) -> tuple[OpenedBatch, ...]:
     return tuple(engine.open_batches([(step, runner.batch_indices(step)) for step in range(first, last)]))
+
+
+def test_the_child_is_of_this_polledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "checkout" / "polledger"
+    shutil.copytree(Path(replay.__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(replay, "__file__", str(copy / "training" / "replay.py"))
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN.format(code="import polledger; raise ValueError(polledger.__file__)"))
+    broken = context(path, "Broken", {"steps": 1, "batch_size": 1})
+    with ReplayEngine(broken) as engine, pytest.raises(ReplayFailed, match=str(copy)):
+        engine.rebuild()
 
 
 def test_config_that_genesis_leaves_out_is_not_made_up(trained: Any) -> None:

@@ -1,5 +1,6 @@
 """Sealing a real training: what is recorded, when it is sealed, and how it goes on after an interruption."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -274,6 +275,12 @@ class TestResumeRefuses:
         with pytest.raises(UsageError, match=r"trains Small of small\.py: give that task"):
             seal_task(copy / "other.py", copy / "run", resume=True)
 
+    def test_another_task_than_a_finished_runs(self, copy: Path) -> None:
+        seal_task(copy / "small.py", copy / "run", resume=True)
+        (copy / "other.py").write_text(SMALL.read_text())
+        with pytest.raises(UsageError, match=r"trains Small of small\.py: give that task"):
+            seal_task(copy / "other.py", copy / "run", resume=True)
+
     def test_another_key(self, copy: Path) -> None:
         create_key(copy / "other.pem")
         with pytest.raises(UsageError, match="another key"):
@@ -336,6 +343,46 @@ class TestRefuses:
         with pytest.raises(UsageError, match="not empty"):
             seal_task(SMALL, tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_a_run_that_another_process_has_just_begun_is_left_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        create = RunDirectory.create
+
+        def begun(path: Path) -> RunDirectory:
+            other = create(path)
+            locked.enter_context(other.lock())
+            return create(path)
+
+        monkeypatch.setattr(RunDirectory, "create", begun)
+        with contextlib.ExitStack() as locked:
+            with pytest.raises(Unavailable, match="in use by another process"):
+                seal_task(SMALL, tmp_path / "run")
+            assert (tmp_path / "run" / "private" / "secret").exists()
+
+
+def test_resume_without_a_seal_says_that_it_begins_anew(tmp_path: Path) -> None:
+    listener = Listener()
+    result = seal_task(SMALL, tmp_path / "run", listener, resume=True, settings=("steps=2",))
+    assert result.steps == 2
+    assert any("begins anew" in said for said in listener.warnings)
+
+
+def test_a_resumed_run_asks_the_authorities_it_was_begun_with(tmp_path: Path) -> None:
+    path, url = tmp_path / "run", "http://user:word@127.0.0.1:9/tsa"
+    seal_task(SMALL, path, Stopping(11), authorities=(url,), **OPTIONS)
+    assert "word" not in (path / "run.toml").read_text()
+    seal_task(SMALL, path, resume=True)
+    directory = RunDirectory.open(path)
+    assert all(not directory.read_seal(number).tokens for number in directory.seals())
+
+
+def test_what_does_not_replay_is_stored_from_then_on(tmp_path: Path) -> None:
+    text = SMALL.read_text().replace("noisy = values", "noisy = values * (1 + time.time_ns() % 997)")
+    (tmp_path / "wild.py").write_text(text)
+    seal_task(tmp_path / "wild.py", tmp_path / "run", keep=100, **OPTIONS)
+    stored = {record.step: record.stored for record in of_type(records_of(tmp_path / "run"), Checkpoint)}
+    assert set(stored.values()) == {True}
 
 
 @pytest.mark.parametrize("change", ["values * (1 + time.time_ns() % 997)", "values + self.hidden()"])

@@ -69,6 +69,26 @@ def test_paths_name_object_key_slot_and_place() -> None:
     ]
 
 
+def test_slots_lie_in_memory_as_their_parameters_do() -> None:
+    def build() -> dict[str, Any]:
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return {"model": model, "optimizer": torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)}
+
+    def train(objects: dict[str, Any], seed: int) -> None:
+        torch.manual_seed(seed)
+        objects["optimizer"].zero_grad()
+        objects["model"](torch.randn(2, 3, 8, 8)).square().sum().backward()
+        objects["optimizer"].step()
+
+    one, other = build(), build()
+    train(one, 1)
+    load_objects(other, through_bytes(flatten_objects(one)))
+    for objects in (one, other):
+        train(objects, 2)
+    assert first_difference(flatten_objects(one), flatten_objects(other)) is None
+
+
 def test_buffers_outside_the_state_dict_are_part_of_the_state() -> None:
     flat = flatten_objects({"model": Buffered()})
     assert "model/#0/hidden" in paths(flat)
