@@ -213,11 +213,21 @@ class LedgerWriter:
         self._end += len(frame)
         return index
 
-    def sync(self) -> None:
-        """Wait until everything appended before this call has reached the disk. Raises Unavailable."""
+    def flush(self) -> None:
+        """Hand everything appended to the operating system: it outlives this process, not the machine.
+
+        Raises Unavailable.
+        """
         self._check_usable()
         try:
             self._file.flush()
+        except OSError as error:
+            raise self._broken(error) from error
+
+    def sync(self) -> None:
+        """Wait until everything appended before this call has reached the disk. Raises Unavailable."""
+        self.flush()
+        try:
             sync_data(self._file.fileno())
         except OSError as error:
             raise self._broken(error) from error

@@ -203,7 +203,9 @@ def _check_free(path: Path) -> None:
         if not path.is_dir():
             raise UsageError(f"{path} is a file: give a directory for the run")
         if _begun(path):
-            raise UsageError(f"{path} holds a run already: continue it with --resume or choose another one")
+            raise UsageError(
+                f"{path} holds a run already: choose another one (seal --resume continues that one)"
+            )
         foreign = {entry.name for entry in path.iterdir() if not entry.name.startswith(TEMPORARY)}
         foreign -= {_LEDGER, _SEALS, _OBJECTS, _PRIVATE, _HINTS}
         if foreign:

@@ -6,8 +6,10 @@ the task's code, so nothing it says is believed beyond the bytes that hash to wh
 """
 
 import os
+import pickle  # only for the name of its error: nothing is unpickled here
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -58,7 +60,7 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def _start(setup: wire.Setup, replies: BinaryIO) -> "_Session":
     here = Path.cwd()
-    taken = isolate(readable=[Path(path) for path in setup.readable], writable=[here])
+    taken = isolate(readable=[Path(os.fsdecode(path)) for path in setup.readable], writable=[here])
     session = _Session(setup, taken)
     wire.write_message(replies, session.ready())
     replies.flush()
@@ -67,7 +69,7 @@ def _start(setup: wire.Setup, replies: BinaryIO) -> "_Session":
 
 def _read_model(request: wire.ReadModel, replies: BinaryIO) -> None:
     """Tensors of a ``.safetensors`` or ``.pt`` file, read where a hostile file can do no harm."""
-    path = Path(request.path)
+    path = Path(os.fsdecode(request.path))
     isolate(readable=[path], writable=[Path.cwd()])
     from polledger.core.state import encode_state
     from polledger.training.state import flatten_objects
@@ -86,11 +88,24 @@ def _load_tensors(path: Path) -> object:
             raise UsageError(
                 "reading .safetensors needs the package safetensors: pip install polledger[safetensors]"
             ) from None
-        return load_file(path)
+        return _read(path, lambda: load_file(path))
     import torch
 
     # weights_only: tensors and plain containers, no code; the only way a pickle is ever opened, and only in here.
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return _read(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _read(path: Path, load: Callable[[], object]) -> object:
+    """What ``load`` gives. A library's own advice about a file that it refuses may be to run what is in it."""
+    try:
+        return load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = (
+            "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else "it is damaged"
+        )
+        raise UsageError(f"{reason}, or no file of tensors: give the state_dict alone") from error
 
 
 def _serve(session: "_Session", requests: BinaryIO, replies: BinaryIO) -> None:
@@ -166,7 +181,7 @@ class _Session:
         task = prepare_task(
             self._task,
             config=self._config,
-            inputs=dict(setup.inputs),
+            inputs={name: os.fsdecode(path) for name, path in setup.inputs},
             device=setup.device,
             seed=int(setup.seed),
         )

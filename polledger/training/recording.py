@@ -155,6 +155,8 @@ class RunRecorder:
             stored=stored,
         )
         self._sealer.append(encode_record(record))
+        # A killed process loses the steps since here, not since the last seal.
+        self._sealer.flush()
         self._unsealed += 1
         self._last = record
         return encoded

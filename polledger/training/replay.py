@@ -99,11 +99,11 @@ def read_model(path: Path) -> tuple[bytes, bytes]:
         process = _spawn(Path(directory), {})
         child = _Pipes(process, PATIENCE)
         try:
-            child.send(wire.ReadModel(v=1, path=str(path.resolve())))
+            child.send(wire.ReadModel(v=1, path=os.fsencode(path.resolve())))
             reply = child.expect(wire.ModelRead)
             return reply.root, bytes(child.frame(limit=REBUILT_LIMIT))
         except (EOFError, BrokenPipeError):
-            raise ReplayFailed(f"{path.name} cannot be read: {child.last_words()}") from None
+            raise ReplayFailed(f"it cannot be read: {child.last_words()}") from None
         finally:
             child.close()
 
@@ -407,11 +407,11 @@ def _prepare(context: ReplayContext, environment: Environment, *, role: str, dir
         materialised=files is not None,
         class_name=source.class_name,
         config=dict(context.config),
-        inputs={name: str(Path(path).resolve()) for name, path in inputs.items()},
+        inputs=[(name, os.fsencode(Path(path).resolve())) for name, path in inputs.items()],
         seed=str(context.seed),
         device=context.device,
         environment=environment,
-        readable=[str(Path(path).resolve()) for path in inputs.values()],
+        readable=[os.fsencode(Path(path).resolve()) for path in inputs.values()],
         kind=context.kind,
     )
 

@@ -73,7 +73,7 @@ class Sealer:
         """
         if run.seals():
             raise UsageError(
-                f"{run.path} holds a run already: continue it with --resume or choose another one"
+                f"{run.path} holds a run already: choose another one (seal --resume continues that one)"
             )
         sealer = cls(run, run_id, key, stamp=stamp)
         sealer._ledger = LedgerWriter.open(run.ledger_path, truncate_to=0)
@@ -112,6 +112,11 @@ class Sealer:
         index = self._ledger.append(record)
         self._grow(record)
         return index
+
+    def flush(self) -> None:
+        """Let what was appended outlive this process, if not the machine. Raises Unavailable."""
+        if self._ledger is not None:
+            self._ledger.flush()
 
     def seal(self) -> Head | None:
         """Make everything so far durable, sign the head over it and ask for timestamps; None if nothing is new.

@@ -33,12 +33,13 @@ class Setup(_Message, frozen=True, kw_only=True, tag_field="type", tag="setup"):
     """True: the source tree lies in the working directory. False: ``module`` is one of polledger's own."""
     class_name: str
     config: dict[str, Any]
-    inputs: dict[str, str]
+    inputs: list[tuple[str, bytes]]
+    """Name and path of each; paths are bytes here and below, as the system has them: they need not be text."""
     seed: str
     """Training seed s in decimal: it has 64 bits, more than an integer of PL-MP/1."""
     device: str
     environment: Environment
-    readable: list[str]
+    readable: list[bytes]
     kind: str = ""
     """What genesis calls the task; empty where nobody has said it yet."""
 
@@ -132,7 +133,7 @@ class ReadModel(_Message, frozen=True, kw_only=True, tag_field="type", tag="read
     """
 
     v: int
-    path: str
+    path: bytes
 
 
 class ModelRead(_Message, frozen=True, kw_only=True, tag_field="type", tag="model_read"):

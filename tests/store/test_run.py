@@ -107,7 +107,7 @@ class TestCreating:
     def test_a_run_that_has_begun_is_not_created_again(self, run: RunDirectory) -> None:
         with LedgerWriter.open(run.ledger_path) as writer:
             writer.append(b"x")
-        with pytest.raises(UsageError, match="holds a run already: continue it with --resume"):
+        with pytest.raises(UsageError, match="holds a run already: choose another one"):
             RunDirectory.create(run.path)
 
     def test_a_run_that_has_seals_is_not_created_again(self, run: RunDirectory) -> None:

@@ -164,6 +164,16 @@ class TestRecorder:
         now[0] = 200.0
         assert recorder.seal_if_due() is None
 
+    def test_a_checkpoint_outlives_the_process_before_it_is_sealed(
+        self, run: RunDirectory, key: Ed25519PrivateKey
+    ) -> None:
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
+        encoded = recorder.checkpoint(0, flatten_objects({"model": torch.nn.Linear(2, 2)}))
+        (record,) = read_ledger(run.ledger_path).records
+        assert record is not None
+        assert encoded.root in record
+        assert run.seals() == []
+
     def test_stored_checkpoint_is_the_state_of_its_moment(
         self, run: RunDirectory, key: Ed25519PrivateKey
     ) -> None:

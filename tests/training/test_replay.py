@@ -38,6 +38,19 @@ class Broken(Task):
         return {{}}
 """
 
+LISTING = """import os, torch
+from polledger import Task
+class Listing(Task):
+    config = {'steps': 1}
+    inputs = {'data': None}
+    def batch(self, n):
+        return torch.tensor(len(os.listdir(self.inputs['data'])))
+    def build(self):
+        return {'model': torch.nn.Linear(1, 1)}
+    def step(self, state, batch):
+        return {}
+"""
+
 COUNTING = """import torch
 from polledger import Task
 class Counting(Task):
@@ -325,6 +338,34 @@ def test_model_file_with_code_is_refused(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "owned"),)
 
     (tmp_path / "model.pt").write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(ReplayFailed):
+    with pytest.raises(ReplayFailed, match=r"it holds more than tensors, .*: give the state_dict alone"):
         read_model(tmp_path / "model.pt")
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04", b"x" * 5000])
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_file_that_is_no_model_is_refused_in_words(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ReplayFailed, match="give the state_dict alone"):
+        read_model(tmp_path / name)
+
+
+def test_paths_need_not_be_normal_text(tmp_path: Path) -> None:
+    import torch
+
+    # How another system spells é, and a byte that is no UTF-8 at all.
+    directory = tmp_path / os.fsdecode(b"e\xcc\x81\xff")
+    directory.mkdir()
+    torch.save(torch.nn.Linear(1, 1).state_dict(), directory / "model.pt")
+    assert read_model(directory / "model.pt")[1]
+    broken = replace_inputs(tmp_path, {"data": str(directory)})
+    with ReplayEngine(broken) as engine:
+        assert list(engine.open_batches([(0, None)]))
+
+
+def replace_inputs(tmp_path: Path, inputs: dict[str, str]) -> ReplayContext:
+    """A task whose batch is the number of files in its input."""
+    path = tmp_path / "listing.py"
+    path.write_text(LISTING)
+    return replace(context(path, "Listing", {"steps": 1}), inputs=inputs)
