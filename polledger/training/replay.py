@@ -4,18 +4,13 @@ Never imports torch or task code. One child opens examples where the data lies, 
 and never sees data beyond what was opened. PROTOCOL section 10.
 """
 
-import collections
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -35,9 +30,8 @@ from polledger.core.replay import (
 from polledger.core.source import TaskSource
 from polledger.errors import MalformedError
 from polledger.training import wire
+from polledger.training.childprocess import ChildProcess, spawn
 from polledger.training.determinism import process_environment
-
-R = TypeVar("R", bound=wire.Reply)
 
 BATCH_LIMIT = 1 << 30
 """Bytes that a child may return for the examples of one step, or for its batch: 1 GiB, far above what fits a replay."""
@@ -54,13 +48,6 @@ BATCH_SLACK = 1 << 24
 
 STATE_SLACK = 1 << 26
 """Bytes by which a replayed state may exceed eight times the given one: the first step makes the optimizer slots."""
-
-ERROR_TAIL = 4000
-"""Characters of a child's standard error that are kept for the message of a failure."""
-
-_BOOT = "import sys; sys.path.insert(0, {root!r}); from polledger.training.child import main; sys.path.pop(0); main()"
-# In front, so that the child is of this polledger and not of another installed one. The checkout's root leaves sys.path
-# again: only the package itself stays importable.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +83,8 @@ def read_model(path: Path) -> tuple[bytes, bytes]:
     Raises ReplayFailed if the file cannot be read safely. The caller parses, and so re-hashes, what comes back.
     """
     with tempfile.TemporaryDirectory(prefix="polledger-") as directory:
-        process = _spawn(Path(directory), {})
-        child = _Pipes(process, PATIENCE)
+        process = spawn(Path(directory), {})
+        child = ChildProcess(process, PATIENCE)
         try:
             child.send(wire.ReadModel(v=1, path=os.fsencode(path.resolve())))
             reply = child.expect(wire.ModelRead)
@@ -267,95 +254,7 @@ def _replayed_step(child: "_Child", opened: OpenedBatch) -> ReplayedStep:
     )
 
 
-class _Pipes:
-    """A child process, the two pipes to it and the end of its standard error."""
-
-    def __init__(self, process: subprocess.Popen[bytes], patience: float) -> None:
-        self._process = process
-        self._patience = patience
-        self._gave_up = False
-        self._errors: collections.deque[str] = collections.deque(maxlen=40)
-        self._drain = threading.Thread(target=self._keep_errors, daemon=True)
-        self._drain.start()
-
-    def send(self, request: wire.Request, *frames: bytes | memoryview) -> None:
-        """Write one request and the frames that belong to it."""
-        stream = cast(BinaryIO, self._process.stdin)
-        with self._limited():
-            wire.write_message(stream, request)
-            for frame in frames:
-                wire.write_frame(stream, frame)
-            stream.flush()
-
-    def expect(self, kind: type[R]) -> R:
-        """The next reply, which has to be a ``kind``. Raises ReplayFailed with the child's own reason if it failed."""
-        with self._limited():
-            reply = wire.read_reply(cast(BinaryIO, self._process.stdout))
-        if isinstance(reply, kind):
-            return reply
-        if isinstance(reply, wire.Failed):
-            raise ReplayFailed(reply.message)
-        raise MalformedError(f"{type(reply).__name__} instead of {kind.__name__}")
-
-    def frame(self, *, limit: int) -> bytearray:
-        """The next raw frame."""
-        with self._limited():
-            return wire.read_frame(cast(BinaryIO, self._process.stdout), limit=limit)
-
-    def last_words(self) -> str:
-        """Why the process ended, in one line: its own reason if it gave one, else its last output."""
-        try:
-            self.expect(wire.Ready)
-        except ReplayFailed as error:
-            return str(error)
-        except (EOFError, MalformedError):
-            self._kill()
-        if self._gave_up:
-            return f"no answer within {self._patience:g} s"
-        self._process.wait()
-        self._drain.join(timeout=10)
-        lines = [line for line in self._errors if line.strip()]
-        return lines[-1].strip()[:500] if lines else f"exit status {self._process.returncode}"
-
-    def close(self) -> None:
-        """Kill the process with all it started and close what leads to it. Idempotent."""
-        self._kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                cast(BinaryIO, stream).close()
-        self._process.wait()
-        self._drain.join(timeout=10)
-        # Where nothing ends what the process started, that may still hold the pipe: closing it would wait.
-        if not self._drain.is_alive():
-            cast(BinaryIO, self._process.stderr).close()
-
-    @contextlib.contextmanager
-    def _limited(self) -> Iterator[None]:
-        """Kill the process if the block takes longer than the caller's patience: the block then ends in EOFError."""
-        timer = threading.Timer(self._patience, self._give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _give_up(self) -> None:
-        self._gave_up = True
-        self._kill()
-
-    def _kill(self) -> None:
-        # The process leads a session of its own: what it forked, and did not move away, ends with it.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _keep_errors(self) -> None:
-        stream = cast(BinaryIO, self._process.stderr)
-        while line := stream.readline(ERROR_TAIL):
-            self._errors.append(line.decode("utf-8", "replace"))
-
-
-class _Child(_Pipes):
+class _Child(ChildProcess):
     """One child process with its task, and the conversation with it."""
 
     def __init__(self, context: ReplayContext, *, role: str, variant: Variant) -> None:
@@ -364,7 +263,7 @@ class _Child(_Pipes):
         directory = Path(self._directory.name)
         environment = _deviate(context.environment, variant)
         setup = _prepare(context, environment, role=role, directory=directory)
-        super().__init__(_spawn(directory, process_environment(environment)), context.patience)
+        super().__init__(spawn(directory, process_environment(environment)), context.patience)
         # A child that ended at once is noticed when its first answer is read.
         with contextlib.suppress(BrokenPipeError):
             self.send(setup)
@@ -414,33 +313,3 @@ def _prepare(context: ReplayContext, environment: Environment, *, role: str, dir
         readable=[os.fsencode(Path(path).resolve()) for path in inputs.values()],
         kind=context.kind,
     )
-
-
-def _spawn(directory: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).resolve().parents[2])
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", _BOOT.format(root=root)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=directory,
-        env={**_clean_environment(directory), **variables},
-        close_fds=True,
-        start_new_session=True,
-    )
-
-
-def _clean_environment(directory: Path) -> dict[str, str]:
-    """Only what an interpreter and torch need; nothing that could name the evidence."""
-    kept = {
-        name: os.environ[name] for name in ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES") if name in os.environ
-    }
-    here = str(directory)
-    return {
-        **kept,
-        "PATH": os.defpath,
-        "LANG": "C.UTF-8",
-        "HOME": here,
-        "TMPDIR": here,
-        "USER": "polledger",
-    }

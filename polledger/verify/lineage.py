@@ -5,7 +5,7 @@ a finding of step 4 that names the record.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from msgspec import UnsetType
 
@@ -251,3 +251,15 @@ def changed_values(values: Values, groups: list[GroupValues] | UnsetType) -> Val
         decoded = {name: from_real(v) if isinstance(v, bytes) else v for name, v in group.values.items()}
         merged[key] = {**merged.get(key, {}), **decoded}
     return merged
+
+
+def stretch_to_stored(intervals: Sequence[Interval], first: Interval) -> Interval | None:
+    """``first`` and the intervals after it up to a stored end, as one; None where the environment changes between."""
+    steps = list(first.steps)
+    for interval in intervals[first.number + 1 :]:
+        if interval.environment != first.environment:
+            return None
+        steps += interval.steps
+        if interval.end.stored:
+            return replace(first, end=interval.end, steps=tuple(steps))
+    return None

@@ -12,11 +12,10 @@ from polledger.core.report import Finding
 from polledger.core.state import FlatState, TensorData, escape
 from polledger.errors import EnvironmentMismatch, MalformedError, Unavailable
 from polledger.verify.lineage import Interval
+from polledger.verify.replaytask import ELSEWHERE
 from polledger.verify.states import LoadedState, hash_state
 
 NAME = "origin"
-
-_REMEDY = "verify where the run was recorded, or with the versions and thread count it records"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,9 @@ def step_origin(task: OriginTask, replayer: Replayer, again: Callable[[], Replay
         findings = _judge(task, rebuilt, state, again)
         return Origin(findings=tuple(findings), environment=rebuilt.environment)
     except (ReplayFailed, MalformedError, EnvironmentMismatch, Unavailable) as error:
-        return Origin(findings=(_unverifiable(f"the first state cannot be rebuilt here: {error}", _REMEDY),))
+        return Origin(
+            findings=(_unverifiable(f"the first state cannot be rebuilt here: {error}", ELSEWHERE),)
+        )
 
 
 _OTHER_ORIGINS = {
@@ -101,7 +102,7 @@ def _differs(
     path = f", first at {where}" if (where := first_difference(state, task.recorded)) else ""
     if differences:
         text = f"the rebuild differs from checkpoint 0{path}; this machine differs in {', '.join(differences[:4])}"
-        return _unverifiable(text, _REMEDY, record=checkpoint.index)
+        return _unverifiable(text, ELSEWHERE, record=checkpoint.index)
     if hash_state(again().rebuild(variant=task.base, size=len(state.data)).state).root != state.root:
         text = "two rebuilds of the first state differ: building the task is not deterministic"
         return _unverifiable(
@@ -156,7 +157,7 @@ def _object_findings(
 def _contradiction(detail: str, expected: str, found: str, differences: list[str]) -> Finding:
     """What genesis says against what the committed code says here."""
     if differences:
-        return _unverifiable(detail, _REMEDY, record=0)
+        return _unverifiable(detail, ELSEWHERE, record=0)
     return Finding(step=8, name=NAME, outcome="fail", detail=detail, record=0, expected=expected, found=found)
 
 

@@ -5,8 +5,7 @@ everything that is run again runs in a second one. PROTOCOL section 10.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from msgspec import UnsetType
@@ -15,62 +14,22 @@ from polledger.core.config import decode_config
 from polledger.core.encoding import real
 from polledger.core.environment import same_class
 from polledger.core.records import Environment
-from polledger.core.replay import OpenedBatch, Replayer, ReplayFailed, ReplayJob, ReplayOutcome, Variant
+from polledger.core.replay import Replayer, ReplayJob, ReplayOutcome, Variant
 from polledger.core.report import Finding, IntervalResult
 from polledger.core.state import FlatState
-from polledger.errors import EnvironmentMismatch, MalformedError, Unavailable
-from polledger.store.objects import ObjectStore
+from polledger.errors import MalformedError, Unavailable
 from polledger.verify.compare import same_bytes
+from polledger.verify.custom import REPLAY_ERRORS, CustomBatches
 from polledger.verify.data import DataChecks, OpenedInterval
 from polledger.verify.hyperparameters import differing_steps
 from polledger.verify.judging import Judge, Replayed
-from polledger.verify.lineage import Interval, Lineage, Values
+from polledger.verify.lineage import Interval, stretch_to_stored
 from polledger.verify.origin import OriginTask, step_origin
-from polledger.verify.policy import Policy
+from polledger.verify.replaytask import ELSEWHERE, NotOpened, ReplayTask
 from polledger.verify.states import LoadedState, hash_state, load_state
 
-Engines = Callable[[Environment], AbstractContextManager[Replayer]]
-"""Starts a fresh replayer, pinned to a recorded environment; leaving the context ends its processes."""
-
-REPLAY_ERRORS = (ReplayFailed, EnvironmentMismatch, MalformedError, Unavailable)
-"""What stands for "could not be replayed here": never more than unverifiable."""
-
-
-_ELSEWHERE = "verify where the run was recorded, or with the versions and thread count it records"
 _SEE_DATA = "see step 7"
 _RESTORE = "restore the object from a copy"
-
-
-class NotOpened(Exception):
-    """An interval that could not be replayed; the message says why and ``remedy`` what to do.
-
-    Findings were recorded where they belong.
-    """
-
-    def __init__(self, why: str, remedy: str = _ELSEWHERE) -> None:
-        super().__init__(why)
-        self.remedy = remedy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayTask:
-    """What a session needs. ``values``: hyperparameters before each interval; ``seed``: the verifier's noise seed.
-
-    ``inputs_declared``: the task reads inputs the verifier supplies, so a differing custom batch may be the verifier's
-    file. ``packages``: imported distributions that have another version here.
-    """
-
-    lineage: Lineage
-    values: tuple[Values, ...]
-    objects: ObjectStore
-    secret: bytes | None
-    secret_problem: str
-    policy: Policy
-    engines: Engines
-    inputs_declared: bool
-    packages: tuple[str, ...]
-    seed: bytes
-    clock: Callable[[], float]
 
 
 @dataclass(slots=True)
@@ -88,6 +47,7 @@ class ReplaySession:
     """What the replaying child last described itself as."""
     isolation: dict[str, bool] = field(default_factory=dict)
     data: DataChecks = field(init=False)
+    custom: CustomBatches = field(init=False)
     judge: Judge = field(init=False)
     _main: Replayer | None = None
     _check: Replayer | None = None
@@ -105,6 +65,12 @@ class ReplaySession:
             objects=task.objects,
             secret=task.secret,
             secret_problem=task.secret_problem,
+        )
+        self.custom = CustomBatches(
+            intervals=task.lineage.intervals,
+            data=self.data,
+            inputs_declared=task.inputs_declared,
+            again=lambda interval: self._second(interval.environment),
         )
         self.judge = Judge(
             genesis=genesis,
@@ -160,7 +126,7 @@ class ReplaySession:
             return list(origin.findings)
         except REPLAY_ERRORS as error:
             detail = f"the first state cannot be rebuilt here: {error}"
-            return [Finding(step=8, name="origin", outcome="unverifiable", detail=detail, remedy=_ELSEWHERE)]
+            return [Finding(step=8, name="origin", outcome="unverifiable", detail=detail, remedy=ELSEWHERE)]
 
     def open(self, number: int) -> IntervalResult:
         """Replay interval ``number`` (once) and judge it. Numbers come in ascending order."""
@@ -170,7 +136,7 @@ class ReplaySession:
                 self.results[number] = self._replay(interval)
             except (NotOpened, *REPLAY_ERRORS) as error:
                 self._carry = None
-                remedy = error.remedy if isinstance(error, NotOpened) else _ELSEWHERE
+                remedy = error.remedy if isinstance(error, NotOpened) else ELSEWHERE
                 self.results[number] = _unopened(interval, str(error), remedy)
         return self.results[number]
 
@@ -179,8 +145,8 @@ class ReplaySession:
             raise NotOpened("its data cannot be checked", _SEE_DATA)
         start = self._start(interval)
         opened = self._open_data(interval)
-        if opened.batches and opened.batches[0].batch is not None:
-            self._check_custom(interval, opened.batches)
+        if not self.custom.check(interval, opened.batches, self._is_other_class(interval)):
+            raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
         job = ReplayJob(
             start=start.data,
             root=start.root,
@@ -203,6 +169,10 @@ class ReplaySession:
             differences=tuple(self.differences(outcome.environment, interval.environment)),
         )
         return self._examine(item)
+
+    def _is_other_class(self, interval: Interval) -> bool:
+        """Whether bits are not owed here, or nothing is known about that yet."""
+        return self.environment is None or bool(self.differences(self.environment, interval.environment))
 
     def _examine(self, item: Replayed) -> IntervalResult:
         """Compare what the replay did, step by step and at the end, with the records."""
@@ -228,7 +198,7 @@ class ReplaySession:
                 step, interval.number, confirmed=confirmed, why=", ".join(item.differences[:4])
             )
         for other in others[:1]:
-            self.findings.append(other.finding(interval.number, confirmed=confirmed, remedy=_ELSEWHERE))
+            self.findings.append(other.finding(interval.number, confirmed=confirmed, remedy=ELSEWHERE))
         if batches:
             raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
         self._carry = item.state if equal else None
@@ -284,42 +254,6 @@ class ReplaySession:
         if not opened.authentic:
             raise NotOpened("its examples are not authenticated", _SEE_DATA)
         return opened
-
-    def _check_custom(self, interval: Interval, batches: tuple[OpenedBatch, ...]) -> None:
-        """A custom batch as re-run has to be the recorded one before anything is replayed from it."""
-        for step, opened in zip(interval.steps, batches, strict=True):
-            if opened.batch is None or self.data.batch_matches(step, opened.batch):
-                continue
-            why = self._batch_doubt(interval, opened)
-            self.data.report_batch(step, interval.number, confirmed=not why, why=why)
-            raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
-
-    def _batch_doubt(self, interval: Interval, opened: OpenedBatch) -> str:
-        """Why a custom batch that differs contradicts nothing; empty where it does."""
-        if self.task.inputs_declared:
-            return "the task reads inputs: is --input right?"
-        if self.environment is None or self.differences(self.environment, interval.environment):
-            return "this machine is of another class"
-        try:
-            other = list(self._second(interval.environment).open_batches([(opened.step, None)]))
-            if [batch.batch for batch in other] != [opened.batch]:
-                return "two processes make different batches"
-            if not self._secret_proven(interval):
-                return "no other batch matches either: the run secret may be damaged"
-        except REPLAY_ERRORS as error:
-            return str(error)
-        return ""
-
-    def _secret_proven(self, interval: Interval) -> bool:
-        """True once any batch of the run matches: the secret lies under no signature, and a damaged one fits none."""
-        for other in (interval, self.task.lineage.intervals[0], self.task.lineage.intervals[-1]):
-            replayer = self._second(interval.environment)
-            for step, batch in zip(
-                other.steps, replayer.open_batches([(step.step, None) for step in other.steps]), strict=True
-            ):
-                if self.data.secret_proven or self.data.batch_matches(step, batch.batch or b""):
-                    return True
-        return self.data.secret_proven
 
     def _run(self, replayer: Replayer, job: ReplayJob) -> tuple[ReplayOutcome, LoadedState]:
         try:
@@ -417,18 +351,6 @@ def _agree(one: Replayed, other: Replayed) -> bool:
         for a, b in zip(one.outcome.steps, other.outcome.steps, strict=True)
     )
     return same_steps and one.state.root == other.state.root
-
-
-def stretch_to_stored(intervals: Sequence[Interval], first: Interval) -> Interval | None:
-    """``first`` and the intervals after it up to a stored end, as one; None where the environment changes between."""
-    steps = list(first.steps)
-    for interval in intervals[first.number + 1 :]:
-        if interval.environment != first.environment:
-            return None
-        steps += interval.steps
-        if interval.end.stored:
-            return replace(first, end=interval.end, steps=tuple(steps))
-    return None
 
 
 def _unopened(interval: Interval, why: str, remedy: str) -> IntervalResult:

@@ -30,7 +30,8 @@ from polledger.verify.evidence import Evidence
 from polledger.verify.heads import Heads, SealedHead, match_heads, parse_records, step_heads, step_parse
 from polledger.verify.lineage import Interval, Lineage, build_lineage
 from polledger.verify.policy import Policy
-from polledger.verify.replaying import Engines, ReplaySession, ReplayTask
+from polledger.verify.replaying import ReplaySession
+from polledger.verify.replaytask import ELSEWHERE, Engines, ReplayTask
 from polledger.verify.sampling import SampleRequest, capped_count, step_sampling, wanted_count
 from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
@@ -64,9 +65,6 @@ class Request:
     replay: bool = True
     scan: bool = True
     pending: int = 0
-
-
-_ELSEWHERE = "verify where the run was recorded, or with the versions and threads it records"
 
 
 class Watcher(Protocol):
@@ -333,7 +331,7 @@ def _interval_finding(interval: Interval, result: IntervalResult) -> Finding:
         record=interval.end.index,
         expected=result.reached.hex() if failed and result.reached is not None else None,
         found=interval.end.root.hex() if failed else None,
-        remedy=None if failed else result.remedy or _ELSEWHERE,
+        remedy=None if failed else result.remedy or ELSEWHERE,
     )
 
 

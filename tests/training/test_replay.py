@@ -15,7 +15,7 @@ from polledger.core.config import encode_config
 from polledger.core.replay import OpenedBatch, ReplayFailed, ReplayJob, Variant
 from polledger.core.source import SourceFile, TaskSource
 from polledger.core.state import EncodedState, encode_state
-from polledger.training import replay, wire
+from polledger.training import childprocess, replay, wire
 from polledger.training.determinism import apply_environment, describe_environment
 from polledger.training.location import load_task_class, resolve_task
 from polledger.training.nest import encode_nest
@@ -125,8 +125,10 @@ def opened(runner: Runner, engine: ReplayEngine, first: int, last: int) -> tuple
 
 def test_the_child_is_of_this_polledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "checkout" / "polledger"
-    shutil.copytree(Path(replay.__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(replay, "__file__", str(copy / "training" / "replay.py"))
+    shutil.copytree(
+        Path(childprocess.__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(childprocess, "__file__", str(copy / "training" / "childprocess.py"))
     path = tmp_path / "broken.py"
     path.write_text(BROKEN.format(code="import polledger; raise ValueError(polledger.__file__)"))
     broken = context(path, "Broken", {"steps": 1, "batch_size": 1})

@@ -1,0 +1,48 @@
+"""What a replay session is given, and how it says that something could not be replayed."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from polledger.core.records import Environment
+from polledger.core.replay import Replayer
+from polledger.store.objects import ObjectStore
+from polledger.verify.lineage import Lineage, Values
+from polledger.verify.policy import Policy
+
+Engines = Callable[[Environment], AbstractContextManager[Replayer]]
+"""Starts a fresh replayer, pinned to a recorded environment; leaving the context ends its processes."""
+
+ELSEWHERE = "verify where the run was recorded, or with the versions and thread count it records"
+
+
+class NotOpened(Exception):
+    """An interval that could not be replayed; the message says why and ``remedy`` what to do.
+
+    Findings were recorded where they belong.
+    """
+
+    def __init__(self, why: str, remedy: str = ELSEWHERE) -> None:
+        super().__init__(why)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayTask:
+    """What a session needs. ``values``: hyperparameters before each interval; ``seed``: the verifier's noise seed.
+
+    ``inputs_declared``: the task reads inputs the verifier supplies, so a differing custom batch may be the verifier's
+    file. ``packages``: imported distributions that have another version here.
+    """
+
+    lineage: Lineage
+    values: tuple[Values, ...]
+    objects: ObjectStore
+    secret: bytes | None
+    secret_problem: str
+    policy: Policy
+    engines: Engines
+    inputs_declared: bool
+    packages: tuple[str, ...]
+    seed: bytes
+    clock: Callable[[], float]
