@@ -5,7 +5,7 @@ makes the distance infinite.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,14 +31,21 @@ class _Sums:
     displacement: float = 0.0
     exact: bool = True
     strict_equal: bool = True
+    worst: str = ""
+    largest: float = 0.0
+
+    def note(self, path: str, error: float) -> None:
+        """Keep the path with the largest error."""
+        if error > self.largest:
+            self.largest, self.worst = error, path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Measures per group, by name in order, and the path whose error is largest or whose structure differs."""
+    """Measures per group, by name in order; ``worst``: by group, the path of the largest error or other structure."""
 
     measures: tuple[GroupMeasure, ...]
-    worst: str = ""
+    worst: Mapping[str, str] = field(default_factory=dict)
 
     def with_noise(self, noise: dict[str, float]) -> "Comparison":
         """The same with the noise floor of each group set; groups without one keep None."""
@@ -61,8 +68,6 @@ def compare_states(
 class _Comparer:
     objects: Sequence[StateObject]
     sums: dict[str, _Sums] = field(default_factory=dict)
-    worst: str = ""
-    largest: float = 0.0
 
     def run(self, replayed: FlatState, recorded: FlatState, start: FlatState) -> Comparison:
         groups = Groups(self.objects)
@@ -72,7 +77,8 @@ class _Comparer:
             self._tensor(sums, path, ours.get(path), theirs.get(path), before.get(path))
         self._skeletons(replayed, recorded, start)
         measures = tuple(_measure(name, sums) for name, sums in sorted(self.sums.items()))
-        return Comparison(measures=measures, worst=self.worst)
+        worst = {name: sums.worst for name, sums in self.sums.items() if sums.worst}
+        return Comparison(measures=measures, worst=worst)
 
     def _tensor(
         self,
@@ -96,7 +102,7 @@ class _Comparer:
         if not same:
             error = squared_distance(ours, theirs)
             sums.error += error
-            self._note(path, error)
+            sums.note(path, error)
 
     def _skeletons(self, replayed: FlatState, recorded: FlatState, start: FlatState) -> None:
         ours, theirs, before = (
@@ -124,15 +130,11 @@ class _Comparer:
         sums.displacement += _squared(np.array(recorded), np.array(reference))
         sums.error += error
         sums.exact = sums.exact and np.array(floats).tobytes() == np.array(recorded).tobytes()
-        self._note(name, error)
+        sums.note(name, error)
 
     def _differ(self, sums: _Sums, path: str) -> None:
         sums.exact = sums.strict_equal = False
-        self._note(path, math.inf)
-
-    def _note(self, path: str, error: float) -> None:
-        if error > self.largest:
-            self.largest, self.worst = error, path
+        sums.note(path, math.inf)
 
 
 def _by_path(flat: FlatState) -> dict[str, TensorData]:

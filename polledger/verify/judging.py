@@ -1,6 +1,7 @@
 """Step 9: judges replayed intervals against the recorded states. PROTOCOL section 10, "Comparison"."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from polledger.core.records import Genesis
@@ -75,17 +76,15 @@ class Judge:
             comparison = self._compare(item, item.recorded.flat)
         except UsageError as error:
             return self._unjudged(item, f"the states cannot be compared: {error}")
-        why = f"first at {comparison.worst}" if comparison.worst else ""
         if any(measure.strict_equal and not measure.exact for measure in comparison.measures):
             noise, blocked = self._noise(item, replayer)
             floor = noise.floor if noise else {}
             comparison = comparison.with_noise(floor if again is None else self._raised(floor, item, again))
-            why = blocked or f"worst at {comparison.worst}"
-            result = self._result(item, comparison, confirmed=confirmed, why=why)
+            result = self._result(item, comparison, confirmed=confirmed, why=blocked)
             if result.outcome == "pass" and noise is not None:
                 self._keep_lean(item, item.recorded, noise)
             return result
-        return self._result(item, comparison, confirmed=confirmed, why=why)
+        return self._result(item, comparison, confirmed=confirmed, why="")
 
     def unstored(self, item: Replayed, further: Replayed, *, replayer: Replayer) -> IntervalResult:
         """Judge an interval whose recorded end is no stored state and is not reached; both replays agreed.
@@ -189,7 +188,7 @@ class Judge:
             outcome=outcome,
             exact=exact,
             groups=judgements,
-            why="" if outcome == "pass" else _reason(item, judgements, why),
+            why="" if outcome == "pass" else _reason(item, judgements, why, comparison.worst),
             reached=item.state.root,
         )
 
@@ -200,16 +199,26 @@ class Judge:
             last=item.interval.end.step,
             outcome="unverifiable",
             exact=False,
-            why=_reason(item, (), why),
+            why=_reason(item, (), why, {}),
             reached=item.state.root,
         )
 
 
-def _reason(item: Replayed, judgements: Sequence[GroupJudgement], why: str) -> str:
-    worst = [judgement for judgement in judgements if judgement.outcome == "fail"]
-    blocked = worst or [judgement for judgement in judgements if judgement.outcome != "pass"]
-    parts = [f"{blocked[0].measure.name}: {blocked[0].why}"] if blocked else []
+def _reason(item: Replayed, judgements: Sequence[GroupJudgement], why: str, worst: Mapping[str, str]) -> str:
+    """The group that decided and where in it the error is largest, what blocked, what differs on this machine."""
+    failed = [judgement for judgement in judgements if judgement.outcome == "fail"]
+    blocked = failed or [judgement for judgement in judgements if judgement.outcome != "pass"]
+    parts = []
+    if blocked:
+        group = max(blocked, key=_relative_error)
+        parts.append(f"{group.measure.name}: {group.why}")
+        parts += [f"worst at {worst[group.measure.name]}"] if group.measure.name in worst else []
     parts += [why] if why else []
     if item.differences:
         parts.append(f"this machine differs in {', '.join(item.differences[:4])}")
     return "; ".join(parts) or "the states differ"
+
+
+def _relative_error(judgement: GroupJudgement) -> float:
+    measure = judgement.measure
+    return measure.e / measure.u if measure.u else math.inf

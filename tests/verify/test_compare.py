@@ -122,7 +122,7 @@ def test_worst_path_is_named() -> None:
     found = compare_states(
         replayed=flatten(replayed), recorded=flatten(state()), start=flatten(state()), objects=OBJECTS
     )
-    assert found.worst == "model/w"
+    assert found.worst == {"model/parameters": "model/w"}
 
 
 def test_a_state_that_genesis_does_not_describe_cannot_be_compared() -> None:
