@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polledger.cli.output import output
+from polledger.cli.output import one_line, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,7 +168,7 @@ def _print(facts: dict[str, Any]) -> None:
     if facts["damage"]:
         rows.append(("damage", facts["damage"]))
     for name, value in rows:
-        output.text(f"{name:>9}  {value}")
+        output.text(f"{name:>9}  {one_line(value)}")
 
 
 def _seals(seals: list[dict[str, Any]]) -> str:

@@ -3,31 +3,31 @@
 import re
 from typing import TYPE_CHECKING, Literal
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from polledger.cli.output import one_line
 from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _STYLES = {"pass": "green", "fail": "bold red", "unverifiable": "yellow"}
-_NOT_DONE = {5: "not part of this version: a single jump is left to the odds of the sample"}
-
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 INTERVALS_SHOWN = 40
 """Rows of the table of intervals; --json has all."""
 
 
-def print_report(report: Report, console: "Console") -> None:
-    """Print ``report``: facts, findings step by step, intervals, odds, limits. The verdict comes last, elsewhere."""
+def report_text(report: Report, console: "Console") -> str:
+    """``report`` laid out for ``console``: facts, findings step by step, intervals, odds, limits; not the verdict.
+
+    What evidence says is on it as text: no line feed, escape or other control character comes from a value.
+    """
     with console.capture() as captured:
         _print_parts(report, console)
     # Tables pad every line to the full width.
-    lines = (line.rstrip() for line in captured.get().splitlines())
-    print("\n".join(lines), file=console.file, flush=True)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def _print_parts(report: Report, console: "Console") -> None:
@@ -65,7 +65,7 @@ def _print_facts(report: Report, console: "Console") -> None:
         facts.append(("comparison", _comparison(report)))
     grid = _grid("right", "left")
     for name, value in facts:
-        grid.add_row(Text(name, style="dim"), Text(value))
+        grid.add_row(Text(name, style="dim"), Text(one_line(value)))
     console.print(grid)
     console.print()
 
@@ -80,7 +80,8 @@ def _code(report: Report) -> str:
     code = report.code
     lines = f", {code['lines']} lines" if "lines" in code else ""
     vouched = f", vouched for by {code['vouched']}" if code.get("vouched") else ""
-    return f"{code.get('kind', 'unknown')}{lines}, sha256 {str(code.get('digest', ''))[:16]}…{vouched}"
+    name = f" {code['class']}" if "class" in code else ""
+    return f"{code.get('kind', 'unknown')}{name}{lines}, sha256 {str(code.get('digest', ''))[:16]}…{vouched}"
 
 
 def _comparison(report: Report) -> str:
@@ -99,8 +100,6 @@ def _print_findings(report: Report, console: "Console") -> None:
     grid = _grid("right", "left", "left", "left")
     for step, name in STEP_NAMES.items():
         found = [finding for finding in report.findings if finding.step == step]
-        if not found and step in _NOT_DONE:
-            grid.add_row(str(step), name, Text("not done", style="dim"), Text(_NOT_DONE[step], style="dim"))
         for place, finding in enumerate(found):
             label = (str(step), name) if place == 0 else ("", "")
             grid.add_row(*label, _outcome(finding), _described(finding))
@@ -117,12 +116,13 @@ def _described(finding: Finding) -> Text:
     place = f"interval {finding.interval}: " if finding.interval is not None else ""
     if finding.record is not None and finding.outcome != "pass":
         place = f"record {finding.record}, {place}" if place else f"record {finding.record}: "
-    text = Text(place + finding.detail)
+    lines = [Text(one_line(place + finding.detail))]
     if finding.expected is not None or finding.found is not None:
-        text.append(f"\nexpected {_short(finding.expected)}, found {_short(finding.found)}", style="dim")
+        values = f"expected {_short(finding.expected)}, found {_short(finding.found)}"
+        lines.append(Text(one_line(values), style="dim"))
     if finding.remedy and finding.outcome != "pass":
-        text.append(f"\nremedy: {finding.remedy}", style="dim")
-    return text
+        lines.append(Text(one_line(f"remedy: {finding.remedy}"), style="dim"))
+    return Text("\n").join(lines)
 
 
 def _short(value: str | None) -> str:
@@ -148,7 +148,7 @@ def _print_intervals(report: Report, console: "Console") -> None:
             f"{result.first}-{result.last}",
             Text(result.outcome, style=_STYLES[result.outcome]),
             "equal" if result.exact else "differ" if result.groups else "not compared",
-            escape(worst.measure.name) if worst and shown else "",
+            Text(one_line(worst.measure.name)) if worst and shown else "",
             _ratio(worst.measure.e, worst.measure.u) if worst and shown else "",
             _ratio(worst.measure.nu, worst.measure.u) if worst and shown else "",
         )

@@ -242,9 +242,7 @@ def _write_report(report: "Report", directory: Path) -> None:
     from polledger.errors import Unavailable
 
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        text = json_text(report.to_json())
-        (directory / "report.json").write_text(text + "\n", encoding="utf-8")
+        yield
     except OSError as error:
         raise Unavailable(f"cannot write the report to {directory}: {error.strerror or error}") from None
 
@@ -255,7 +253,7 @@ def _print(report: "Report") -> None:
     if output.json:
         output.result(report.to_json())
     elif not output.quiet:
-        from polledger.cli.reporting import print_report
+        from polledger.cli.reporting import report_text
 
         print_report(report, output.console())
     output.sentence(sentence(report))

@@ -83,6 +83,15 @@ def test_damage_is_shown_and_not_fatal(command: Command, copied: Built) -> None:
     assert "damage" in text
 
 
+def test_what_a_run_says_reaches_no_terminal_as_control_codes(command: Command, copied: Built) -> None:
+    (copied.run.path / "run.toml").write_text('task = "x\\u001b]0;title\\u0007\\nfinal  all is well"\n')
+    said = command("inspect", copied.run.path)
+    assert said.code == 0
+    assert said.out.replace("\n", "").isprintable()
+    assert "x\\x1b]0;title\\x07 final all is well" in said.out
+    assert len(said.out.splitlines()) == 8
+
+
 def test_a_run_without_genesis_is_refused(command: Command, copied: Built) -> None:
     copied.run.ledger_path.write_bytes(b"")
     said = command("inspect", copied.run.path)
