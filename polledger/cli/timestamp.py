@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from polledger.cli.output import output
+from polledger.cli.defaults import Verb, require_verb
+from polledger.cli.output import one_line, output
 from polledger.errors import (
     EXIT_CANNOT_PROCEED,
     EXIT_OK,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from polledger.timestamp.stamper import Outcome, Stamper
     from polledger.timestamp.token import Timestamp
 
-app = typer.Typer(help="Timestamps: verify a token, fetch the ones still missing.", no_args_is_help=True)
+app = typer.Typer(help="Timestamps: verify a token, fetch the ones still missing.")
 
 VERIFY_SCHEMA: Final = "polledger.timestamp-verify/1"
 RETRY_SCHEMA: Final = "polledger.timestamp-retry/1"
@@ -39,7 +40,12 @@ PEM_BYTES: Final = 1 << 20
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
-@app.command("verify")
+@app.callback(invoke_without_command=True)
+def _verbs(context: typer.Context) -> None:
+    require_verb(context)
+
+
+@app.command("verify", cls=Verb)
 def verify(
     token: Annotated[Path, typer.Argument(help="A TimeStampResp or a bare token, DER.", metavar="TOKEN")],
     digest: Annotated[
@@ -89,11 +95,12 @@ def verify(
     fields = _fields(timestamp)
     output.result({"schema": VERIFY_SCHEMA, "exit_code": EXIT_OK, "valid": True, **fields})
     for name, value in fields.items():
-        output.text(f"{name.replace('_', ' '):10} {'(not stated)' if value is None else value}")
+        said = "(not stated)" if value is None else one_line(str(value))
+        output.text(f"{name.replace('_', ' '):10} {said}")
     output.sentence(f"valid: the digest existed at {fields['gen_time']}, says {timestamp.tsa}")
 
 
-@app.command("retry")
+@app.command("retry", cls=Verb)
 def retry(
     run: Annotated[Path, typer.Argument(help="The run directory.", metavar="RUN")],
     as_json: JsonOption = False,

@@ -75,7 +75,26 @@ def test_version_is_printed(tmp_path: Path) -> None:
     assert run("--version", cwd=tmp_path).stdout == f"polledger {__version__}\n"
 
 
-def test_interrupt_is_one_line_one_object_and_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [[], ["timestamp"], ["--quiet"]])
+def test_without_a_verb_the_help_is_printed_as_it_is(tmp_path: Path, words: list[str]) -> None:
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "\nCommands:\n  " in done.stdout
+    assert done.stderr == "polledger: no command was given\n"
+
+
+def test_completion_still_ends_well(tmp_path: Path) -> None:
+    variables = {
+        "_POLLEDGER_COMPLETE": "complete_bash",
+        "COMP_WORDS": "polledger ver",
+        "COMP_CWORD": "1",
+    }
+    done = run(cwd=tmp_path, **variables)
+    assert (done.returncode, done.stdout.split()) == (0, ["verify"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_one_line_one_object_and_130(tmp_path: Path, number: signal.Signals) -> None:
     # A named pipe nobody writes to: reading the trust file waits until the interrupt.
     os.mkfifo(tmp_path / "trust.toml")
     (tmp_path / "run").mkdir()
@@ -97,8 +116,8 @@ def test_interrupt_is_one_line_one_object_and_130(tmp_path: Path) -> None:
         time.sleep(0.05)
     else:
         pytest.skip("the policy file is not read in a way that waits")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted" in err
+    assert err == "polledger: interrupted\n"
     assert json.loads(out)["exit_code"] == 130
