@@ -44,8 +44,8 @@ def run(
 def export(directory: "RunDirectory", index: int, form: Format) -> dict[str, Any]:
     """The proof of record ``index``. The record's bytes are hashed anew; the head's signature is checked.
 
-    Raises MalformedError when the records do not give the newest head (for chainpoint: its chainpoint line), UsageError
-    for a record that is not sealed.
+    Raises MalformedError when the records do not give the newest head (for chainpoint: its chainpoint line),
+    Unavailable when there is no genesis record to read, UsageError for a record that is not sealed.
     """
     from polledger.core.digest import sha256
     from polledger.core.merkle import leaf_hash
@@ -65,11 +65,11 @@ def export(directory: "RunDirectory", index: int, form: Format) -> dict[str, Any
 
 def _newest_head(directory: "RunDirectory", evidence: "Evidence") -> "SealedHead":
     from polledger.core.records import parse_genesis
-    from polledger.errors import MalformedError
+    from polledger.errors import MalformedError, Unavailable
     from polledger.verify.heads import Parsed, match_heads
 
     if not evidence.records or evidence.records[0] is None:
-        raise MalformedError(f"{directory.ledger_path}: there is no genesis record to read")
+        raise Unavailable(f"{directory.ledger_path}: there is no genesis record to read")
     genesis = parse_genesis(evidence.records[0])
     heads = match_heads(evidence, Parsed(records=(genesis,), problems={}))
     newest = heads.newest

@@ -36,14 +36,17 @@ def run(
 
 
 def describe(directory: "RunDirectory") -> dict[str, Any]:
-    """The fields of ``inspect --json``. Raises MalformedError when record 0 is not a genesis record."""
+    """The fields of ``inspect --json``.
+
+    Raises Unavailable when there is no record 0 to read, MalformedError when it is not a genesis record.
+    """
     from polledger.core.records import parse_genesis
-    from polledger.errors import MalformedError
+    from polledger.errors import Unavailable
     from polledger.store.ledger import read_ledger
 
     scan = read_ledger(directory.ledger_path)
     if not scan.records or scan.records[0] is None:
-        raise MalformedError(f"{directory.ledger_path}: there is no genesis record to read")
+        raise Unavailable(f"{directory.ledger_path}: there is no genesis record to read")
     genesis = parse_genesis(scan.records[0])
     damage = scan.damage
     return {

@@ -110,18 +110,9 @@ def retry(
     Exit code 0: nothing waits any more; 4: some authority still gave no token.
     """
     from polledger.store.run import RunDirectory
-    from polledger.timestamp.queue import RequestQueue
 
     with _reporting(RETRY_SCHEMA):
-        directory = RunDirectory.open(run)
-        with directory.lock():
-            queue = RequestQueue(directory.queue_path)
-            stamper = _stamper(directory, queue)
-            outcomes: list[Outcome] = []
-            for outcome in stamper.retry(queue.pending()):
-                output.note(_line(outcome))
-                outcomes.append(outcome)
-            damaged = [path.name for path in queue.damaged()]
+        outcomes, damaged = _ask_again(RunDirectory.open(run))
     failed = [outcome for outcome in outcomes if outcome.token is None]
     code = EXIT_CANNOT_PROCEED if failed or damaged else EXIT_OK
     output.result({
@@ -133,6 +124,22 @@ def retry(
     })  # fmt: skip
     output.sentence(_summary(len(outcomes), len(failed), damaged))
     raise typer.Exit(code)
+
+
+def _ask_again(directory: "RunDirectory") -> "tuple[list[Outcome], list[str]]":
+    """What became of the requests that wait, and the names of files in the queue that hold none."""
+    from polledger.timestamp.queue import RequestQueue
+
+    if not directory.queue_path.exists():
+        # The lock would make private/ in a copy that came without it.
+        return [], []
+    with directory.lock():
+        queue = RequestQueue(directory.queue_path)
+        outcomes: list[Outcome] = []
+        for outcome in _stamper(directory, queue).retry(queue.pending()):
+            output.note(_line(outcome))
+            outcomes.append(outcome)
+        return outcomes, [path.name for path in queue.damaged()]
 
 
 def _stamper(directory: "RunDirectory", queue: "RequestQueue") -> "Stamper":

@@ -88,6 +88,13 @@ def test_records_that_do_not_give_the_newest_head_export_nothing(
         assert (said.code, said.out) == (1, "")
 
 
+def test_an_empty_ledger_cannot_be_exported_and_is_not_invalid(command: Command, copied: Built) -> None:
+    copied.run.ledger_path.write_bytes(b"")
+    said = command("export", copied.run.path, 0)
+    assert (said.code, said.out) == (4, "")
+    assert "no genesis record" in said.last
+
+
 def test_a_record_that_is_not_sealed_is_a_usage_error(command: Command, sealed: Built) -> None:
     said = command("export", sealed.run.path, len(sealed.records))
     assert said.code == 2

@@ -95,7 +95,7 @@ def test_what_a_run_says_reaches_no_terminal_as_control_codes(command: Command, 
 def test_a_run_without_genesis_is_refused(command: Command, copied: Built) -> None:
     copied.run.ledger_path.write_bytes(b"")
     said = command("inspect", copied.run.path)
-    assert said.code == 1
+    assert said.code == 4
     assert "genesis" in said.last
 
 
