@@ -1,6 +1,8 @@
 """``polledger verify``: check a run by its records and by replaying a sample of it. PROTOCOL sections 10 and 14."""
 
-from collections.abc import Callable
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +22,8 @@ EXAMPLES = (
 )
 
 NONCE_BYTES = 32
+
+REPORT = "report.json"
 
 _LEAST_NONCE = 16
 """Bytes of a nonce given by hand, at least: what nobody can guess or try out."""
@@ -98,10 +102,12 @@ def run(
     code = _code_options(task, trust_code, parse_inputs(inputs or []))
     directory = RunDirectory.open(path)
     request = replace(request, replay=not no_replay, scan=not no_scan, pending=_pending(directory))
+    if report is not None:
+        _prepare_report(report)
     result = _verify(directory, request, code)
+    _print(result)
     if report is not None:
         _write_report(result, report)
-    _print(result)
     return result.exit_code
 
 
@@ -158,7 +164,8 @@ def _model(model: Path | None) -> Path | None:
     from polledger.errors import UsageError
 
     if model is not None and not model.is_file():
-        raise UsageError(f"--model {model}: there is no such file")
+        problem = "is not a regular file" if model.exists() else "there is no such file"
+        raise UsageError(f"--model {model}: {problem}")
     return model
 
 
@@ -238,7 +245,26 @@ class _Watcher:
         output.detail(f"interval {result.interval} (steps {result.first} to {result.last}): {result.outcome}")
 
 
+def _prepare_report(directory: Path) -> None:
+    """Make the directory for the report. Raises Unavailable unless files can be made in it."""
+    import tempfile
+
+    with _reporting(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+        target = directory / REPORT
+        if target.exists() and not target.is_file():
+            raise FileExistsError(errno.EEXIST, f"{REPORT} there is not a file")
+
+
 def _write_report(report: "Report", directory: Path) -> None:
+    with _reporting(directory):
+        (directory / REPORT).write_text(json_text(report.to_json()) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _reporting(directory: Path) -> Iterator[None]:
     from polledger.errors import Unavailable
 
     try:
@@ -255,5 +281,5 @@ def _print(report: "Report") -> None:
     elif not output.quiet:
         from polledger.cli.reporting import report_text
 
-        print_report(report, output.console())
+        output.styled(report_text(report, output.console()))
     output.sentence(sentence(report))

@@ -82,9 +82,29 @@ def test_a_report_directory_that_cannot_be_made_is_one_line(
     command: Command, sealed: Built, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path / "file")
+    (tmp_path / "taken" / "report.json").mkdir(parents=True)
+    for name in ("file", "file/deeper", "taken"):
+        said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path / name)
+        assert (said.code, said.out) == (4, "")
+        assert "cannot write the report" in said.last
+        assert "UNVERIFIABLE" not in said.err
+
+
+def test_the_verdict_is_said_before_the_report_is_written(
+    command: Command, sealed: Built, tmp_path: Path
+) -> None:
+    (tmp_path / "report.json").symlink_to(tmp_path / "gone" / "report.json")
+    said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path)
     assert said.code == 4
-    assert "cannot write the report" in said.last
+    assert "What this does not say" in said.out
+    assert [line.split(":")[0] for line in said.err.splitlines()[-2:]] == ["UNVERIFIABLE", "polledger"]
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "."])
+def test_a_model_is_a_regular_file(command: Command, sealed: Built, name: str) -> None:
+    said = command("verify", sealed.run.path, "--model", name)
+    assert said.code == 2
+    assert said.last == f"polledger: --model {name}: is not a regular file"
 
 
 @pytest.mark.parametrize(
