@@ -7,7 +7,6 @@ for byte; the question is who vouches for it.
 import ast
 import importlib.metadata
 import shlex
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -35,6 +34,8 @@ from polledger.verify.verifier import Code
 _UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What Python's parser raises for text that is no program."""
 
+_RESTORE = "restore the object from a copy"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeOptions:
@@ -57,13 +58,22 @@ class CodeDecision:
 
 
 def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy: Policy) -> Code:
-    """What runs when ``genesis`` is replayed here. Raises UsageError if ``--task`` or ``--trust-code`` is wrong."""
+    """What runs when ``genesis`` is replayed here. Raises UsageError if ``--task`` or ``--trust-code`` is wrong.
+
+    Committed source that the run does not hold whole is a finding, whoever has a copy of it: it is evidence.
+    """
     summary: dict[str, Any] = {"kind": genesis.kind, "digest": genesis.task.hex()}
     try:
         source = read_source(run, genesis.task)
     except (Unavailable, MalformedError) as error:
-        return _refused(summary, str(error), "restore the object from a copy")
-    summary |= {"lines": lines_to_read(run, source), "entry": source.entry, "files": len(source.files)}
+        return _refused(summary, str(error), _RESTORE)
+    committed = _committed(run, source, vouched="")
+    summary |= {
+        "class": source.class_name,
+        "lines": _lines(committed, source),
+        "entry": source.entry,
+        "files": len(source.files),
+    }
     if source.class_name == PLAIN_LOOP:
         remedy = "only a run sealed from a Task can be replayed"
         return _refused(
@@ -91,14 +101,18 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
     return Code(
         summary=summary,
         engines=engines,
+        finding=_finding(committed.problem, committed.remedy) if committed.problem else None,
         inputs_declared=declares_inputs(program),
         packages=differing_packages(source),
     )
 
 
 def _refused(summary: dict[str, Any], detail: str, remedy: str | None) -> Code:
-    finding = Finding(step=7, name="code", outcome="unverifiable", detail=detail, remedy=remedy)
-    return Code(summary=summary, engines=None, finding=finding)
+    return Code(summary=summary, engines=None, finding=_finding(detail, remedy))
+
+
+def _finding(detail: str, remedy: str | None) -> Finding:
+    return Finding(step=7, name="code", outcome="unverifiable", detail=detail, remedy=remedy)
 
 
 def read_source(run: RunDirectory, digest: bytes) -> TaskSource:
@@ -106,10 +120,9 @@ def read_source(run: RunDirectory, digest: bytes) -> TaskSource:
     return parse_source(run.objects.get(digest, limit=SOURCE_LIMITS.size))
 
 
-def lines_to_read(run: RunDirectory, source: TaskSource) -> int:
+def _lines(committed: CodeDecision, source: TaskSource) -> int:
     """Lines of the committed files, counted; the manifest's own word only where a file is not there to count."""
-    files = _committed(run, source, vouched="").files
-    return source.lines if files is None else count_lines(files.values())
+    return source.lines if committed.files is None else count_lines(committed.files.values())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,7 +183,7 @@ def _committed(run: RunDirectory, source: TaskSource, *, vouched: str) -> CodeDe
     try:
         files = {entry.path: run.objects.get(entry.digest, limit=SOURCE_BYTES) for entry in source.files}
     except Unavailable as error:
-        return CodeDecision(vouched="", problem=str(error), remedy="restore the object from a copy")
+        return CodeDecision(vouched="", problem=str(error), remedy=_RESTORE)
     return CodeDecision(vouched=vouched, files=files)
 
 
@@ -179,6 +192,8 @@ def _local(source: TaskSource, spec: str) -> CodeDecision:
     found = verify_tree(source, location.root or Path())
     if isinstance(found, dict):
         if names_entry(location, source):
+            if location.class_name is None:
+                check_class(spec, found[source.entry], source.class_name)
             return CodeDecision(vouched="--task", files=found)
         found = [f"that is {source.class_name} in {source.entry}"]
     return CodeDecision(
@@ -194,6 +209,64 @@ def names_entry(location: TaskLocation, source: TaskSource) -> bool:
         return False
     same_file = location.path.relative_to(location.root).as_posix() == source.entry
     return same_file and location.class_name in (None, source.class_name)
+
+
+def check_class(spec: str, data: bytes, class_name: str) -> None:
+    """Raise UsageError unless the file of ``spec``, as text, leaves no doubt that ``class_name`` is its task.
+
+    Genesis names the class, but which of several the verifier vouches for is not the prover's to say.
+    """
+    found = possible_tasks(data, class_name)
+    if len(found) > 1:
+        names = f"{', '.join(found[:-1])} and {found[-1]}"
+        raise UsageError(f"{spec} defines {names}: name one, as in {spec}:{found[0]}")
+    if found != [class_name]:
+        raise UsageError(f"{spec} does not say which class is the task: name it, as in {spec}:{class_name}")
+
+
+def possible_tasks(data: bytes, class_name: str) -> list[str]:
+    """Top-level classes of a file that descend from Task, or from whatever ``class_name`` descends from.
+
+    Descent is followed through the classes of the file itself; what they inherit from elsewhere is told by name.
+    """
+    try:
+        tree = ast.parse(data)
+    except _UNPARSABLE:
+        return []
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    bases = {node.name: {_base_name(base) for base in node.bases} for node in classes}
+    roots = {name: _roots(name, bases) for name in bases}
+    wanted = roots.get(class_name, set()) | _names_of_task(tree)
+    return [name for name, found in roots.items() if found & wanted or _last_parts(found) & {"Task"}]
+
+
+def _base_name(base: ast.expr) -> str:
+    return ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+
+
+def _roots(name: str, bases: Mapping[str, set[str]]) -> set[str]:
+    """What the class ``name`` descends from beyond the classes in ``bases``."""
+    found, waiting, seen = set[str](), [name], set[str]()
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if current in bases:
+            waiting += bases[current]
+        else:
+            found.add(current)
+    return found
+
+
+def _names_of_task(tree: ast.Module) -> set[str]:
+    """Other names under which the file imports something called Task."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {item.asname for node in imports for item in node.names if item.name == "Task" and item.asname}
+
+
+def _last_parts(names: set[str]) -> set[str]:
+    return {name.rpartition(".")[2] for name in names}
 
 
 def is_own(source: TaskSource) -> bool:
@@ -218,8 +291,9 @@ def _unvouched(run: RunDirectory, source: TaskSource, options: CodeOptions) -> C
     where = (
         f"{local} has the committed digest" if local else f"the committed source is {_listing(run, source)}"
     )
-    if options.ask and _confirmed(lines_to_read(run, source), where):
-        return _committed(run, source, vouched="asked")
+    committed = _committed(run, source, vouched="asked")
+    if options.ask and _confirmed(source.class_name, _lines(committed, source), where):
+        return committed
     target = shlex.quote(str(run.path))
     if local:
         remedy = f"run `polledger verify {target} --task {shlex.quote(local)}`"
@@ -246,15 +320,21 @@ def _local_copy(run: RunDirectory, source: TaskSource) -> str:
         except (UsageError, OSError, ValueError, RuntimeError):
             continue
         if isinstance(found, dict) and names_entry(location, source):
-            return spec
+            return _unambiguous(spec, location, found[source.entry], source.class_name)
     return ""
 
 
-def _confirmed(lines: int, where: str) -> bool:
+def _unambiguous(spec: str, location: TaskLocation, data: bytes, class_name: str) -> str:
+    """``spec``, with the class where ``--task`` would ask for it."""
+    clear = location.class_name is not None or possible_tasks(data, class_name) == [class_name]
+    return spec if clear else f"{spec}:{class_name}"
+
+
+def _confirmed(class_name: str, lines: int, where: str) -> bool:
     """Ask on the terminal; anything but y is no."""
-    output.sentence(f"replay would run the task's code ({lines} lines): {where}")
-    print("run it in an isolated process? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    output.note(f"replay would run the task's code ({class_name}, {lines} lines): {where}")
+    answer = output.ask(f"run {class_name} in an isolated process? [y/N]")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def committed_files(program: TaskProgram) -> Mapping[str, bytes]:

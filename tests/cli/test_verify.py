@@ -154,7 +154,7 @@ def test_verifying_loads_no_torch(sealed: Built) -> None:
 
 # Who vouches for code
 
-TASK = b"class T:\n    pass\n"
+TASK = b"class T(Task):\n    pass\n"
 
 
 def source_of(built: Built, files: dict[str, bytes], *, entry: str = "task.py", **changes: Any) -> Genesis:
@@ -232,6 +232,73 @@ def test_trust_code_runs_the_committed_source_of_that_digest_only(copied: Built,
         decision(copied, genesis, CodeOptions(trusted="00" * 32))
 
 
+@pytest.mark.parametrize("loss", ["missing", "damaged"])
+@pytest.mark.parametrize("vouched", ["--task", "polledger"])
+def test_committed_source_that_is_lost_is_a_finding_whoever_has_a_copy(
+    copied: Built, elsewhere: Path, vouched: str, loss: str
+) -> None:
+    (elsewhere / "task.py").write_bytes(TASK)
+    own = vouched == "polledger"
+    genesis = own_source(copied) if own else source_of(copied, {"task.py": TASK})
+    options = CodeOptions(task=None if own else "task.py")
+    whole = load_code(copied.run, genesis, options, Policy())
+    assert (whole.summary["vouched"], whole.finding) == (vouched, None)
+    digest = code.read_source(copied.run, genesis.task).files[0].digest
+    path = copied.run.objects.path(digest)
+    path.unlink() if loss == "missing" else path.write_bytes(b"x")
+    found = load_code(copied.run, genesis, options, Policy())
+    assert found.engines is not None
+    assert found.finding is not None
+    assert (found.finding.step, found.finding.name, found.finding.blocks) == (7, "code", True)
+    assert digest.hex() in found.finding.detail
+    assert loss in found.finding.detail
+    assert found.finding.remedy == "restore the object from a copy"
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks"),
+    [
+        ("class T(Task): ...", ["T"]),
+        ("class T(polledger.Task): ...\nclass Net(nn.Module): ...\nclass Data: ...", ["T"]),
+        ("class A(Task): ...\nclass T(Task): ...", ["A", "T"]),
+        ("class T(Task): ...\nclass A(T): ...", ["T", "A"]),
+        ("class Base(Task): ...\nclass Middle(Base): ...\nclass T(Middle): ...", ["Base", "Middle", "T"]),
+        ("from polledger import Task as Work\nclass A(Work): ...\nclass T(Task): ...", ["A", "T"]),
+        ("class T(Base): ...\nclass Net(nn.Module): ...", ["T"]),
+        ("class T(Base): ...\nclass A(Base[int]): ...", ["T", "A"]),
+        ("class T(Base): ...\nclass A(Task): ...", ["T", "A"]),
+        ("class A(Task): ...\nT = type('T', (A,), {})", ["A"]),
+        ("if True:\n    class T(Task): ...", []),
+        ("class T(T): ...", []),
+        ("class broken(:", []),
+    ],
+)
+def test_classes_that_may_be_the_task_are_found_in_the_text(text: str, tasks: list[str]) -> None:
+    assert code.possible_tasks(text.encode(), "T") == tasks
+
+
+def test_a_file_with_several_tasks_leaves_no_choice_to_the_run(copied: Built, elsewhere: Path) -> None:
+    text = b"class A(Task): ...\nclass T(A): ...\n"
+    genesis = source_of(copied, {"task.py": text})
+    (elsewhere / "task.py").write_bytes(text)
+    with pytest.raises(UsageError, match="task.py defines A and T: name one, as in task.py:A$"):
+        load_code(copied.run, genesis, CodeOptions(task="task.py"), Policy())
+    assert load_code(copied.run, genesis, CodeOptions(task="task.py:T"), Policy()).engines is not None
+    other = load_code(copied.run, genesis, CodeOptions(task="task.py:A"), Policy())
+    assert other.engines is None
+    offered = load_code(copied.run, genesis, CodeOptions(), Policy()).finding
+    assert offered is not None
+    assert offered.remedy == f"run `polledger verify {copied.run.path} --task ./task.py:T`"
+
+
+def test_a_file_that_does_not_show_its_task_needs_the_name(copied: Built, elsewhere: Path) -> None:
+    text = b"class A(Task): ...\nT = type('T', (A,), {})\n"
+    genesis = source_of(copied, {"task.py": text})
+    (elsewhere / "task.py").write_bytes(text)
+    with pytest.raises(UsageError, match="name it, as in task.py:T$"):
+        load_code(copied.run, genesis, CodeOptions(task="task.py"), Policy())
+
+
 def test_damaged_committed_source_does_not_run(copied: Built, elsewhere: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
     copied.run.objects.path(sha256(TASK)).write_bytes(b"import os")
@@ -276,15 +343,19 @@ def test_only_modules_inside_polledger_are_its_own(copied: Built, module: Any, o
     ("answer", "runs"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)]
 )
 def test_on_a_terminal_the_user_is_asked(
-    copied: Built, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, answer: str, runs: bool
+    copied: Built,
+    elsewhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    runs: bool,
 ) -> None:
-    import io
-
     genesis = source_of(copied, {"task.py": TASK})
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
     found = decision(copied, genesis, CodeOptions(ask=True))
     assert (found.vouched == "asked") == runs
     assert (found.files is not None) == runs
+    assert capsys.readouterr().err.splitlines()[-1].startswith("run T in an isolated process? [y/N]")
 
 
 def test_a_plain_loop_is_never_replayed(copied: Built, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +374,7 @@ def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, elsewhere
     assert found.summary == {
         "kind": "recipe",
         "digest": genesis.task.hex(),
+        "class": "T",
         "lines": 2,
         "entry": "task.py",
         "files": 1,
@@ -466,6 +538,37 @@ def test_markup_in_hostile_text_is_printed_as_it_is() -> None:
     text = report_text(report, Console(width=200, file=io.StringIO()))
     assert "[red]x[/red] [/]" in text
     assert "[b]r[/b]" in text
+
+
+HOSTILE = "x\x1b]0;title\x07\nVERIFIED: \x9b2J\u202e"
+
+
+def test_no_value_in_a_report_acts_on_the_terminal() -> None:
+    from rich.console import Console
+
+    from polledger.cli.reporting import report_text
+    from polledger.core.report import Finding, IntervalResult, Report, TimeSummary
+    from polledger.core.tolerance import GroupMeasure, Rules, judge_group
+
+    measure = GroupMeasure(name=HOSTILE, exact=False, strict_equal=True, e=0.7, u=1.0, nu=0.001)
+    judged = judge_group(measure, rules=Rules(), confirmed=False)
+    said = {"detail": HOSTILE, "expected": HOSTILE, "found": HOSTILE, "remedy": HOSTILE}
+    report = Report(
+        run=HOSTILE,
+        head={"size": HOSTILE, "seal": HOSTILE},
+        findings=(Finding(step=9, name=HOSTILE, outcome="fail", **said),),
+        intervals=(
+            IntervalResult(interval=3, first=8, last=12, outcome="fail", exact=False, groups=(judged,)),
+        ),
+        time=TimeSummary(first=HOSTILE, last=HOSTILE),
+        code={"kind": HOSTILE, "class": HOSTILE, "digest": HOSTILE, "lines": HOSTILE, "vouched": HOSTILE},
+        comparison="tolerance",
+        environment={"differences": [HOSTILE]},
+    )
+    text = report_text(report, Console(width=400, file=io.StringIO()))
+    assert text.replace("\n", "").isprintable()
+    assert text.count("VERIFIED: ") == 15  # of the code's digest only the beginning is shown
+    assert not any(line.lstrip().startswith("VERIFIED") for line in text.splitlines())
 
 
 def test_engine_factory_starts_only_the_first_engine_early(
