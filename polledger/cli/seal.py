@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from polledger.cli.output import output
-from polledger.errors import EXIT_INTERRUPTED, EXIT_OK, PolledgerError
+from polledger.errors import EXIT_INTERRUPTED, EXIT_OK, PolledgerError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -36,6 +36,16 @@ SMOOTHING = 0.3
 
 LINE_SECONDS = 10.0
 """How often a line is written where there is no terminal to draw on."""
+
+
+def parse_keep(value: object) -> int:
+    """The number given with ``--keep``. Raises UsageError for anything else, ``auto`` among it."""
+    if value == "auto":
+        raise UsageError("--keep auto is not part of this version: give a number of checkpoints")
+    try:
+        return int(str(value))
+    except ValueError:
+        raise UsageError(f"--keep takes a number of checkpoints, not {str(value)[:80]!r}") from None
 
 
 def run(
@@ -68,6 +78,7 @@ def run(
         typer.Option(
             "--keep",
             metavar="K",
+            parser=parse_keep,
             help="Store the state of every K-th checkpoint, commit all. Default: 1, store all.",
         ),
     ] = None,
@@ -122,7 +133,6 @@ def run(
     from polledger.training.overrides import parse_inputs
     from polledger.training.plan import SealOptions
 
-    counted = [] if steps is None else [f"steps={steps}"]
     options = SealOptions(
         task=task,
         run=run_dir.expanduser(),
@@ -132,7 +142,7 @@ def run(
         keep=keep,
         seal_every=seal_every,
         seed=seed,
-        settings=(*(settings or ()), *counted),
+        settings=_settings(settings or [], steps),
         inputs=parse_inputs(inputs or ()),
         authorities=tuple(tsa or ()),
         device=device,
@@ -144,6 +154,15 @@ def run(
     return _report(options, *_seal(options))
 
 
+def _settings(settings: list[str], steps: int | None) -> tuple[str, ...]:
+    if steps is None:
+        return tuple(settings)
+    given = next((item for item in settings if item.partition("=")[0].strip() == "steps"), None)
+    if given is not None:
+        raise UsageError(f"--steps {steps} and --set {given} both say how many steps: give one of them")
+    return (*settings, f"steps={steps}")
+
+
 def _seal(options: "SealOptions") -> "tuple[SealResult, list[str]]":
     from polledger.training.session import seal
 
@@ -151,18 +170,43 @@ def _seal(options: "SealOptions") -> "tuple[SealResult, list[str]]":
         display = Display(progress)
         try:
             return seal(options, display), display.warnings
-        except PolledgerError:
-            if _is_sealed(options):
+        except PolledgerError as error:
+            if display.begun and not _is_refusal(error) and _goes_on(options.run):
                 output.note(f"what was sealed stays; continue with: {resume_command(options)}")
             raise
         except KeyboardInterrupt:
-            if _is_sealed(options):
-                raise Interrupted(f"interrupted; continue with: {resume_command(options)}") from None
-            raise Interrupted("interrupted before anything was sealed") from None
+            raise Interrupted(_interruption(options)) from None
 
 
-def _is_sealed(options: "SealOptions") -> bool:
-    return (options.run / "seals" / "000000.msgpack").exists()
+def _is_refusal(error: PolledgerError) -> bool:
+    """Whether ``error`` says that the user asked for something else than the run, which asking again would repeat."""
+    from polledger.training.plan import TaskFailed
+
+    return isinstance(error, UsageError) and not isinstance(error, TaskFailed)
+
+
+def _interruption(options: "SealOptions") -> str:
+    if _goes_on(options.run):
+        return f"interrupted; continue with: {resume_command(options)}"
+    return "interrupted" if _is_begun(options.run) else "interrupted before anything was sealed"
+
+
+def _is_begun(run: Path) -> bool:
+    return (run / "seals" / "000000.msgpack").exists()
+
+
+def _goes_on(run: Path) -> bool:
+    """Whether a run is begun at ``run`` whose end is not sealed."""
+    from polledger.cli.inspect import describe
+    from polledger.store.run import RunDirectory
+
+    if not _is_begun(run):
+        return False
+    try:
+        facts = describe(RunDirectory.open(run))
+    except PolledgerError:
+        return False
+    return not facts["final"] or all(seal["size"] != facts["records"] for seal in facts["seals"])
 
 
 class Interrupted(PolledgerError):
@@ -195,8 +239,11 @@ class Display:
         self._shown = (0.0, 0)
         self._rate = 0.0
         self.warnings: list[str] = []
+        self.begun = False
+        """True once there is work to watch: options, key and authorities were accepted."""
 
     def phase(self, text: str) -> None:
+        self.begun = True
         self._begin(text)
         if self._progress.disable or output.verbose:
             output.note(text)
@@ -290,16 +337,23 @@ def _report(options: "SealOptions", result: "SealResult", warnings: list[str]) -
             f"{result.waiting} timestamps wait for their authority: `{shlex.join(['polledger', 'timestamp', 'retry'])} "
             f"{shlex.quote(str(result.run))}` asks again"
         )
-    output.sentence(_sentence(result))
     output.text(again if again is not None else verify)
+    output.sentence(_sentence(result))
     return code
 
 
 def _sentence(result: "SealResult") -> str:
+    """The end of the run in words. The command for what comes next is the line above, except with ``--json``."""
     if result.interrupted:
-        return f"interrupted after step {result.steps} of {result.total}; everything so far is sealed, continue with:"
+        done = f"interrupted after step {result.steps} of {result.total}; everything so far is sealed"
+        return f"{done}{_pointer('continues it')}"
     if not result.trained:
-        return f"{result.run} is finished: all {result.total} steps were sealed before; verify it with:"
+        done = f"{result.run} is finished: all {result.total} steps were sealed before"
+        return f"{done}{_pointer('verifies it')}"
     metrics = describe_metrics(result.metrics)
     ended = f", ending at {metrics}" if metrics else ""
-    return f"sealed {result.total} steps in {result.run}{ended}; verify it with:"
+    return f"sealed {result.total} steps in {result.run}{ended}{_pointer('verifies the run')}"
+
+
+def _pointer(does: str) -> str:
+    return "" if output.json else f"; the line above {does}"

@@ -36,17 +36,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def polledger(home: Path) -> Any:
-    def run(*words: object, **env: str) -> Done:
+    def run(*words: object, both: bool = False, **env: str) -> Done:
         done = subprocess.run(
             [sys.executable, "-m", "polledger.cli.app", *map(str, words)],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if both else subprocess.PIPE,
             text=True,
             cwd=ROOT,
             env={**os.environ, "POLLEDGER_HOME": str(home), "OMP_NUM_THREADS": "1", **env},
             stdin=subprocess.DEVNULL,
             timeout=600,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return Done(done.returncode, done.stdout, done.stderr or "")
 
     return run
 
@@ -93,7 +94,7 @@ def test_json_is_one_object_whatever_the_task_prints(polledger: Any, talkative: 
     assert "--resume" in json.loads(again.out)["error"]
     finished = polledger("seal", talkative, "--run", run, "--resume")
     assert finished.code == 0
-    assert "all 10 steps were sealed before" in finished.last
+    assert finished.last.endswith("all 10 steps were sealed before; the line above verifies it")
     assert finished.out.startswith(f"polledger verify {run}")
     quiet = polledger("--quiet", "seal", talkative, "--run", run, "--resume")
     assert quiet.err.strip().splitlines() == [finished.last]
@@ -115,6 +116,17 @@ def test_json_is_one_object_whatever_the_task_prints(polledger: Any, talkative: 
         ([str(SMALL), "--run", "{tmp}/r", "--every", "x"], 2, "--every"),
         ([str(SMALL), "--run", "{tmp}/r", "--warm", "-1"], 2, "--warm"),
         ([str(SMALL), "--run", "{tmp}/r", "--keep", "0"], 2, "--keep"),
+        (
+            [str(SMALL), "--run", "{tmp}/r", "--keep", "auto"],
+            2,
+            "auto is not part of this version: give a number",
+        ),
+        (
+            [str(SMALL), "--run", "{tmp}/r", "--keep", "2.5"],
+            2,
+            "--keep takes a number of checkpoints, not '2.5'",
+        ),
+        ([str(SMALL), "--run", "{tmp}/r", "--steps", "5", "--set", "steps=7"], 2, "give one of them"),
         ([str(SMALL), "--run", "{tmp}/r", "--seed", "-1"], 2, "--seed"),
         ([str(SMALL), "--run", "{tmp}/r", "--set", "lr"], 2, "NAME=VALUE"),
         ([str(SMALL), "--run", "{tmp}/r", "--set", "lrr=1"], 2, "did you mean lr"),
@@ -144,6 +156,59 @@ def test_whatever_is_wrong_gets_one_line_and_its_exit_code(
         "error": done.last.removeprefix("polledger: "),
     }
     assert not (tmp_path / "r").exists()
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small task, which ends at its ninth loss in the way that BREAK names."""
+    text = SMALL.read_text()
+    text = text.replace("time.sleep(PAUSE)\n        values, labels", "self.count()\n        values, labels")
+    text += """
+    def count(self):
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == 9 and os.environ.get("BREAK") == "raise":
+            raise ArithmeticError("broken")
+        if self.calls == 9 and os.environ.get("BREAK") == "exit":
+            raise SystemExit(0)
+"""
+    path = tmp_path_factory.mktemp("task") / "failing.py"
+    path.write_text(text)
+    return path
+
+
+def test_how_to_go_on_is_said_where_a_run_goes_on(polledger: Any, failing: Path, tmp_path: Path) -> None:
+    words = ("seal", failing, "--run", tmp_path / "run", "--every", 4, "--warm", 1)
+    again = f"what was sealed stays; continue with: polledger seal {failing} --run {tmp_path}/run --resume"
+    broken = polledger(*words, BREAK="raise")
+    assert broken.code == 2
+    assert "broken" in broken.last
+    assert again in broken.err
+    for refused in (["--set", "lr=0.5"], ["--key", tmp_path / "no.pem"], ["--tsa", "nobody"]):
+        done = polledger(*words, "--resume", *refused)
+        assert done.code == 2
+        assert "continue with" not in done.err
+
+
+def test_the_command_stands_above_the_sentence(polledger: Any, failing: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = polledger("seal", failing, "--run", run, "--every", 4, "--warm", 1, both=True)
+    assert done.code == 0
+    command, sentence = done.out.splitlines()[-2:]
+    assert command == f"polledger verify {run} --task {failing}"
+    assert sentence.startswith(f"sealed 24 steps in {run}, ending at loss ")
+    assert sentence.endswith("; the line above verifies the run")
+    other = polledger("seal", failing, "--run", run, "--resume", "--set", "lr=0.5")
+    assert other.code == 2
+    assert "continue with" not in other.err
+
+
+def test_a_task_that_exits_does_not_end_the_command_with_its_code(
+    polledger: Any, failing: Path, tmp_path: Path
+) -> None:
+    done = polledger("seal", failing, "--run", tmp_path / "run", "--json", BREAK="exit")
+    assert done.code == 4
+    assert "from within" in done.last
+    assert json.loads(done.out)["exit_code"] == 4
 
 
 def test_commands_are_quoted_for_the_shell() -> None:
