@@ -31,8 +31,7 @@ def one_line(text: str) -> str:
 
 def json_text(value: dict[str, Any]) -> str:
     """``value`` as strict JSON in printable ASCII: any text survives any terminal, any reader takes any number."""
-    # DEL is the one control character that JSON lets through.
-    return json.dumps(_plain(value), allow_nan=False, indent=2).replace("\x7f", "\\u007f")
+    return json.dumps(_plain(value), allow_nan=False, indent=2)
 
 
 def _plain(value: Any) -> Any:

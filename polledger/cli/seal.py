@@ -171,7 +171,7 @@ def _seal(options: "SealOptions") -> "tuple[SealResult, list[str]]":
         try:
             return seal(options, display), display.warnings
         except PolledgerError as error:
-            if display.begun and not _is_refusal(error) and _goes_on(options.run):
+            if display.begun and not _is_refusal(error) and goes_on(options.run):
                 output.note(f"what was sealed stays; continue with: {resume_command(options)}")
             raise
         except KeyboardInterrupt:
@@ -186,7 +186,7 @@ def _is_refusal(error: PolledgerError) -> bool:
 
 
 def _interruption(options: "SealOptions") -> str:
-    if _goes_on(options.run):
+    if goes_on(options.run):
         return f"interrupted; continue with: {resume_command(options)}"
     return "interrupted" if _is_begun(options.run) else "interrupted before anything was sealed"
 
@@ -195,7 +195,7 @@ def _is_begun(run: Path) -> bool:
     return (run / "seals" / "000000.msgpack").exists()
 
 
-def _goes_on(run: Path) -> bool:
+def goes_on(run: Path) -> bool:
     """Whether a run is begun at ``run`` whose end is not sealed."""
     from polledger.cli.inspect import describe
     from polledger.store.run import RunDirectory

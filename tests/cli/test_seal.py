@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from polledger.cli.seal import describe_metrics, resume_command, verify_command
+from polledger.cli.seal import describe_metrics, goes_on, resume_command, verify_command
+from polledger.store.run import RunDirectory
 from polledger.training.plan import SealOptions
+from tests.verify.build import Built, reseal
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "tests" / "training" / "tasks" / "small.py"
@@ -163,6 +165,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small task, which ends at its ninth loss in the way that BREAK names."""
     text = SMALL.read_text()
     text = text.replace("time.sleep(PAUSE)\n        values, labels", "self.count()\n        values, labels")
+    text = text.replace("return 96", 'return int(os.environ.get("SIZE", "96"))')
     text += """
     def count(self):
         self.calls = getattr(self, "calls", 0) + 1
@@ -187,6 +190,25 @@ def test_how_to_go_on_is_said_where_a_run_goes_on(polledger: Any, failing: Path,
         done = polledger(*words, "--resume", *refused)
         assert done.code == 2
         assert "continue with" not in done.err
+    # Without the note of what was read, the data set is read again.
+    (tmp_path / "run" / "private" / "dataset.json").unlink()
+    other = polledger(*words, "--resume", SIZE="90")
+    assert other.code == 2
+    assert "restoring the latest state" in other.err
+    assert "continue with" not in other.err
+    with RunDirectory.open(tmp_path / "run").lock():
+        busy = polledger(*words, "--resume")
+    assert busy.code == 4
+    assert "continue with" not in busy.err
+
+
+def test_a_run_goes_on_until_its_end_is_sealed(sealed: Built, tmp_path: Path) -> None:
+    assert not goes_on(tmp_path)
+    assert not goes_on(sealed.run.path)
+    assert goes_on(reseal(sealed, tmp_path / "cut", sealed.records[:-1]).run.path)
+    unsealed = reseal(sealed, tmp_path / "unsealed", sealed.records)
+    unsealed.run.seal_path(unsealed.run.seals()[-1]).unlink()
+    assert goes_on(unsealed.run.path)
 
 
 def test_the_command_stands_above_the_sentence(polledger: Any, failing: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_report_directory_that_cannot_be_made_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "taken" / "report.json").mkdir(parents=True)
-    for name in ("file", "file/deeper", "taken"):
+    for name in ("file", "file/deeper", "taken", "/proc"):
         said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path / name)
         assert (said.code, said.out) == (4, "")
         assert "cannot write the report" in said.last
