@@ -110,8 +110,8 @@ class Output:
 
     def ask(self, question: str) -> str:
         """The line that the user answers on the terminal; empty where none comes."""
-        _write(sys.stderr, one_line(question), end=" ")
         try:
+            _write(sys.stderr, one_line(question), end=" ")
             return sys.stdin.readline()
         except KeyboardInterrupt:
             # The cursor stands behind the question.
