@@ -110,7 +110,9 @@ def run(
             "--tsa", metavar="URL", help="URL of a time-stamping authority, or 'embedded' (the default)."
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, …")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="D", help="cpu (the default), cuda, cuda:1, …")
+    ] = None,
     workers: Annotated[
         int,
         typer.Option(
@@ -293,7 +295,7 @@ def resume_command(options: "SealOptions") -> str:
     words += ["--key", str(options.key)] if options.key is not None else []
     words += [word for name, path in options.inputs.items() for word in ("--input", f"{name}={path}")]
     words += [word for name in options.authorities for word in ("--tsa", name)]
-    words += ["--device", options.device] if options.device != "cpu" else []
+    words += ["--device", options.device] if options.device is not None else []
     return shlex.join([*words, "--resume"])
 
 
