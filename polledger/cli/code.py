@@ -157,8 +157,10 @@ class Engines:
 
 
 def replay_device(environment: Environment) -> str:
-    """torch's name of the device to replay on: the environment records ``cpu`` or the accelerator's model."""
-    return "cpu" if environment.device == "cpu" else "cuda"
+    """torch's kind of device to replay on: the environment records ``cpu`` or the accelerator's model."""
+    if environment.device == "cpu":
+        return "cpu"
+    return "mps" if environment.device.startswith("Apple") else "cuda"
 
 
 def decide(

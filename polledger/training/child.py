@@ -156,6 +156,7 @@ class _Session:
             root=Path.cwd() if setup.materialised else None,
         )
         self._setup = setup
+        self._device = determinism.matching_device(setup.device, setup.environment.device)
         self._task = load_task_class(location)
         self._config = decode_config(setup.config)
         omitted = sorted(self._task.config.keys() - self._config.keys())
@@ -170,7 +171,7 @@ class _Session:
                 f"genesis calls the task a {setup.kind} task, its class is a {self._runner.kind} one"
             )
         self._isolation = isolation
-        self._environment = determinism.describe_environment(setup.device)
+        self._environment = determinism.describe_environment(self._device)
 
     def _make_runner(self) -> "Runner":
         """A runner with a task of its own: what one interval leaves behind on a task is no part of the next."""
@@ -182,10 +183,10 @@ class _Session:
             self._task,
             config=self._config,
             inputs={name: os.fsdecode(path) for name, path in setup.inputs},
-            device=setup.device,
+            device=self._device,
             seed=int(setup.seed),
         )
-        return Runner(task, seed=int(setup.seed), device=setup.device)
+        return Runner(task, seed=int(setup.seed), device=self._device)
 
     def ready(self) -> wire.Ready:
         taken = self._isolation

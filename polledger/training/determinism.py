@@ -154,6 +154,18 @@ def _switches() -> "tuple[Switch, ...]":
     return SWITCHES
 
 
+def matching_device(device: str, model: str) -> str:
+    """``device``, or where it names a kind with several here, the first of that ``model``; torch is loaded for these."""
+    if device != "cuda":
+        return device
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        if torch.cuda.get_device_name(index) == model:
+            return f"cuda:{index}"
+    return device
+
+
 def describe_environment(device: str = "cpu") -> Environment:
     """What decides bits in this process now. Call it once what the task sets at import and in build() is in force."""
     import numpy as np

@@ -24,6 +24,7 @@ from polledger.training.determinism import (
     cpu_features,
     describe_environment,
     flag_of,
+    matching_device,
     process_environment,
     variable_flags,
 )
@@ -291,3 +292,12 @@ def test_capability_changes_bits_so_that_it_has_to_be_pinned() -> None:
         train(b"", OMP_NUM_THREADS="1")[0]
         != train(b"", OMP_NUM_THREADS="1", ATEN_CPU_CAPABILITY="default")[0]
     )
+
+
+def test_replay_takes_the_accelerator_of_the_recorded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["NVIDIA L4", "NVIDIA H100", "NVIDIA H100"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: names[index])
+    assert matching_device("cuda", "NVIDIA H100") == "cuda:1"
+    assert matching_device("cuda", "NVIDIA A100") == "cuda"
+    assert matching_device("cpu", "cpu") == "cpu"
