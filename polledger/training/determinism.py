@@ -155,7 +155,7 @@ def _switches() -> "tuple[Switch, ...]":
 
 
 def matching_device(device: str, model: str) -> str:
-    """``device``, or where it names a kind with several here, the first of that ``model``; torch is loaded for these."""
+    """``device``; for ``cuda`` the first one here of that ``model``, if there is one. Loads torch for these."""
     if device != "cuda":
         return device
     import torch
