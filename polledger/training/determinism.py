@@ -136,7 +136,7 @@ def apply_environment(environment: Environment) -> None:
 
     for switch in _switches():
         value = environment.flags.get(switch.name)
-        if type(value) is type(switch.read()) and switch.accepts(value):
+        if switch.accepts(value):
             switch.write(value)
     torch.set_num_threads(_threads(environment.threads))
     if environment.interop_threads not in (0, torch.get_num_interop_threads()):

@@ -14,10 +14,23 @@ Value: TypeAlias = bool | str
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 PRECISIONS = ("highest", "high", "medium")
 
+MIXED = "fp32_precision"
+"""Value of an older switch that torch refuses to read, because a newer one of that name was set. Never set again."""
+
+FP32_PLACES = {
+    "generic": ("all",),
+    "cuda": ("all", "matmul", "conv", "rnn"),
+    "mkldnn": ("all", "matmul", "conv", "rnn"),
+}
+"""Where torch 2.9 and later keep ``fp32_precision``: backends and their operators, what others inherit from first."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
-    """One switch. ``wanted`` is what recording sets; None leaves it as the task or torch has it."""
+    """One switch. ``wanted`` is what recording sets; None leaves it as the task or torch has it.
+
+    ``read`` never raises.
+    """
 
     name: str
     read: Callable[[], Value]
@@ -27,7 +40,19 @@ class Switch:
 
     def accepts(self, value: object) -> bool:
         """Whether ``value`` is one that may be set."""
-        return value in self.values
+        return any(type(value) is type(known) and value == known for known in self.values)
+
+
+def _readable(read: Callable[[], Value]) -> Callable[[], Value]:
+    """``read``, or MIXED where torch has no one answer: its older and newer names of TF32 do not agree."""
+
+    def guarded() -> Value:
+        try:
+            return read()
+        except RuntimeError:
+            return MIXED
+
+    return guarded
 
 
 def _attribute(name: str, owner: Any, attribute: str, wanted: Value | None = None) -> tuple[Switch, ...]:
@@ -36,11 +61,37 @@ def _attribute(name: str, owner: Any, attribute: str, wanted: Value | None = Non
         return ()
     switch = Switch(
         name=name,
-        read=lambda: bool(getattr(owner, attribute)),
+        read=_readable(lambda: bool(getattr(owner, attribute))),
         write=lambda value: setattr(owner, attribute, value),
         wanted=wanted,
     )
     return (switch,)
+
+
+def _fp32_precisions() -> tuple[Switch, ...]:
+    """``torch.backends.*.fp32_precision``; none before torch 2.9.
+
+    Through torch._C: in torch 2.13 the setter of ``torch.backends.mkldnn.fp32_precision`` sets that of all backends.
+    """
+    read = getattr(torch._C, "_get_fp32_precision_getter", None)
+    write = getattr(torch._C, "_set_fp32_precision_setter", None)
+    if read is None or write is None:
+        return ()
+    places = [(backend, operator) for backend, found in FP32_PLACES.items() for operator in found]
+    switches = (_fp32_precision(read, write, *place) for place in places)
+    return tuple(switch for switch in switches if switch.read() != MIXED)
+
+
+def _fp32_precision(read: Any, write: Any, backend: str, operator: str) -> Switch:
+    name = f"fp32_{backend}" if operator == "all" else f"fp32_{backend}_{operator}"
+    return Switch(
+        name=name,
+        read=_readable(lambda: str(read(backend, operator))),
+        write=lambda value: write(backend, operator, value),
+        # The older switch of this one has set it to what goes with its own value.
+        wanted=None if name == "fp32_cuda_matmul" else "none",
+        values=("none", "ieee", "tf32") if backend == "cuda" else ("none", "ieee", "tf32", "bf16"),
+    )
 
 
 def _set_default_dtype(name: str) -> None:
@@ -77,7 +128,7 @@ SWITCHES: tuple[Switch, ...] = (
     Switch(name="sdp_cudnn", read=_cuda.cudnn_sdp_enabled, write=_cuda.enable_cudnn_sdp),
     Switch(
         name="float32_matmul_precision",
-        read=torch.get_float32_matmul_precision,
+        read=_readable(torch.get_float32_matmul_precision),
         write=torch.set_float32_matmul_precision,
         values=PRECISIONS,
     ),
@@ -88,8 +139,9 @@ SWITCHES: tuple[Switch, ...] = (
         values=FLOATS,
     ),
     Switch(name="flush_denormal", read=flushes_denormals, write=torch.set_flush_denormal),
+    *_fp32_precisions(),
 )
-"""In the order in which they are set: the precision of matmul is TF32's older and newer name at once."""
+"""In the order in which they are set: the older switches of TF32 set the newer ones too, so that these come last."""
 
 
 def allow_tf32() -> None:

@@ -301,3 +301,63 @@ def test_replay_takes_the_accelerator_of_the_recorded_model(monkeypatch: pytest.
     assert matching_device("cuda", "NVIDIA H100") == "cuda:1"
     assert matching_device("cuda", "NVIDIA A100") == "cuda"
     assert matching_device("cpu", "cpu") == "cpu"
+
+
+NEWER = """
+import sys
+import msgspec
+import torch
+from polledger.core.records import Environment
+from polledger.training.determinism import apply_environment, apply_switches, describe_environment
+recorded = sys.stdin.buffer.read()
+if recorded:
+    apply_environment(msgspec.msgpack.decode(recorded, type=Environment))
+else:
+    apply_switches()
+    exec(sys.argv[1])
+sys.stdout.buffer.write(msgspec.msgpack.encode(describe_environment()))
+"""
+
+
+def described(recorded: bytes, code: str = "") -> Environment:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NEWER, code],
+        input=recorded,
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return msgspec.msgpack.decode(done.stdout, type=Environment)
+
+
+NEWER_NAMES = [
+    ("torch.backends.fp32_precision = 'tf32'", "fp32_generic"),
+    ("torch.backends.fp32_precision = 'ieee'", "fp32_generic"),
+    ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "fp32_cuda_matmul"),
+    ("torch.backends.cudnn.fp32_precision = 'tf32'", "fp32_cuda"),
+    ("torch.backends.cudnn.conv.fp32_precision = 'tf32'", "fp32_cuda_conv"),
+    ("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", "fp32_mkldnn_matmul"),
+    ("torch.backends.mkldnn.fp32_precision = 'bf16'", "fp32_mkldnn_matmul"),
+    ("torch.backends.mkldnn.set_flags(_fp32_precision='tf32')", "fp32_mkldnn"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="needs torch 2.9")
+@pytest.mark.parametrize(("code", "name"), NEWER_NAMES, ids=[code[15:] for code, _ in NEWER_NAMES])
+def test_newer_names_of_tf32_are_recorded_and_reproduced(code: str, name: str) -> None:
+    """They make torch refuse to read the older ones, which used to end in an error of ours."""
+    recorded = described(b"", code)
+    assert recorded.flags[name] == code.split("'")[1]
+    assert same_class(recorded, described(msgspec.msgpack.encode(recorded))) == []
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="needs torch 2.9")
+def test_recording_puts_newer_names_of_tf32_back() -> None:
+    apply_switches()
+    before = describe_environment()
+    torch.backends.fp32_precision = "tf32"
+    assert switches.MIXED not in before.flags.values()
+    assert describe_environment().flags["float32_matmul_precision"] == switches.MIXED
+    apply_switches()
+    assert same_class(before, describe_environment()) == []
