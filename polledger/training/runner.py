@@ -3,8 +3,9 @@
 Recorder and replay use the same runner. It reads no files and keeps no evidence; the caller hashes and stores.
 """
 
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,10 @@ class Runner:
         return [] if order is None else order.step(n, size)
 
     def example(self, index: int) -> Any:
-        """Example ``index``. Raises UsageError if it would not come back from its canonical bytes as it is."""
+        """Example ``index``, on the CPU and in memory of its own, as it comes back from its canonical bytes.
+
+        What ``collate`` does to it does not reach the data set. Raises UsageError if it would come back otherwise.
+        """
         value = self.data[index]
         try:
             check_exact(value)
@@ -119,7 +123,7 @@ class Runner:
             raise UsageError(
                 f"dataset()[{index}]: {error}; give plain tensors, arrays, numbers, texts, lists and dicts"
             ) from None
-        return value
+        return _own(value, "cpu")
 
     def batch(self, n: int) -> Any:
         """The batch of step ``n``, on the CPU or wherever the task puts it."""
@@ -161,6 +165,8 @@ class Runner:
         """Run step ``n`` on ``batch`` and return its metrics.
 
         Before it: gradients are None, modules are in the mode in which they were built, the generators are seeded.
+        The task gets a copy of ``batch`` whose tensors lie in memory as if read from bytes: layout decides bits, and
+        a batch from another process or from a proof has no other.
         Raises UsageError for metrics that are no numbers or have unfit names.
         """
         self.prepare(n)
@@ -168,7 +174,7 @@ class Runner:
         for module, mode in self._modes:
             if module.training is not mode:
                 module.training = mode
-        batch = batch if self.device == "cpu" else _to_device(batch, self.device)
+        batch = _own(batch, self.device)
         self.task.step_number = n
         self._seed(n, "step")
         with torch.enable_grad():
@@ -280,7 +286,15 @@ def _metric(name: Any, value: Any) -> float:
     return float(value)
 
 
-def _to_device(value: Any, device: str) -> Any:
+def _own(value: Any, device: str) -> Any:
+    """The nest ``value`` with its tensors on ``device``; tensors and arrays in row-major memory of their own."""
     if isinstance(value, Tensor):
-        return value.to(device)
-    return map_nest(value, lambda item: _to_device(item, device))
+        # Copied even where torch calls it contiguous: strides of dimensions of size 1, and alignment, choose kernels.
+        return value.detach().to(device, copy=True, memory_format=torch.contiguous_format)
+    if isinstance(value, np.ndarray):
+        return np.array(value, dtype=value.dtype.newbyteorder("="), order="C", subok=True)
+    if isinstance(value, MutableMapping) and type(value) is not dict:
+        owned = copy.copy(value)
+        owned.update({key: _own(item, device) for key, item in value.items()})
+        return owned
+    return map_nest(value, lambda item: _own(item, device))

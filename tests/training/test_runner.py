@@ -1,8 +1,9 @@
 """The runner: every step is a function of (seed, step, state, batch) and of nothing else."""
 
 import random
+from collections import UserDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from polledger.core.order import Order
 from polledger.core.seeds import rng_seeds
 from polledger.core.state import encode_state
 from polledger.errors import EnvironmentMismatch, UsageError
+from polledger.training.nest import decode_nest, encode_nest
 from polledger.training.runner import Runner
 from polledger.training.seeds import seed_everything
 from polledger.training.task import Task, prepare_task
@@ -155,6 +157,81 @@ def test_own_batch_has_no_indices_and_is_seeded() -> None:
     spoil_generators()
     assert runner.batch(4) == first
     assert first[0] == 4
+
+
+class TestMemory:
+    """A step is the same whoever made its batch, and what it does to the batch reaches nothing else."""
+
+    def test_collate_in_place_does_not_reach_the_data_set(self) -> None:
+        tensors, arrays = torch.zeros(10, 2), np.zeros((10, 2), np.float32)
+
+        def collate(self: Any, examples: list[Any]) -> Any:
+            for example in examples:
+                example["tensor"] += 1
+                example["array"][...] += 1
+                example["tensors"][0].add_(1)
+            return len(examples)
+
+        data = [
+            {"tensor": tensors[i], "array": arrays[i], "tensors": [tensors[i].unsqueeze(0)]}
+            for i in range(10)
+        ]
+        runner_of(made(dataset=lambda self: data, collate=collate)).batch(0)
+        assert not tensors.any()
+        assert not arrays.any()
+
+    def test_example_is_what_its_bytes_give(self) -> None:
+        wide = torch.randn(3, 4, 4)
+        given = {
+            "channels": wide.permute(1, 2, 0),
+            "leaf": torch.ones(2, requires_grad=True),
+            "conjugate": torch.randn(3, dtype=torch.complex64).conj(),
+            "expanded": torch.ones(1).expand(4),
+            "array": np.arange(6, dtype=">i4").reshape(2, 3).T,
+            "point": np.array(1.0),
+        }
+        here = runner_of(made(dataset=lambda self: [given])).example(0)
+        there = decode_nest(b"".join(map(bytes, encode_nest(given))))
+        assert {name: _layout(value) for name, value in here.items()} == {
+            name: _layout(value) for name, value in there.items()
+        }
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_step_sees_the_layout_that_a_batch_from_bytes_has(self, channels: int) -> None:
+        batch = torch.ones(4, channels, 5, 5).to(memory_format=torch.channels_last)
+        seen: list[Any] = []
+        runner = runner_of(made(step=lambda self, state, batch: seen.append(batch)))
+        runner.step(0, [batch, np.ones((2, 3)).T])
+        ((tensor, array),) = seen
+        assert tensor.stride() == torch.ones(batch.shape).stride()
+        assert array.flags.c_contiguous
+
+    def test_step_keeps_the_containers_of_a_batch(self) -> None:
+        class Encoding(UserDict[str, Any]):
+            @property
+            def ids(self) -> Tensor:
+                return self["ids"]
+
+        class Pair(NamedTuple):
+            x: Any
+            y: Any
+
+        seen: list[Any] = []
+        runner = runner_of(made(step=lambda self, state, batch: seen.append(batch)))
+        given = Pair(Encoding(ids=torch.ones(2)), [1, ("a", None)])
+        runner.step(0, given)
+        (found,) = seen
+        assert type(found) is Pair
+        assert found.y == [1, ("a", None)]
+        assert torch.equal(found.x.ids, given.x.ids)
+        found.x.ids.zero_()
+        assert given.x.ids.all()
+
+
+def _layout(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.stride(), value.requires_grad, value.is_conj(), value.tolist()
+    return value.strides, value.dtype.str, value.shape, value.tolist()
 
 
 class Odd(list[int]):
