@@ -4,14 +4,17 @@ A batch is a function of (seed, step), so who makes it changes no bit. PROTOCOL 
 """
 
 import collections
+import contextlib
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process, resource_tracker
 from typing import TYPE_CHECKING, Any, Protocol
 
-from polledger.errors import Unavailable
+from polledger.errors import Unavailable, UsageError
+from polledger.training.worker import stay_with_parent
 
 if TYPE_CHECKING:
     from polledger.training.rehearsal import RunRequest
@@ -65,7 +68,9 @@ class InWorkers:
     def _order(self) -> None:
         step = next(self._steps, None)
         if step is not None:
-            self._waiting.append(self._pool.submit(_make, step))
+            # The pool starts its processes when the first steps are submitted.
+            with _interrupts_held():
+                self._waiting.append(self._pool.submit(_make, step))
 
     def batch(self, n: int) -> Any:
         """The batch of step ``n``. Raises what the task's code raised, or Unavailable if a worker ended."""
@@ -83,12 +88,41 @@ class InWorkers:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that the block starts are born deaf to Ctrl-C; one that comes meanwhile is delivered after it."""
+    # Starting this one lets signals through again, as a side effect.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def pack_batch(batch: Any) -> bytes:
+    """The bytes in which a worker hands ``batch`` over. Raises UsageError if it would come back as something else."""
+    from polledger.training.nest import encode_nest
+
+    try:
+        return b"".join(bytes(part) for part in encode_nest(batch, exact=True))
+    except UsageError as error:
+        raise UsageError(
+            f"with --workers, batches are plain tensors, arrays, numbers, texts, lists, tuples and dicts: {error}"
+        ) from None
+
+
 _runner: "Runner | None" = None
 
 
 def _load(job: Mapping[str, Any]) -> None:
     """Runs once in each worker: load the task, and keep its prints away from standard output."""
     global _runner
+    stay_with_parent()
+    parent = parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        # It was gone before the line above, and nobody would ever end this process.
+        os._exit(1)
     from polledger.training.determinism import apply_switches
     from polledger.training.rehearsal import load_task, parse_request
     from polledger.training.runner import Runner
@@ -100,8 +134,6 @@ def _load(job: Mapping[str, Any]) -> None:
 
 
 def _make(n: int) -> bytes:
-    from polledger.training.nest import encode_nest
-
     if _runner is None:
         raise Unavailable("a worker process has no task")
-    return b"".join(bytes(part) for part in encode_nest(_runner.batch(n), exact=True))
+    return pack_batch(_runner.batch(n))

@@ -32,7 +32,7 @@ class RunRequest:
     """What the user asked to train: the task, its settings, and where and from which seed it runs.
 
     ``seed`` is the training seed s of PROTOCOL section 6. Settings are NAME=VALUE as typed; a ``config``
-    stands in for the task's own and its settings.
+    stands in for the task's own and its settings. ``workers`` is how many processes will make batches, 0 for none.
     """
 
     location: TaskLocation
@@ -41,6 +41,7 @@ class RunRequest:
     inputs: Mapping[str, str]
     seed: int
     device: str
+    workers: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The request as a child process takes it."""
@@ -55,6 +56,7 @@ class RunRequest:
             "inputs": dict(self.inputs),
             "seed": self.seed,
             "device": self.device,
+            "workers": self.workers,
         }
 
 
@@ -98,6 +100,7 @@ def parse_request(job: Mapping[str, Any]) -> RunRequest:
         inputs=job["inputs"],
         seed=job["seed"],
         device=job["device"],
+        workers=job["workers"],
     )
 
 
@@ -132,7 +135,7 @@ def rehearse(job: Mapping[str, Any], send: Report | None = None) -> dict[str, An
     determinism.apply_switches(request.device)
     task = load_task(request)
     report: dict[str, Any] = {"examples": None, "seconds_per_example": 0.0}
-    attempt(lambda: _train_one_step(task), "the rehearsal", request, task)
+    attempt(lambda: _train_one_step(task, workers=request.workers), "the rehearsal", request, task)
     if has_dataset(task):
         report |= attempt(lambda: check_dataset(task), "dataset()", request, task)
     return report | _loaded(request, task, paths)
@@ -220,8 +223,9 @@ def _spread(size: int) -> Sequence[int]:
     return [index * (size - 1) // max(1, count - 1) for index in range(count)]
 
 
-def _train_one_step(task: "Task") -> None:
+def _train_one_step(task: "Task", *, workers: int) -> None:
     from polledger.core.state import encode_state
+    from polledger.training.batches import pack_batch
     from polledger.training.nest import encode_nest
     from polledger.training.recording import check_metric_names
     from polledger.training.runner import Runner
@@ -231,6 +235,8 @@ def _train_one_step(task: "Task") -> None:
     runner.build()
     batch = runner.batch(0)
     encode_nest(batch, exact=overrides(type(task), "batch"))
+    if workers:
+        pack_batch(batch)
     check_metric_names(runner.step(0, batch))
     encode_state(runner.flatten())
 

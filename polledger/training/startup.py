@@ -182,6 +182,7 @@ def _request(setting: Setting, seed: int) -> RunRequest:
         inputs=dict(options.inputs),
         seed=seed,
         device=options.device or DEFAULT_DEVICE,
+        workers=options.workers,
     )
 
 

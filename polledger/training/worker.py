@@ -103,9 +103,7 @@ def main() -> None:
     """Run the job read from standard input and answer on what was standard output."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    _end_with_parent()
-    # Ctrl-C reaches the whole group of processes; the parent ends this one when it wants to.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stay_with_parent()
     request = json.loads(sys.stdin.readline())
     # Task code that asks for input must not find the pipe.
     null = os.open(os.devnull, os.O_RDONLY)
@@ -128,8 +126,10 @@ def main() -> None:
         send({"error": f"{error.filename or 'a file'}: {error.strerror or error}", "kind": "unavailable"})
 
 
-def _end_with_parent() -> None:
-    """On Linux, ask for a signal when the parent dies: a killed `seal` leaves no process behind."""
+def stay_with_parent() -> None:
+    """Make this process end when its parent does, on Linux, and not before: a killed `seal` leaves none behind."""
+    # Ctrl-C reaches the whole group of processes; the parent ends this one when it wants to.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform.startswith("linux"):
         import ctypes
 

@@ -40,6 +40,7 @@ def changed(tmp_path: Path) -> Any:
 
 def test_request_survives_the_way_to_a_child() -> None:
     request = request_for(SMALL, settings=("lr=0.5",), inputs={"data": "/x"}, config={"steps": 3, "lr": 0.1})
+    request = replace(request, workers=2)
     assert parse_request(request.to_json()) == request
 
 
@@ -103,6 +104,17 @@ def test_missing_input_is_hinted_at(changed: Any) -> None:
     )
     with pytest.raises(UsageError, match=r"--input data=PATH was not given"):
         rehearse(request_for(path).to_json())
+
+
+def test_batch_that_workers_cannot_hand_over_is_refused_before_anything_is_committed(changed: Any) -> None:
+    named = "import collections\nPair = collections.namedtuple('Pair', 'x y')\n\n\nclass Small(Task):"
+    collate = (
+        "    def collate(self, examples):\n        return Pair(*super().collate(examples))\n\n    def loss("
+    )
+    path = changed(("class Small(Task):", named), ("    def loss(", collate))
+    assert rehearse(request_for(path).to_json())["examples"] == 96
+    with pytest.raises(UsageError, match="with --workers, batches are plain tensors.*Pair"):
+        rehearse(request_for(path, workers=1).to_json())
 
 
 @pytest.mark.parametrize("device", ["cuda:9", "nonsense", "meta-physics:1"])
