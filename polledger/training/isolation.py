@@ -173,6 +173,8 @@ def interpreter_paths() -> list[Path]:
         Path(sys.prefix) / "lib",
         Path(sys.prefix) / "pyvenv.cfg",
         Path(sys.base_prefix) / "lib",
+        # What torch.compile writes includes Python.h.
+        Path(sys.base_prefix) / "include",
         Path(sys.executable).parent,
         Path(os.path.realpath(sys.executable)),
         Path(__file__).resolve().parents[1],

@@ -10,6 +10,7 @@ import os
 import site
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,7 @@ __all__ = [
     "resolve_task",
     "source_digest",
     "task_modules",
+    "uncommitted_modules",
     "verify_tree",
     "write_tree",
 ]
@@ -126,8 +128,8 @@ def task_modules(
     """Path in the tree -> absolute file, for every loaded module that belongs into the source tree.
 
     That is what lies outside the standard library and site-packages, and what shares an installed task's
-    top package; polledger itself is a distribution. ``environment_paths`` were on sys.path before the task
-    loaded.
+    top package; polledger itself is a distribution, and what torch.compile writes is no source.
+    ``environment_paths`` were on sys.path before the task loaded.
     """
     if location.root is None:
         return {}
@@ -137,11 +139,35 @@ def task_modules(
     for name, module in sorted(modules.items()):
         file = _file_of(module)
         first = name.partition(".")[0]
-        if file is None or first == "polledger" or name == "__main__":
+        if file is None or first == "polledger" or name == "__main__" or _is_generated(file):
             continue
         if not _is_installed(file) or (first == top and Path(file).is_relative_to(location.root)):
             found[_tree_path(name, file, location.root, bases)] = file
     return found
+
+
+def uncommitted_modules(
+    source: TaskSource, location: TaskLocation, *, before: Iterable[str] = ()
+) -> list[str]:
+    """Files of modules that are loaded now, belong into the source tree and are not in ``source``; ascending.
+
+    A replay does not have them. Call it when training ends: what the rehearsal loads is committed, what a task first
+    imports later is not. Modules named in ``before``, those of whoever calls polledger, are left out. Not seen: what
+    only ``--workers`` processes load.
+    """
+    given = set(before)
+    modules = {name: module for name, module in list(sys.modules.items()) if name not in given}
+    committed = {entry.path: entry.digest for entry in source.files}
+    found = task_modules(location, modules)
+    return sorted(
+        file for path, file in found.items() if path not in committed and not _is_among(file, committed)
+    )
+
+
+def _is_among(file: str, committed: Mapping[str, bytes]) -> bool:
+    """Whether the file is one of ``committed`` under the name that the rehearsal's path gave it."""
+    names = [path for path in committed if file.endswith(f"/{path}")]
+    return bool(names) and _digest_of(Path(file)) in [committed[path] for path in names]
 
 
 def imported_distributions(modules: Mapping[str, ModuleType]) -> list[Distribution]:
@@ -232,6 +258,18 @@ def _is_installed(file: str) -> bool:
     parts = Path(file).parts
     known = file.startswith(_INSTALLED_ROOTS) or os.path.realpath(file).startswith(_INSTALLED_ROOTS)
     return known or "site-packages" in parts or "dist-packages" in parts
+
+
+def _is_generated(file: str) -> bool:
+    """Whether torch.compile wrote the file: it comes from the task's code, and is written anew wherever that runs."""
+    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if named and Path(file).is_relative_to(os.path.abspath(named)):  # noqa: PTH100 - as in location.py
+        return True
+    temporary = Path(tempfile.gettempdir())
+    return any(
+        directory.name.startswith("torchinductor_") and directory.parent == temporary
+        for directory in Path(file).parents
+    )
 
 
 def _read(file: Path) -> bytes:

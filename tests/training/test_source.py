@@ -1,6 +1,7 @@
 """Finding, committing and rebuilding a task's source tree."""
 
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from polledger.training.source import (
     resolve_task,
     source_digest,
     task_modules,
+    uncommitted_modules,
     verify_tree,
     write_tree,
 )
@@ -302,6 +304,55 @@ class TestModules:
         assert list(task_modules(location, modules)) == ["src/tools.py"]
         by_path = task_modules(location, modules, environment_paths=[str(project / "src")])
         assert list(by_path) == ["tools.py"]
+
+    def test_what_torch_compile_writes_is_no_source(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = ("torchinductor_me/ab/cabc.py", "elsewhere/ab/kernel.so", "torchinductor_of_mine.py")
+        write(project, {"train.py": TASK, **dict.fromkeys(names, "")})
+        modules = {name: self.module(f"module{i}", project / name) for i, name in enumerate(names)}
+        monkeypatch.setattr(tempfile, "tempdir", str(project))
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(project / "elsewhere"))
+        monkeypatch.chdir(project / "elsewhere")
+        found = task_modules(resolve_task("../train.py"), modules)
+        assert sorted(found) == ["torchinductor_of_mine.py"]
+        monkeypatch.setattr(tempfile, "tempdir", str(project / "elsewhere"))
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        assert sorted(task_modules(resolve_task("../train.py"), modules)) == sorted(names)
+
+    def test_module_that_is_imported_late_is_named(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(project, {"train.py": TASK, "early_one.py": "", "late_one.py": "", "src/found_one.py": ""})
+        monkeypatch.syspath_prepend(project)
+        monkeypatch.syspath_prepend(project / "src")
+        before = set(sys.modules)
+        import early_one
+        import found_one
+
+        location = resolve_task("train.py")
+        loaded = {"early_one": early_one, "found_one": found_one}
+        paths = [str(project / "src")]
+        source, _ = collected(location, task_modules(location, loaded, environment_paths=paths))
+        assert [entry.path for entry in source.files] == ["early_one.py", "found_one.py", "train.py"]
+        assert uncommitted_modules(source, location, before=before) == []
+        import late_one
+
+        assert uncommitted_modules(source, location, before=before) == [late_one.__file__]
+        assert late_one.__file__ in uncommitted_modules(source, location)
+        assert uncommitted_modules(source, location, before=sys.modules) == []
+
+    def test_module_with_a_committed_name_elsewhere_is_no_committed_one(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(project, {"train.py": TASK, "same_name.py": "x = 1\n", "sub/same_name.py": "x = 2\n"})
+        monkeypatch.syspath_prepend(project)
+        location = resolve_task("train.py")
+        source, _ = collected(location, {"same_name.py": str(project / "same_name.py")})
+        before = set(sys.modules)
+        import sub.same_name
+
+        assert uncommitted_modules(source, location, before=before) == [sub.same_name.__file__]
 
     def test_distributions_have_versions_and_record_digests(self) -> None:
         import msgspec
