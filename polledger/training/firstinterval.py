@@ -16,8 +16,12 @@ from polledger.core.state import EncodedState, Entry, StateManifest
 from polledger.errors import PolledgerError
 from polledger.training.replay import ReplayContext, ReplayEngine
 
+WAIT_SECONDS = 60.0
+"""How long training waits for the replay once its verdict is due. It has run beside the training since the last of its
+steps was recorded: one that needs a minute more hangs, or is so slow that training is not to stand still for it."""
+
 CLOSE_SECONDS = 5.0
-"""How long an interrupted training waits for a replay that nobody will read."""
+"""How long closing waits for the thread of a replay whose processes have been ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +35,14 @@ class _Early:
 
 
 class FirstInterval:
-    """Replays the intervals that end at ``ends``, once the last of these is recorded. Close it after use."""
+    """Replays the intervals that end at ``ends``, once the last of these is recorded. Close it after use.
+
+    ``skipped`` says why nothing was replayed, where that is so: no finding, but the user should know.
+    """
 
     def __init__(self, context: ReplayContext, *, secret: bytes, ends: Sequence[int]) -> None:
+        self.skipped: str | None = None
+        self._device = context.device
         self._engine = ReplayEngine(context)
         self._secret = secret
         self._ends = tuple(ends)
@@ -41,6 +50,7 @@ class FirstInterval:
         self._steps: list[tuple[Sequence[int] | None, bytes]] = []
         self._thread: threading.Thread | None = None
         self._finding: str | None = None
+        self._closed = False
         # The processes load torch while the data set is hashed and the model is built.
         self._engine.start()
 
@@ -51,27 +61,46 @@ class FirstInterval:
 
     def note_checkpoint(self, step: int, state: EncodedState) -> None:
         """The state after ``step`` steps is recorded; the last one needed begins the replay in a thread."""
-        if self._thread is not None or step not in (0, *self._ends):
+        if self._closed or self._thread is not None or step not in (0, *self._ends):
             return
         data = b"".join(state.chunks())
         self._checkpoints.append(_Early(step=step, state=data, root=state.root, entries=state.entries))
         if step == self._ends[-1]:
-            self._thread = threading.Thread(target=self._run, name="first interval", daemon=True)
-            self._thread.start()
+            self._begin()
+
+    def _begin(self) -> None:
+        self.skipped = lack_of_memory(self._device)
+        if self.skipped is not None:
+            self._checkpoints.clear()
+            self.close()
+            return
+        self._thread = threading.Thread(target=self._run, name="first interval", daemon=True)
+        self._thread.start()
 
     def finding(self) -> str | None:
-        """Wait for the replay; one line about what differs, None if every bit is equal. Ends the processes."""
+        """One line about what differs, None if every bit is equal or nothing was replayed. Ends the processes.
+
+        Waits for the replay, :data:`WAIT_SECONDS` at most; one that is not finished then is a finding.
+        """
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(WAIT_SECONDS)
+            if self._thread.is_alive():
+                self.close()
+                return (
+                    f"the replay of the first steps was not finished {WAIT_SECONDS:g} s after training had to wait for "
+                    "it, and was given up"
+                )
         self.close()
         return self._finding
 
     def close(self) -> None:
-        """End the processes; a replay that does not end soon is left to end with this process. Idempotent."""
-        if self._thread is None:
-            self._engine.close()
-        else:
+        """End the processes, and with them a replay that goes on. Idempotent."""
+        self._closed = True
+        self._engine.close()
+        if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
+            # The thread may just have been starting another process.
+            self._engine.close()
 
     def _run(self) -> None:
         # The later interval first: a process that has replayed the earlier one is not fresh any more.
@@ -79,11 +108,12 @@ class FirstInterval:
         try:
             findings = (self._compare(start, end) for start, end in pairs)
             self._finding = next((finding for finding in findings if finding is not None), None)
-        except PolledgerError as error:
-            self._finding = f"the first steps cannot be replayed in a fresh process: {error}"
+        except Exception as error:
+            # Whatever it is, silence would mean that every bit was equal.
+            reason = error if isinstance(error, PolledgerError) else f"{type(error).__name__}: {error}"
+            self._finding = f"the first steps cannot be replayed in a fresh process: {reason}"
         finally:
             self._checkpoints.clear()
-            # An engine belongs to one thread.
             self._engine.close()
 
     def _compare(self, start: _Early, end: _Early) -> str | None:
@@ -102,6 +132,25 @@ class FirstInterval:
             return None
         steps = f"step {start.step}" if len(numbers) == 1 else f"steps {start.step} to {end.step - 1}"
         return f"replayed in a fresh process, {steps} gave another state, first at {path}"
+
+
+def lack_of_memory(device: str) -> str | None:
+    """Why a replay does not fit beside this process on an accelerator; None if it does, as far as can be told.
+
+    It needs about what this process holds by now. Told only for CUDA.
+    """
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device)
+    if free >= held:
+        return None
+    return (
+        f"the first steps were not replayed beside the training: {device} has {free >> 20} MiB left, training holds "
+        f"{held >> 20} MiB"
+    )
 
 
 def read_entries(state: bytes | memoryview) -> list[Entry]:
