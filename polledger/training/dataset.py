@@ -5,6 +5,7 @@ inclusion of an opened example can be shown without reading the others.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -16,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polledger.core.merkle import leaf_hash
-from polledger.core.merkle import root as tree_root
+from polledger.core.merkle import Frontier, leaf_hash
 from polledger.core.records import Dataset
 from polledger.core.seeds import example_leaf, salt
 from polledger.errors import UsageError
@@ -79,8 +79,10 @@ def commit_entries(entries: bytes) -> HashedDataset:
     """The commitment over the concatenated 32-byte ``entries``. Raises UsageError if there are none."""
     if not entries or len(entries) % ENTRY_BYTES:
         raise UsageError(f"{len(entries)} bytes are no list of example leaves")
-    leaves = [leaf_hash(entries[at : at + ENTRY_BYTES]) for at in range(0, len(entries), ENTRY_BYTES)]
-    return HashedDataset(dataset=Dataset(root=tree_root(leaves), size=len(leaves)), entries=entries)
+    tree = Frontier()
+    # Never all leaves at once: they would take five times the memory of the entries.
+    tree.extend(leaf_hash(entries[at : at + ENTRY_BYTES]) for at in range(0, len(entries), ENTRY_BYTES))
+    return HashedDataset(dataset=Dataset(root=tree.root(), size=tree.size), entries=entries)
 
 
 def hash_examples(data: Any, indices: range, secret: bytes) -> Iterator[bytes]:
@@ -183,8 +185,9 @@ def _gather(worker: Worker, part: bytearray) -> None:
 def data_identity(inputs: Mapping[str, str], task: bytes) -> str | None:
     """A digest over path, size and modification time of every file under ``inputs``, and the task's digest.
 
-    Equal identities stand for equal data where reading everything again would cost too much. None if there
-    are too many files, or one cannot be looked at.
+    Equal identities stand for equal data where reading everything again would cost too much. None, which stands for
+    nothing, if there are too many files, one cannot be looked at, or there are none: the data then come from somewhere
+    else. Symbolic links are followed. Not seen: a file that keeps size and time while its content changes.
     """
     total = hashlib.sha256(task)
     count = 0
@@ -199,13 +202,17 @@ def data_identity(inputs: Mapping[str, str], task: bytes) -> str | None:
                 total.update(line.encode() + b"\n")
     except OSError:
         return None
-    return total.hexdigest()
+    return total.hexdigest() if count else None
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _files(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Every file at or below ``path``, in order. Raises OSError where one is gone or a link leads to ``above``."""
     if not path.is_dir():
         yield path
         return
-    for directory, folders, names in os.walk(path):
-        folders.sort()
-        yield from (Path(directory) / name for name in sorted(names))
+    found = path.stat()
+    place = (found.st_dev, found.st_ino)
+    if place in above:
+        raise OSError(errno.ELOOP, "a folder contains itself", str(path))
+    for entry in sorted(path.iterdir()):
+        yield from _files(entry, above | {place})
