@@ -94,7 +94,7 @@ def hash_examples(data: Any, indices: range, secret: bytes) -> Iterator[bytes]:
             chunks = encode_nest(data[index])
         except UsageError as error:
             raise UsageError(f"dataset()[{index}]: {error}") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"dataset()[{index}] failed: {type(error).__name__}: {error}") from error
         yield example_leaf(salt(secret, "example", index), chunks)
 

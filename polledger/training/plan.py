@@ -1,5 +1,6 @@
 """What a sealed training is made of: the user's options, and a run that is ready to train."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,11 +101,12 @@ class Plan:
     first: "FirstInterval | None" = None
 
     def close(self) -> None:
-        """Close the ledger and end child processes. Seals nothing."""
-        self.recorder.close()
-        self.batches.close()
-        if self.first is not None:
-            self.first.close()
+        """Close the ledger and end child processes, each whatever the others raise. Seals nothing."""
+        with contextlib.ExitStack() as stack:
+            if self.first is not None:
+                stack.callback(self.first.close)
+            stack.callback(self.batches.close)
+            stack.callback(self.recorder.close)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,7 +159,7 @@ def attempt(action: Callable[[], T], what: str, request: RunRequest, task: "Task
         if isinstance(error, OSError):
             raise UsageError(f"{what} failed: {describe_error(error, request.location.root)}") from error
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         unset = sorted(name for name, value in task.inputs.items() if value is None)
         hint = f"; --input {unset[0]}=PATH was not given" if unset else ""
         reason = describe_error(error, request.location.root)

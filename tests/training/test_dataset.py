@@ -78,6 +78,15 @@ def test_example_that_cannot_be_committed_is_named() -> None:
         list(hash_examples([1, object()], range(2), SECRET))
 
 
+def test_example_whose_code_wants_to_end_the_process_is_named() -> None:
+    class Leaving(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            raise SystemExit("no such file")
+
+    with pytest.raises(UsageError, match=r"dataset\(\)\[0\] failed: SystemExit: no such file"):
+        list(hash_examples(Leaving([1]), range(1), SECRET))
+
+
 @pytest.mark.parametrize("entries", [b"", bytes(31), bytes(33)])
 def test_bytes_that_are_no_entries_are_refused(entries: bytes) -> None:
     with pytest.raises(UsageError, match="no list of example leaves"):

@@ -81,6 +81,11 @@ def test_child_that_dies_is_reported(changed: Any) -> None:
             "ZeroDivisionError.*task.py, line",
         ),
         (("return nn.Sequential(", "return None and nn.Sequential("), "model"),
+        (
+            ("return nn.Sequential(", "import sys; sys.exit('no GPU here')  # "),
+            "the rehearsal failed: SystemExit: no GPU here .task.py, line",
+        ),
+        (("return Examples()", "raise SystemExit(3)"), "SystemExit: 3 .task.py, line"),
         (('"lr": 0.01,', '"lr": None,'), "'lr'"),
         (('"steps": 24,', ""), "needs 'steps'"),
         (('"steps": 24,', '"steps": 0,'), "needs 'steps'"),
