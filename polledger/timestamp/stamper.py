@@ -5,6 +5,7 @@ its time limit once and nothing else: the request stays queued, and any later at
 """
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -119,8 +120,8 @@ class Outcome:
 class Stamper:
     """Asks every authority for a token over each head.
 
-    ``keep`` stores a token with its seal (:func:`keep_token`) and is called from whichever thread attempts.
-    ``clock`` gives UTC-aware times, ``nonces`` fresh random numbers.
+    ``keep`` stores a token with its seal (:func:`keep_token`) and is called from whichever thread attempts, one at a
+    time. ``clock`` gives UTC-aware times, ``nonces`` fresh random numbers.
     """
 
     def __init__(
@@ -137,6 +138,19 @@ class Stamper:
         self._clock = clock
         self._keep = keep
         self._nonces = nonces
+        # Authorities are asked side by side, but two tokens of one seal are added to one file.
+        self._storing = threading.Lock()
+        self._stopped = False
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where the authorities are asked, each once."""
+        return tuple(dict.fromkeys(authority.url for authority in self._authorities))
+
+    def stop(self) -> None:
+        """Once this returns, no attempt writes anything: an answer that comes later is dropped, its request waits."""
+        with self._storing:
+            self._stopped = True
 
     def stamp(self, seal_index: int, digest: bytes) -> list[Token]:
         """Ask every authority once for a token over ``digest``, the head of seal ``seal_index``.
@@ -164,12 +178,19 @@ class Stamper:
 
         A token is kept before its request leaves the queue; a failure is noted in the queue.
         """
-        if not self._queue.holds(pending):
+        if self._stopped or not self._queue.holds(pending):
             return Outcome(pending=pending, reason="no longer waits")
+        found: Token | Unavailable | MalformedError
         try:
-            token = self._obtain(pending)
+            found = self._obtain(pending)
         except (Unavailable, MalformedError) as error:
-            return self._failed(pending, error)
+            found = error
+        with self._storing:
+            if self._stopped:
+                return Outcome(pending=pending, reason="no longer waits")
+            return self._store(pending, found) if isinstance(found, Token) else self._failed(pending, found)
+
+    def _store(self, pending: Pending, token: Token) -> Outcome:
         try:
             self._keep(pending.seal, token)
         except MalformedError as error:

@@ -1,4 +1,4 @@
-"""Timestamps of a run that is being sealed: which authorities, and a thread that asks them. PROTOCOL section 8."""
+"""Timestamps of a run that is being sealed: which authorities, and threads that ask them. PROTOCOL section 8."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from polledger.timestamp.worker import StampWorker
 EMBEDDED = "embedded"
 
 CLOSE_SECONDS = 15.0
-"""How long the end of a run waits for authorities: one time limit of a request, and some for the others."""
+"""How long the end of a run waits for authorities: one time limit of a request, and some to store what came."""
 
 
 def choose_authorities(names: Sequence[str]) -> list[Authority]:
@@ -40,7 +40,7 @@ class Stamping:
     def __init__(
         self, run: RunDirectory, authorities: Sequence[Authority], *, warn: Callable[[str], None]
     ) -> None:
-        # Its own view of the run: what this thread writes and syncs is none of the training thread's business.
+        # Its own view of the run: what these threads write and sync is none of the training thread's business.
         self._run = RunDirectory.open(run.path)
         self._queue = RequestQueue(run.queue_path)
         stamper = Stamper(
@@ -66,7 +66,10 @@ class Stamping:
             self.stamp(seal, head)
 
     def close(self) -> int:
-        """Wait a while for what was submitted; how many requests go on waiting in the queue."""
+        """Wait a while for what was submitted; how many requests go on waiting in the queue.
+
+        Nothing here touches the run any more afterwards, so that its lock can be given back.
+        """
         try:
             self._worker.close(timeout=CLOSE_SECONDS)
         except PolledgerError as error:

@@ -345,6 +345,70 @@ def test_worker_closes_in_time_and_leaves_the_rest_queued(run: RunDirectory, mak
         release.set()
 
 
+def test_authority_that_hangs_does_not_hold_up_another(run: RunDirectory, make: Make, server: Server) -> None:
+    release = threading.Event()
+
+    def answer(_: Asked) -> tuple[int, dict[str, str], bytes]:
+        release.wait(60)
+        return 500, {}, b""
+
+    with http(answer) as hanging:
+        slow = Http(url=hanging.url, name="slow", timeout=60)
+        worker = StampWorker(make(slow, Http(url=server.url, name="up")))
+        for number in range(2):
+            worker.submit(number, head(number).digest())
+            _until(lambda number=number: len(run.read_seal(number).tokens) == 1)
+        _until(lambda: [entry.authority for entry in waiting(run)] == ["slow", "slow"])
+        release.set()
+        worker.close()
+
+
+def test_nothing_is_written_once_a_worker_is_closed(run: RunDirectory, make: Make) -> None:
+    """The run's lock is given back then: another process may have the directory, or it may be gone."""
+    asked, release = threading.Event(), threading.Event()
+
+    def answer(asking: Asked) -> tuple[int, dict[str, str], bytes]:
+        asked.set()
+        release.wait(60)
+        return forged()(asking)
+
+    with http(answer) as server:
+        worker = StampWorker(make(Http(url=server.url, timeout=60)))
+        worker.submit(0, head(0).digest())
+        worker.submit(1, head(1).digest())
+        assert asked.wait(30)
+        worker.close(timeout=0.01)
+        before = _contents(run.path)
+        release.set()
+        for thread in [thread for thread in threading.enumerate() if thread.name == "timestamps"]:
+            thread.join(60)
+        assert len(server.asked) == 1
+    assert _contents(run.path) == before
+
+
+def _contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_tokens_that_come_at_once_are_all_kept(run: RunDirectory, make: Make) -> None:
+    with http(forged()) as one, http(forged()) as two, http(forged()) as three:
+        authorities = [Http(url=server.url) for server in (one, two, three)]
+        with StampWorker(make(*authorities)) as worker:
+            for number in range(4):
+                worker.submit(number, head(number).digest())
+    assert [len(run.read_seal(number).tokens) for number in range(4)] == [3, 3, 3, 3]
+    assert waiting(run) == []
+
+
+def test_what_other_authorities_were_asked_before_is_retried(
+    run: RunDirectory, make: Make, server: Server, embedded: EmbeddedAuthority
+) -> None:
+    make(Http(url=server.url)).enqueue(0, head(0).digest())
+    with StampWorker(make(Embedded(authority=embedded)), poll=timedelta(milliseconds=20)):
+        _until(lambda: waiting(run) == [])
+    assert len(run.read_seal(0).tokens) == 1
+
+
 def test_worker_retries_what_is_due_while_idle(run: RunDirectory, make: Make, clock: Clock) -> None:
     answers = iter([(503, {}, b"")])
 
