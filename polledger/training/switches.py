@@ -55,9 +55,17 @@ def _readable(read: Callable[[], Value]) -> Callable[[], Value]:
     return guarded
 
 
+def _exists(owner: Any, attribute: str) -> bool:
+    """``hasattr``, also where reading raises because a newer name was set before polledger was imported."""
+    try:
+        return hasattr(owner, attribute)
+    except RuntimeError:
+        return True
+
+
 def _attribute(name: str, owner: Any, attribute: str, wanted: Value | None = None) -> tuple[Switch, ...]:
     """A switch that is a plain attribute; none where this torch does not have it."""
-    if not hasattr(owner, attribute):
+    if not _exists(owner, attribute):
         return ()
     switch = Switch(
         name=name,

@@ -361,3 +361,16 @@ def test_recording_puts_newer_names_of_tf32_back() -> None:
     assert describe_environment().flags["float32_matmul_precision"] == switches.MIXED
     apply_switches()
     assert same_class(before, describe_environment()) == []
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="needs torch 2.9")
+def test_newer_names_may_be_set_before_polledger_is_imported() -> None:
+    code = (
+        "import torch; torch.backends.fp32_precision = 'tf32'\n"
+        "from polledger.training.determinism import describe_environment as describe\n"
+        "print(describe().flags['matmul_tf32'], describe().flags['fp32_cuda_matmul'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.decode().split() == [switches.MIXED, "tf32"]
