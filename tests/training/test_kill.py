@@ -49,7 +49,7 @@ MOMENTS: list[Moment] = [
     # rehearsing
     lambda run, before, now: (run / "private" / "secret").exists(),
     # the data set is hashed, nothing is in the ledger
-    lambda run, before, now: (run / "private" / "dataset.json").exists(),
+    lambda run, before, now: any(path.is_file() for path in (run / "objects").rglob("*")),
     # genesis is being written or sealed
     lambda run, before, now: now.ledger > 0,
     lambda run, before, now: now.seals > 0,
