@@ -2,17 +2,20 @@
 
 import contextlib
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 from polledger.core.records import Final
+from polledger.core.source import SOURCE_BYTES, parse_source
 from polledger.errors import PolledgerError
 from polledger.keys import load_or_create_key
 from polledger.store.run import RunDirectory
 from polledger.training.location import describe_error, resolve_task
 from polledger.training.plan import Plan, SealOptions, SealResult, Setting, TaskFailed, Watcher
 from polledger.training.resume import check_options, continue_run, finished, reopen
+from polledger.training.source import uncommitted_modules
 from polledger.training.stamping import Stamping, choose_authorities
 from polledger.training.startup import begin_run, remembered_authorities
 from polledger.training.stop import StopRequest
@@ -86,6 +89,7 @@ class Training:
         self._done = plan.start
         self._metrics: dict[str, float] = {}
         self._warned = False
+        self._modules = frozenset(sys.modules)
 
     def run(self) -> SealResult:
         """Train to the end, or until the user asks to stop; seal what was done in either case.
@@ -101,6 +105,7 @@ class Training:
             except TaskFailed:
                 plan.recorder.seal()
                 raise
+            self._look_for_late_imports()
             if self._done == plan.genesis.steps:
                 final = plan.recorder.finish(MODEL, plan.runner.flatten())
             else:
@@ -153,6 +158,16 @@ class Training:
         if found is not None:
             self._warned = True
             self._setting.watcher.warn(found)
+
+    def _look_for_late_imports(self) -> None:
+        """Warn of code that was first loaded on the way: it is not committed, and no replay has it."""
+        run, watcher = self._setting.run, self._setting.watcher
+        source = parse_source(run.objects.get(self._plan.genesis.task, limit=SOURCE_BYTES))
+        late = uncommitted_modules(source, self._setting.location, before=self._modules)
+        if late:
+            watcher.warn(
+                f"{late[0]} was first imported by a step and is not committed: import it with the task"
+            )
 
     def _judge_first_interval(self) -> None:
         first = self._plan.first

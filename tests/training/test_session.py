@@ -399,6 +399,19 @@ def test_what_a_fresh_process_cannot_repeat_is_named_before_the_warm_steps_end(
     assert any("self.seen of the task" in said for said in listener.warnings) == ("hidden" in change)
 
 
+def test_code_first_imported_by_a_step_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "aside_of_late.py").write_text("")
+    text = SMALL.read_text().replace(
+        "        noisy = ",
+        "        if self.step_number == 5:\n            import aside_of_late\n        noisy = ",
+    )
+    (tmp_path / "late.py").write_text(text)
+    listener = Listener()
+    seal_task(tmp_path / "late.py", tmp_path / "run", listener, **OPTIONS)
+    (said,) = listener.warnings
+    assert f"{tmp_path / 'aside_of_late.py'} was first imported by a step" in said
+
+
 def test_parameter_groups_added_on_the_way_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / "growing.py").write_text(GROWING)
     listener = Listener()
