@@ -37,7 +37,7 @@ class _Early:
 class FirstInterval:
     """Replays the intervals that end at ``ends``, once the last of these is recorded. Close it after use.
 
-    ``skipped`` says why nothing was replayed, where that is so: no finding, but the user should know.
+    ``skipped`` says why not everything was replayed, where that is so: no finding, but the user should know.
     """
 
     def __init__(self, context: ReplayContext, *, secret: bytes, ends: Sequence[int]) -> None:
@@ -80,18 +80,20 @@ class FirstInterval:
     def finding(self) -> str | None:
         """One line about what differs, None if every bit is equal or nothing was replayed. Ends the processes.
 
-        Waits for the replay, :data:`WAIT_SECONDS` at most; one that is not finished then is a finding.
+        Waits for the replay, :data:`WAIT_SECONDS` at most; one that is not finished then is ``skipped``.
         """
         if self._thread is not None:
             self._thread.join(WAIT_SECONDS)
-            if self._thread.is_alive():
-                self.close()
-                return (
-                    f"the replay of the first steps was not finished {WAIT_SECONDS:g} s after training had to wait for "
-                    "it, and was given up"
-                )
+        unfinished = self._thread is not None and self._thread.is_alive()
+        found = self._finding
         self.close()
-        return self._finding
+        if not unfinished:
+            return found
+        self.skipped = (
+            f"the replay of the first steps was not finished {WAIT_SECONDS:g} s after training had to wait for it, and "
+            "was given up"
+        )
+        return None
 
     def close(self) -> None:
         """End the processes, and with them a replay that goes on. Idempotent."""

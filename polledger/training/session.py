@@ -171,9 +171,15 @@ class Training:
 
     def _judge_first_interval(self) -> None:
         first = self._plan.first
-        finding = None if first is None else first.finding()
-        if finding is not None:
+        if first is None:
+            return
+        finding = first.finding()
+        if finding is not None or first.skipped is not None:
+            # What may not replay cannot be derived again either.
             self._plan.recorder.store_all()
+        if finding is None and first.skipped is not None:
+            self._setting.watcher.warn(f"{first.skipped}. Every checkpoint is stored from now on")
+        elif finding is not None:
             self._setting.watcher.warn(
                 f"{finding}. No verification can succeed where this happens: make the step depend on state, batch "
                 "and step number alone. Every checkpoint is stored from now on"
