@@ -190,8 +190,7 @@ def test_how_to_go_on_is_said_where_a_run_goes_on(polledger: Any, failing: Path,
         done = polledger(*words, "--resume", *refused)
         assert done.code == 2
         assert "continue with" not in done.err
-    # Without the note of what was read, the data set is read again.
-    (tmp_path / "run" / "private" / "dataset.json").unlink()
+    # Without inputs nothing vouches for the data set: it is read again.
     other = polledger(*words, "--resume", SIZE="90")
     assert other.code == 2
     assert "restoring the latest state" in other.err
