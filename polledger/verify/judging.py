@@ -1,6 +1,5 @@
 """Step 9: judges replayed intervals against the recorded states. PROTOCOL section 10, "Comparison"."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -220,5 +219,6 @@ def _reason(item: Replayed, judgements: Sequence[GroupJudgement], why: str, wors
 
 
 def _relative_error(judgement: GroupJudgement) -> float:
+    # A group that did not move has no scale: any other says more.
     measure = judgement.measure
-    return measure.e / measure.u if measure.u else math.inf
+    return measure.e / measure.u if measure.u else 0.0
