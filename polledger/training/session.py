@@ -145,7 +145,7 @@ class Training:
             self._metrics = runner.step(number, batch)
         except (PolledgerError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = describe_error(error, self._setting.location.root)
             raise TaskFailed(f"step {number} failed: {reason}") from error
         recorder.step(number, batch=digest, groups=groups, metrics=self._metrics)

@@ -1,5 +1,6 @@
 """The beginning of a run: rehearse, commit code and data, build, seal genesis. PROTOCOL sections 4, 6 and 9."""
 
+import contextlib
 import json
 import secrets
 from dataclasses import dataclass, replace
@@ -63,19 +64,20 @@ def begin_run(setting: Setting) -> Plan:
     """
     draft = _draft(setting)
     first = _open_first_interval(draft)
-    try:
+    with contextlib.ExitStack() as opened:
+        opened.callback(first.close)
         genesis = _genesis(draft, _commit_data(draft))
         recorder = _record_genesis(draft, genesis, first)
-    except BaseException:
-        first.close()
-        raise
+        opened.callback(recorder.close)
+        batches = open_batches(setting, draft.request, draft.runner, first=0, last=genesis.steps)
+        opened.pop_all()
     return Plan(
         genesis=genesis,
         runner=draft.runner,
         recorder=recorder,
         start=0,
         inputs=draft.request.inputs,
-        batches=open_batches(setting, draft.request, draft.runner, first=0, last=genesis.steps),
+        batches=batches,
         first=first,
     )
 

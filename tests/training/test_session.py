@@ -399,6 +399,17 @@ def test_what_a_fresh_process_cannot_repeat_is_named_before_the_warm_steps_end(
     assert any("self.seen of the task" in said for said in listener.warnings) == ("hidden" in change)
 
 
+def test_a_task_that_exits_in_a_step_has_failed_there(tmp_path: Path) -> None:
+    text = SMALL.read_text().replace(
+        "        noisy = ",
+        "        if self.step_number == 5:\n            raise SystemExit('enough')\n        noisy = ",
+    )
+    (tmp_path / "exits.py").write_text(text)
+    with pytest.raises(TaskFailed, match="step 5 failed: SystemExit: enough"):
+        seal_task(tmp_path / "exits.py", tmp_path / "run", **OPTIONS)
+    assert check_seals(tmp_path / "run")[-1].size == len(records_of(tmp_path / "run"))
+
+
 def test_code_first_imported_by_a_step_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "aside_of_late.py").write_text("")
     text = SMALL.read_text().replace(
