@@ -88,14 +88,14 @@ def _load_tensors(path: Path) -> object:
             raise UsageError(
                 "reading .safetensors needs the package safetensors: pip install polledger[safetensors]"
             ) from None
-        return _read(path, lambda: load_file(path))
+        return _read(lambda: load_file(path))
     import torch
 
     # weights_only: tensors and plain containers, no code; the only way a pickle is ever opened, and only in here.
-    return _read(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
+    return _read(lambda: torch.load(path, map_location="cpu", weights_only=True))
 
 
-def _read(path: Path, load: Callable[[], object]) -> object:
+def _read(load: Callable[[], object]) -> object:
     """What ``load`` gives. A library's own advice about a file that it refuses may be to run what is in it."""
     try:
         return load()

@@ -106,6 +106,9 @@ class ChildProcess:
         self._kill()
 
     def _kill(self) -> None:
+        if self._process.returncode is not None:
+            # Waited for: its number may be another process's by now.
+            return
         # The process leads a session of its own: what it forked, and did not move away, ends with it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -82,7 +82,8 @@ def isolate(*, readable: Iterable[Path], writable: Iterable[Path]) -> Isolation:
 
     ``readable`` and ``writable`` are paths allowed besides the interpreter, its packages and the system's
     libraries. Goes on in a forked process, the first of its own process namespace: with it ends everything that it
-    started. Must run before a second thread starts. Never raises: the answer says what took effect.
+    started. Must run before a second thread starts. The answer says what took effect; raises OSError only where
+    namespaces are to be had and a process is not.
     """
     if not sys.platform.startswith("linux"):
         return Isolation(files=False, network=False)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+from polledger.core.encoding import SOURCE_LIMITS
 from polledger.core.records import Final
-from polledger.core.source import SOURCE_BYTES, parse_source
-from polledger.errors import PolledgerError
+from polledger.core.source import parse_source
+from polledger.errors import MalformedError, PolledgerError, Unavailable
 from polledger.keys import load_or_create_key
 from polledger.store.run import RunDirectory
 from polledger.training.location import describe_error, resolve_task
@@ -32,10 +33,8 @@ def seal(options: SealOptions, watcher: Watcher) -> SealResult:
     """
     location = resolve_task(options.task)
     key = load_or_create_key(options.key)
-    authorities = choose_authorities(options.authorities)
     with _opened(options) as run:
-        if not options.authorities and (remembered := remembered_authorities(run)):
-            authorities = choose_authorities(remembered)
+        authorities = choose_authorities(options.authorities or remembered_authorities(run))
         stamping = Stamping(run, authorities, warn=watcher.warn)
         setting = Setting(
             options=options, run=run, location=location, key=key, stamping=stamping, watcher=watcher
@@ -105,11 +104,11 @@ class Training:
             except TaskFailed:
                 plan.recorder.seal()
                 raise
-            self._look_for_late_imports()
             if self._done == plan.genesis.steps:
                 final = plan.recorder.finish(MODEL, plan.runner.flatten())
             else:
                 plan.recorder.seal()
+        self._look_for_late_imports()
         return self._result(final, seconds=time.monotonic() - started)
 
     def _train(self, stop: StopRequest) -> None:
@@ -162,7 +161,11 @@ class Training:
     def _look_for_late_imports(self) -> None:
         """Warn of code that was first loaded on the way: it is not committed, and no replay has it."""
         run, watcher = self._setting.run, self._setting.watcher
-        source = parse_source(run.objects.get(self._plan.genesis.task, limit=SOURCE_BYTES))
+        try:
+            source = parse_source(run.objects.get(self._plan.genesis.task, limit=SOURCE_LIMITS.size))
+        except (Unavailable, MalformedError):
+            # Verification says so; a warning that cannot be made does not undo a sealed run.
+            return
         late = uncommitted_modules(source, self._setting.location, before=self._modules)
         if late:
             watcher.warn(
