@@ -20,8 +20,8 @@ FILE: Final = "pyproject.toml"
 GLOBAL: Final = ("quiet", "verbose")
 """Options of the whole command line that the environment and the file may set."""
 
-DECIDING: Final = {"verify": frozenset({"nonce", "policy", "task", "trust", "trust-code"})}
-"""Options by verb that choose the sample, the bounds or the code: whoever wrote a file near by must not set them."""
+DECIDING: Final = {"verify": frozenset({"model", "nonce", "policy", "sample", "task", "trust", "trust-code"})}
+"""Options by verb that choose the sample, the bounds, the code or the model: whoever wrote a file near by must not."""
 
 _TRUE: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
 """What switches a flag on from the environment, as the command-line parser has it."""

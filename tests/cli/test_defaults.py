@@ -28,6 +28,8 @@ def write(here: Path, text: str) -> None:
         ("nonce", '"' + "5e" * 32 + '"'),
         ("policy", '"lax.toml"'),
         ("task", '"train.py"'),
+        ("sample", "1"),
+        ("model", '"other.safetensors"'),
         ("trust", '"mine.toml"'),
         ("trust-code", '"' + "ab" * 32 + '"'),
     ],
@@ -43,25 +45,26 @@ def test_a_file_near_by_never_decides_a_verdict(
 
 
 def test_what_a_file_sets_is_said(command: Command, sealed: Built, here: Path) -> None:
-    write(here, '[tool.polledger.verify]\nsample = 2\nno-scan = true\ninput = ["a=.", "b=."]\n')
-    said = command("verify", sealed.run.path)
-    for words in ("--sample 2", "--no-scan", "--input a=. --input b=."):
+    write(here, '[tool.polledger.verify]\nno-scan = true\ninput = ["a=.", "b=."]\n')
+    said = command("verify", sealed.run.path, "--sample", 2)
+    for words in ("--no-scan", "--input a=. --input b=."):
         assert f"pyproject.toml sets {words}\n" in said.err
     assert "2 of 5 intervals drawn" in said.out
 
 
 def test_what_the_command_line_says_goes_before_the_file(command: Command, sealed: Built, here: Path) -> None:
-    write(here, "[tool.polledger.verify]\nsample = 2\n")
-    said = command("verify", sealed.run.path, "--sample", 3)
+    write(here, '[tool.polledger.verify]\nreport = "theirs"\n')
+    said = command("verify", sealed.run.path, "--sample", 3, "--report", "mine")
     assert "pyproject.toml" not in said.err
-    assert "3 of 5 intervals drawn" in said.out
+    assert (here / "mine").exists()
+    assert not (here / "theirs").exists()
 
 
 def test_a_file_cannot_silence_what_is_said_about_it(command: Command, sealed: Built, here: Path) -> None:
-    write(here, "[tool.polledger]\nquiet = true\n[tool.polledger.verify]\nsample = 1\n")
+    write(here, "[tool.polledger]\nquiet = true\n[tool.polledger.verify]\nno-scan = true\n")
     said = command("verify", sealed.run.path, "--no-replay")
     assert said.out == ""
-    assert said.err.splitlines()[:2] == ["pyproject.toml sets --quiet", "pyproject.toml sets --sample 1"]
+    assert said.err.splitlines()[:2] == ["pyproject.toml sets --quiet", "pyproject.toml sets --no-scan"]
     assert len(said.err.splitlines()) == 3
     assert len(command("verify", sealed.run.path, "--no-replay", "--quiet").err.splitlines()) == 1
 
@@ -115,7 +118,7 @@ def test_global_options_come_from_environment_and_file_as_well(
         ("[tool.polledger.inspect]\njson = 1\n", "json takes true or false"),
         ('[tool.polledger.seal]\nset = "lr=1"\n', "set takes a list"),
         ("[tool.polledger.seal]\nevery = true\n", "every takes a string or a number"),
-        ("[tool.polledger.verify]\nsample = [4]\n", "sample takes a string or a number"),
+        ("[tool.polledger.seal]\nevery = [4]\n", "every takes a string or a number"),
     ],
 )
 def test_values_of_another_kind_are_refused(command: Command, here: Path, text: str, hint: str) -> None:
