@@ -89,5 +89,7 @@ def _attributes(root: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _is_plain(value: object) -> bool:
-    kind = type(value)
-    return kind in _PLAIN or (kind is tuple and all(map(_is_plain, value)))  # type: ignore[call-overload]
+    if type(value) in _PLAIN:
+        return True
+    # A subclass of tuple, a named one say, means more than its values.
+    return isinstance(value, tuple) and type(value) is tuple and all(map(_is_plain, value))
