@@ -14,8 +14,12 @@ from typer.core import TyperCommand
 
 from polledger.cli.output import output
 from polledger.errors import Unavailable, UsageError
+from polledger.files import read_bounded
 
 FILE: Final = "pyproject.toml"
+
+_FILE_BYTES: Final = 1 << 20
+"""Most that is read of the file: it may be another's."""
 
 GLOBAL: Final = ("quiet", "verbose")
 """Options of the whole command line that the environment and the file may set."""
@@ -56,14 +60,15 @@ def read_defaults(command: Any, directory: Path) -> dict[str, Any]:
     """Defaults from ``[tool.polledger]`` and ``[tool.polledger.<verb>]`` of the pyproject.toml in ``directory``.
 
     Raises UsageError for a verb or an option that does not exist, a value of another kind, and an option that
-    decides a verdict.
+    decides a verdict; Unavailable if the file cannot be read or is longer than 1 MiB.
     """
     path = directory / FILE
     if not path.is_file():
         return {}
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("polledger", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = bytes(read_bounded(path, limit=_FILE_BYTES)).decode()
+        tables = tomllib.loads(text).get("tool", {}).get("polledger", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{FILE} is not valid TOML: {error}") from None
     if not isinstance(tables, dict):
         raise UsageError(f"[tool.polledger] in {FILE} is not a table")

@@ -126,3 +126,17 @@ def test_values_of_another_kind_are_refused(command: Command, here: Path, text: 
     said = command("inspect", "nowhere")
     assert said.code == 2
     assert hint in said.last
+
+
+def test_a_file_near_by_is_read_with_a_bound(command: Command, here: Path) -> None:
+    write(here, "#" * (1 << 20) + "\n")
+    said = command("inspect", "nowhere")
+    assert said.code == 4
+    assert "at most 1048576 are expected" in said.last
+
+
+def test_a_file_nested_beyond_reason_is_no_valid_one(command: Command, here: Path) -> None:
+    write(here, "a = " + "[" * 100_000 + "\n")
+    said = command("inspect", "nowhere")
+    assert said.code == 2
+    assert "is not valid TOML" in said.last
