@@ -2,7 +2,8 @@
 
 A dropout rate that is annealed, a counter that ``forward`` keeps, layers that are unfrozen on the way: a replay that
 starts in the middle needs them. Recorded is only what differs from the module as it was built, so that most states
-hold nothing of the kind. Not seen: lists, dicts and objects of other types, and names that begin with an underscore.
+hold nothing of the kind. Not seen: lists, dicts and objects of other types, names that begin with an underscore, and
+what no record can hold (text that is not NFC, integers of more than 1,024 digits).
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,8 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from polledger.errors import EnvironmentMismatch
+from polledger.core.structure import encode_value
+from polledger.errors import EnvironmentMismatch, UsageError
 
 ATTRIBUTES_KEY = 1
 """Key of changed attributes in the values of a module, by dotted name."""
@@ -74,9 +76,9 @@ def restore_traits(module: nn.Module, changes: Mapping[int, Mapping[str, Any]], 
 
 
 def plain_attributes(owner: object) -> Iterator[tuple[str, Any]]:
-    """Name and value of every attribute that is a number, text, bool, None or a tuple of these."""
+    """Name and value of every attribute that is a number, text, bool, None or a tuple of these, and can be recorded."""
     for name, value in vars(owner).items():
-        if not name.startswith("_") and _is_plain(value):
+        if not name.startswith("_") and _is_plain(value) and _can_be_recorded(name, value):
             yield name, value
 
 
@@ -93,3 +95,21 @@ def _is_plain(value: object) -> bool:
         return True
     # A subclass of tuple, a named one say, means more than its values.
     return isinstance(value, tuple) and type(value) is tuple and all(map(_is_plain, value))
+
+
+def _can_be_recorded(name: str, value: object) -> bool:
+    if name.isascii() and _is_short(value):
+        return True
+    try:
+        # As deep as it will lie in the structure of its module.
+        encode_value({ATTRIBUTES_KEY: {name: value}}, "", lambda item, path: None, ordered=True, exact=True)
+    except UsageError:
+        return False
+    return True
+
+
+def _is_short(value: object) -> bool:
+    """True for what needs no second look; of every module each attribute comes by at every checkpoint."""
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    return value.isascii() if isinstance(value, str) else not isinstance(value, tuple)

@@ -88,3 +88,32 @@ def test_the_published_model_is_its_state_dict_whatever_else_changed() -> None:
 def test_a_change_without_a_place_is_named(changes: dict[int, dict[str, Any]], said: str) -> None:
     with pytest.raises(EnvironmentMismatch, match=said):
         restore_traits(Net(), changes, "model")
+
+
+def _nested(depth: int) -> tuple[Any, ...]:
+    value: tuple[Any, ...] = ()
+    for _ in range(depth - 1):
+        value = (value,)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("kept", "left_out"),
+    [
+        (10**1024 - 1, 10**1024),
+        (-(10**1024 - 1), 10**5000),
+        ("\u00e9", "e\u0301"),
+        ("\u20ac", "\ud800"),
+        (("\u00e9", 1), ("e\u0301", 1)),
+        (_nested(14), _nested(15)),
+    ],
+    ids=["digits", "many digits", "accent", "surrogate", "in a tuple", "nested"],
+)
+def test_what_no_record_can_hold_is_left_out(kept: Any, left_out: Any) -> None:
+    net = Net()
+    built = traits_of_objects({"model": net})
+    net.kept, net.body[1].other = kept, left_out
+    found = changed_traits(net, built["model"])
+    assert found == {ATTRIBUTES_KEY: {"kept": kept}}
+    encoded = encode_state(flatten_objects({"model": net}, built))
+    assert parse_state(b"".join(bytes(part) for part in encoded.chunks()), root=encoded.root)
