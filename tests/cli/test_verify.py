@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from polledger.cli import code
-from polledger.cli.code import CodeOptions, decide, declares_inputs, is_own, load_code
+from polledger.cli import code, reading
+from polledger.cli.code import CodeOptions, decide, is_own, load_code
 from polledger.core.digest import sha256
 from polledger.core.encoding import encode
 from polledger.core.records import Genesis
@@ -274,7 +274,7 @@ def test_committed_source_that_is_lost_is_a_finding_whoever_has_a_copy(
     ],
 )
 def test_classes_that_may_be_the_task_are_found_in_the_text(text: str, tasks: list[str]) -> None:
-    assert code.possible_tasks(text.encode(), "T") == tasks
+    assert reading.possible_tasks(text.encode(), "T") == tasks
 
 
 def test_a_file_with_several_tasks_leaves_no_choice_to_the_run(copied: Built, elsewhere: Path) -> None:
@@ -448,8 +448,8 @@ def test_packages_of_another_version_make_another_class(
 )
 def test_inputs_are_found_in_the_source(copied: Built, text: bytes, declared: bool) -> None:
     source = code.read_source(copied.run, source_of(copied, {"task.py": text}).task)
-    assert declares_inputs(TaskProgram(source=source, files={"task.py": text})) == declared
-    assert declares_inputs(TaskProgram(source=source, files={}))
+    assert reading.declares_inputs(TaskProgram(source=source, files={"task.py": text})) == declared
+    assert reading.declares_inputs(TaskProgram(source=source, files={}))
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_other_classes_may_define_step(copied: Built, elsewhere: Path) -> None:
 
 def test_inputs_of_polledgers_own_modules_are_read_from_their_files(copied: Built) -> None:
     source = code.read_source(copied.run, own_source(copied).task)
-    assert not declares_inputs(TaskProgram(source=source, files=None))
+    assert not reading.declares_inputs(TaskProgram(source=source, files=None))
 
 
 def test_report_prints_failures_with_place_and_values() -> None:
