@@ -1,12 +1,16 @@
-"""For every test: one thread per process. The suite runs a process per core, and torch's threads wait spinning."""
+"""For every test: one thread per process (the suite runs a process per core, and torch's threads wait spinning), and an
+interrupt that arrives (a shell that starts the suite in the background has it ignored, in every process below).
+"""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
