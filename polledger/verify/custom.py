@@ -30,9 +30,12 @@ class CustomBatches:
         for step, opened in zip(interval.steps, batches, strict=True):
             if opened.batch is None or self.data.batch_matches(step, opened.batch):
                 continue
-            why = "this machine is of another class" if is_other_class else self._doubt(interval, opened)
             if self.inputs_declared:
                 why = "the task reads inputs: is --input right?"
+            elif is_other_class:
+                why = "this machine is of another class"
+            else:
+                why = self._doubt(interval, opened)
             self.data.report_batch(step, interval.number, confirmed=not why, why=why)
             return False
         return True
