@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from polledger.core.structure import encode_value
+from polledger.core.structure import MAX_NESTING, encode_value
 from polledger.errors import EnvironmentMismatch, UsageError
 
 ATTRIBUTES_KEY = 1
@@ -90,11 +90,12 @@ def _attributes(root: nn.Module) -> Iterator[tuple[str, Any]]:
                 yield f"{place}.{name}" if place else name, value
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object, room: int = MAX_NESTING) -> bool:
+    """``room``: how many tuples may lie in each other; a list that is linked by tuples may have thousands."""
     if type(value) in _PLAIN:
         return True
     # A subclass of tuple, a named one say, means more than its values.
-    return isinstance(value, tuple) and type(value) is tuple and all(map(_is_plain, value))
+    return type(value) is tuple and room > 0 and all(_is_plain(item, room - 1) for item in value)
 
 
 def _can_be_recorded(name: str, value: object) -> bool:

@@ -106,8 +106,9 @@ def _nested(depth: int) -> tuple[Any, ...]:
         ("\u20ac", "\ud800"),
         (("\u00e9", 1), ("e\u0301", 1)),
         (_nested(14), _nested(15)),
+        (1, _nested(5000)),
     ],
-    ids=["digits", "many digits", "accent", "surrogate", "in a tuple", "nested"],
+    ids=["digits", "many digits", "accent", "surrogate", "in a tuple", "nested", "linked"],
 )
 def test_what_no_record_can_hold_is_left_out(kept: Any, left_out: Any) -> None:
     net = Net()
