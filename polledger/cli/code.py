@@ -8,7 +8,7 @@ import importlib.metadata
 import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +64,12 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
         source = read_source(run, genesis.task)
     except (Unavailable, MalformedError) as error:
         return _refused(summary, str(error), _RESTORE)
-    committed = _committed(run, source, vouched="")
-    summary |= {
-        "class": source.class_name,
-        "lines": _lines(committed, source),
-        "entry": source.entry,
-        "files": len(source.files),
-    }
+    committed = committed_source(run, source)
+    summary |= _described(source, committed)
     if source.class_name == PLAIN_LOOP:
-        remedy = "only a run sealed from a Task can be replayed"
-        return _refused(
-            summary,
-            "the training was a plain loop: its commitments hold, its computation is not shown",
-            remedy,
-        )
-    decision = decide(run, genesis, source, options, policy)
+        detail = "the training was a plain loop: its commitments hold, its computation is not shown"
+        return _refused(summary, detail, "only a run sealed from a Task can be replayed")
+    decision = decide(run, genesis, committed, source, options, policy)
     summary["vouched"] = decision.vouched
     if decision.problem:
         return _refused(summary, decision.problem, decision.remedy)
@@ -115,6 +106,16 @@ def _finding(detail: str, remedy: str | None) -> Finding:
 def read_source(run: RunDirectory, digest: bytes) -> TaskSource:
     """The manifest that genesis commits to. Raises Unavailable, or MalformedError for one that is none."""
     return parse_source(run.objects.get(digest, limit=SOURCE_LIMITS.size))
+
+
+def _described(source: TaskSource, committed: CodeDecision) -> dict[str, Any]:
+    """What the report says about the code."""
+    return {
+        "class": source.class_name,
+        "lines": _lines(committed, source),
+        "entry": source.entry,
+        "files": len(source.files),
+    }
 
 
 def _lines(committed: CodeDecision, source: TaskSource) -> int:
@@ -161,29 +162,42 @@ def replay_device(environment: Environment) -> str:
 
 
 def decide(
-    run: RunDirectory, genesis: Genesis, source: TaskSource, options: CodeOptions, policy: Policy
+    run: RunDirectory,
+    genesis: Genesis,
+    committed: CodeDecision,
+    source: TaskSource,
+    options: CodeOptions,
+    policy: Policy,
 ) -> CodeDecision:
-    """Who vouches for the code: ``--trust-code``, the policy, ``--task``, polledger itself, or the user when asked."""
+    """Who vouches for the code: ``--trust-code``, the policy, ``--task``, polledger itself, or the user when asked.
+
+    ``committed``: the source as :func:`committed_source` found it in the run.
+    """
     digest = genesis.task.hex()
     if options.trusted is not None:
         if options.trusted.lower() != digest:
             raise UsageError(f"--trust-code {options.trusted}: the run commits to {digest}")
-        return _committed(run, source, vouched="--trust-code")
+        return _vouched(committed, "--trust-code")
     if options.task is not None:
         return _local(source, options.task)
     if digest in policy.code.trusted:
-        return _committed(run, source, vouched="policy")
+        return _vouched(committed, "policy")
     if is_own(source):
         return _own(run, source)
-    return _unvouched(run, source, options)
+    return _unvouched(run, committed, source, options)
 
 
-def _committed(run: RunDirectory, source: TaskSource, *, vouched: str) -> CodeDecision:
+def committed_source(run: RunDirectory, source: TaskSource) -> CodeDecision:
+    """The files of ``source`` as the run holds them, vouched for by nobody yet; a problem where one is lost."""
     try:
         files = {entry.path: run.objects.get(entry.digest, limit=SOURCE_BYTES) for entry in source.files}
     except Unavailable as error:
         return CodeDecision(vouched="", problem=str(error), remedy=_RESTORE)
-    return CodeDecision(vouched=vouched, files=files)
+    return CodeDecision(vouched="", files=files)
+
+
+def _vouched(committed: CodeDecision, by: str) -> CodeDecision:
+    return committed if committed.problem else replace(committed, vouched=by)
 
 
 def _local(source: TaskSource, spec: str) -> CodeDecision:
@@ -227,14 +241,19 @@ def _own(run: RunDirectory, source: TaskSource) -> CodeDecision:
     )
 
 
-def _unvouched(run: RunDirectory, source: TaskSource, options: CodeOptions) -> CodeDecision:
+def _unvouched(
+    run: RunDirectory, committed: CodeDecision, source: TaskSource, options: CodeOptions
+) -> CodeDecision:
     local = _local_copy(run, source)
+    if committed.problem and not local:
+        return committed
     where = (
         f"{local} has the committed digest" if local else f"the committed source is {_listing(run, source)}"
     )
-    committed = _committed(run, source, vouched="asked")
-    if options.ask and _confirmed(source.class_name, _lines(committed, source), where):
-        return committed
+    # Where it is lost there is nothing to agree to.
+    ask = options.ask and not committed.problem
+    if ask and _confirmed(source.class_name, _lines(committed, source), where):
+        return _vouched(committed, "asked")
     target = shlex.quote(str(run.path))
     if local:
         remedy = f"run `polledger verify {target} --task {shlex.quote(local)}`"

@@ -61,3 +61,12 @@ def copied(sealed: Built, tmp_path: Path) -> Built:
     from tests.verify.check import copy_of
 
     return copy_of(sealed, tmp_path / "run")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place

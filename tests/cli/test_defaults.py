@@ -9,15 +9,6 @@ from tests.cli.conftest import Command
 from tests.verify.build import Built
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    place = tmp_path / "here"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    return place
-
-
 def write(here: Path, text: str) -> None:
     (here / "pyproject.toml").write_text(text)
 

@@ -178,45 +178,37 @@ def source_of(built: Built, files: dict[str, bytes], *, entry: str = "task.py", 
 
 def decision(built: Built, genesis: Genesis, options: CodeOptions, policy: Policy | None = None) -> Any:
     source = code.read_source(built.run, genesis.task)
-    return decide(built.run, genesis, source, options, policy or Policy())
+    committed = code.committed_source(built.run, source)
+    return decide(built.run, genesis, committed, source, options, policy or Policy())
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    place = tmp_path / "elsewhere"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    return place
-
-
-def test_unvouched_code_does_not_run_and_the_way_out_is_named(copied: Built, elsewhere: Path) -> None:
+def test_unvouched_code_does_not_run_and_the_way_out_is_named(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
     found = load_code(copied.run, genesis, CodeOptions(), Policy())
     assert found.engines is None
     assert found.finding is not None
     assert found.finding.detail.startswith("replay would run your code: the committed source is ")
     assert f"--trust-code {genesis.task.hex()}" in (found.finding.remedy or "")
-    (elsewhere / "task.py").write_bytes(TASK)
+    (here / "task.py").write_bytes(TASK)
     local = load_code(copied.run, genesis, CodeOptions(), Policy()).finding
     assert local is not None
     assert local.detail == "replay would run your code: ./task.py has the committed digest"
     assert local.remedy == f"run `polledger verify {copied.run.path} --task ./task.py`"
 
 
-def test_a_local_file_with_other_bytes_is_not_offered(copied: Built, elsewhere: Path) -> None:
-    (elsewhere / "task.py").write_bytes(TASK + b"#")
+def test_a_local_file_with_other_bytes_is_not_offered(copied: Built, here: Path) -> None:
+    (here / "task.py").write_bytes(TASK + b"#")
     found = load_code(copied.run, source_of(copied, {"task.py": TASK}), CodeOptions(), Policy()).finding
     assert found is not None
     assert "--trust-code" in (found.remedy or "")
 
 
-def test_the_task_option_needs_the_committed_bytes(copied: Built, elsewhere: Path) -> None:
+def test_the_task_option_needs_the_committed_bytes(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
-    (elsewhere / "task.py").write_bytes(TASK)
+    (here / "task.py").write_bytes(TASK)
     good = decision(copied, genesis, CodeOptions(task="task.py"))
     assert (good.vouched, good.files, good.problem) == ("--task", {"task.py": TASK}, "")
-    (elsewhere / "task.py").write_bytes(TASK + b"#")
+    (here / "task.py").write_bytes(TASK + b"#")
     bad = decision(copied, genesis, CodeOptions(task="task.py"))
     assert bad.vouched == ""
     assert "task.py differs" in bad.problem
@@ -224,7 +216,7 @@ def test_the_task_option_needs_the_committed_bytes(copied: Built, elsewhere: Pat
         decision(copied, genesis, CodeOptions(task="nowhere.py"))
 
 
-def test_trust_code_runs_the_committed_source_of_that_digest_only(copied: Built, elsewhere: Path) -> None:
+def test_trust_code_runs_the_committed_source_of_that_digest_only(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
     found = decision(copied, genesis, CodeOptions(trusted=genesis.task.hex().upper()))
     assert (found.vouched, found.files) == ("--trust-code", {"task.py": TASK})
@@ -235,9 +227,9 @@ def test_trust_code_runs_the_committed_source_of_that_digest_only(copied: Built,
 @pytest.mark.parametrize("loss", ["missing", "damaged"])
 @pytest.mark.parametrize("vouched", ["--task", "polledger"])
 def test_committed_source_that_is_lost_is_a_finding_whoever_has_a_copy(
-    copied: Built, elsewhere: Path, vouched: str, loss: str
+    copied: Built, here: Path, vouched: str, loss: str
 ) -> None:
-    (elsewhere / "task.py").write_bytes(TASK)
+    (here / "task.py").write_bytes(TASK)
     own = vouched == "polledger"
     genesis = own_source(copied) if own else source_of(copied, {"task.py": TASK})
     options = CodeOptions(task=None if own else "task.py")
@@ -277,10 +269,14 @@ def test_classes_that_may_be_the_task_are_found_in_the_text(text: str, tasks: li
     assert reading.possible_tasks(text.encode(), "T") == tasks
 
 
-def test_a_file_with_several_tasks_leaves_no_choice_to_the_run(copied: Built, elsewhere: Path) -> None:
-    text = b"class A(Task): ...\nclass T(A): ...\n"
-    genesis = source_of(copied, {"task.py": text})
-    (elsewhere / "task.py").write_bytes(text)
+def lying_here(built: Built, here: Path, text: bytes) -> Genesis:
+    """Genesis of a run of ``text``, which lies in the working directory as task.py."""
+    (here / "task.py").write_bytes(text)
+    return source_of(built, {"task.py": text})
+
+
+def test_a_file_with_several_tasks_leaves_no_choice_to_the_run(copied: Built, here: Path) -> None:
+    genesis = lying_here(copied, here, b"class A(Task): ...\nclass T(A): ...\n")
     with pytest.raises(UsageError, match="task.py defines A and T: name one, as in task.py:A$"):
         load_code(copied.run, genesis, CodeOptions(task="task.py"), Policy())
     assert load_code(copied.run, genesis, CodeOptions(task="task.py:T"), Policy()).engines is not None
@@ -291,15 +287,29 @@ def test_a_file_with_several_tasks_leaves_no_choice_to_the_run(copied: Built, el
     assert offered.remedy == f"run `polledger verify {copied.run.path} --task ./task.py:T`"
 
 
-def test_a_file_that_does_not_show_its_task_needs_the_name(copied: Built, elsewhere: Path) -> None:
-    text = b"class A(Task): ...\nT = type('T', (A,), {})\n"
-    genesis = source_of(copied, {"task.py": text})
-    (elsewhere / "task.py").write_bytes(text)
+def test_a_file_that_does_not_show_its_task_needs_the_name(copied: Built, here: Path) -> None:
+    genesis = lying_here(copied, here, b"class A(Task): ...\nT = type('T', (A,), {})\n")
     with pytest.raises(UsageError, match="name it, as in task.py:T$"):
         load_code(copied.run, genesis, CodeOptions(task="task.py"), Policy())
 
 
-def test_damaged_committed_source_does_not_run(copied: Built, elsewhere: Path) -> None:
+@pytest.mark.parametrize("is_here", [True, False])
+def test_nobody_is_asked_to_run_source_that_is_lost(
+    copied: Built, here: Path, monkeypatch: pytest.MonkeyPatch, is_here: bool
+) -> None:
+    genesis = lying_here(copied, here, TASK) if is_here else source_of(copied, {"task.py": TASK})
+    copied.run.objects.path(sha256(TASK)).unlink()
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    found = decision(copied, genesis, CodeOptions(ask=True))
+    assert (found.vouched, found.files) == ("", None)
+    assert (sha256(TASK).hex() in found.problem) is not is_here
+    if is_here:
+        assert found.remedy == f"run `polledger verify {copied.run.path} --task ./task.py`"
+    else:
+        assert found.remedy == "restore the object from a copy"
+
+
+def test_damaged_committed_source_does_not_run(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
     copied.run.objects.path(sha256(TASK)).write_bytes(b"import os")
     found = decision(copied, genesis, CodeOptions(trusted=genesis.task.hex()))
@@ -307,7 +317,7 @@ def test_damaged_committed_source_does_not_run(copied: Built, elsewhere: Path) -
     assert sha256(TASK).hex() in found.problem
 
 
-def test_policy_can_vouch_for_a_digest(copied: Built, elsewhere: Path) -> None:
+def test_policy_can_vouch_for_a_digest(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
     policy = parse_policy(f'[code]\ntrusted = ["{genesis.task.hex()}"]')
     assert decision(copied, genesis, CodeOptions(), policy).vouched == "policy"
@@ -321,7 +331,7 @@ def own_source(built: Built, **changes: bytes) -> Genesis:
     return source_of(built, files, entry=path, module="polledger.examples.digits", class_name="Digits")
 
 
-def test_polledgers_own_module_runs_when_it_is_the_committed_one(copied: Built, elsewhere: Path) -> None:
+def test_polledgers_own_module_runs_when_it_is_the_committed_one(copied: Built, here: Path) -> None:
     found = decision(copied, own_source(copied), CodeOptions())
     assert (found.vouched, found.files) == ("polledger", None)
     changed = decision(copied, own_source(copied, digits=b"import os"), CodeOptions())
@@ -344,7 +354,7 @@ def test_only_modules_inside_polledger_are_its_own(copied: Built, module: Any, o
 )
 def test_on_a_terminal_the_user_is_asked(
     copied: Built,
-    elsewhere: Path,
+    here: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     answer: str,
@@ -368,7 +378,7 @@ def test_a_plain_loop_is_never_replayed(copied: Built, monkeypatch: pytest.Monke
     assert "plain loop" in found.finding.detail
 
 
-def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, elsewhere: Path) -> None:
+def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
     found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
     assert found.summary == {
@@ -396,7 +406,7 @@ def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, elsewhere
     ],
 )
 def test_an_input_the_task_does_not_have_is_a_usage_error(
-    copied: Built, elsewhere: Path, body: str, known: set[str] | None
+    copied: Built, here: Path, body: str, known: set[str] | None
 ) -> None:
     genesis = source_of(copied, {"task.py": f"class T:\n    {body}\n".encode()})
     for name in ("data", "text", "other"):
@@ -408,7 +418,7 @@ def test_an_input_the_task_does_not_have_is_a_usage_error(
                 load_code(copied.run, genesis, options, Policy())
 
 
-def test_lines_are_counted_not_believed(copied: Built, elsewhere: Path) -> None:
+def test_lines_are_counted_not_believed(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK + b"# one\n\nx = 1\n"}, lines=1)
     trusted = CodeOptions(trusted=genesis.task.hex())
     assert load_code(copied.run, genesis, trusted, Policy()).summary["lines"] == 3
@@ -427,7 +437,7 @@ def test_lines_are_counted_not_believed(copied: Built, elsewhere: Path) -> None:
     ],
 )
 def test_packages_of_another_version_make_another_class(
-    copied: Built, elsewhere: Path, name: str, version: str, differs: tuple[str, ...]
+    copied: Built, here: Path, name: str, version: str, differs: tuple[str, ...]
 ) -> None:
     listed = [Distribution(name=name, version=version)]
     genesis = source_of(copied, {"task.py": TASK}, distributions=listed)
@@ -455,7 +465,7 @@ def test_inputs_are_found_in_the_source(copied: Built, text: bytes, declared: bo
 @pytest.mark.parametrize(
     "body", ["def step(self, state, batch): ...", "batch = None", "async def build(self): ..."]
 )
-def test_a_recipe_that_overrides_its_step_does_not_run(copied: Built, elsewhere: Path, body: str) -> None:
+def test_a_recipe_that_overrides_its_step_does_not_run(copied: Built, here: Path, body: str) -> None:
     genesis = source_of(copied, {"task.py": f"class T:\n    {body}\n".encode()})
     options = CodeOptions(trusted=genesis.task.hex())
     found = load_code(copied.run, genesis, options, Policy())
@@ -466,7 +476,7 @@ def test_a_recipe_that_overrides_its_step_does_not_run(copied: Built, elsewhere:
     assert load_code(copied.run, custom, options, Policy()).engines is not None
 
 
-def test_other_classes_may_define_step(copied: Built, elsewhere: Path) -> None:
+def test_other_classes_may_define_step(copied: Built, here: Path) -> None:
     text = b"class Other:\n    def step(self): ...\nclass T:\n    def loss(self): ...\n"
     genesis = source_of(copied, {"task.py": text})
     found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
