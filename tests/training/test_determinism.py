@@ -216,7 +216,7 @@ def test_cache_sharing_is_counted_from_cpu_lists() -> None:
     assert [determinism._count(text) for text in ("0", "0-1", "0-3,8", "0-1,4-5", "")] == [1, 2, 5, 4, 0]
 
 
-TRAIN = """
+PINNED = """
 import hashlib, json, sys
 import torch
 import msgspec
@@ -228,6 +228,10 @@ if recorded:
     apply_environment(msgspec.msgpack.decode(recorded, type=Environment))
 else:
     apply_switches()
+"""
+"""A process in the environment on its standard input, or in one that records."""
+
+TRAIN = f"""{PINNED}
 torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 196, 64), nn.Linear(64, 10))
 x, y = torch.randn(16, 3, 16, 16), torch.randint(0, 10, (16,))
@@ -303,17 +307,8 @@ def test_replay_takes_the_accelerator_of_the_recorded_model(monkeypatch: pytest.
     assert matching_device("cpu", "cpu") == "cpu"
 
 
-NEWER = """
-import sys
-import msgspec
-import torch
-from polledger.core.records import Environment
-from polledger.training.determinism import apply_environment, apply_switches, describe_environment
-recorded = sys.stdin.buffer.read()
-if recorded:
-    apply_environment(msgspec.msgpack.decode(recorded, type=Environment))
-else:
-    apply_switches()
+NEWER = f"""{PINNED}
+if not recorded:
     exec(sys.argv[1])
 sys.stdout.buffer.write(msgspec.msgpack.encode(describe_environment()))
 """
