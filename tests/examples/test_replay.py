@@ -8,6 +8,8 @@ from polledger import Task
 from polledger.examples.chars import Chars
 from polledger.examples.digits import Digits
 from polledger.examples.gan import Gan
+from polledger.examples.mlp import Mlp
+from polledger.examples.resnet import ResNet
 from polledger.training.task import kind_of
 from tests.examples.loop import TEXT, resume, start, train
 
@@ -16,6 +18,8 @@ CASES = [
     pytest.param(Digits, {"steps": 12, "width": 8}, {}, id="digits"),
     pytest.param(Chars, SMALL_CHARS, {"text": str(TEXT)}, id="chars"),
     pytest.param(Gan, {"steps": 12}, {}, id="gan"),
+    pytest.param(Mlp, {"steps": 12}, {}, id="mlp"),
+    pytest.param(ResNet, {"steps": 12, "width": 4, "blocks": 1}, {}, id="resnet"),
 ]
 
 
@@ -53,4 +57,5 @@ def test_examples_have_the_same_bytes_each_time(
 
 
 def test_kinds_are_what_the_documents_say() -> None:
-    assert [kind_of(cls) for cls in (Digits, Chars, Gan)] == ["recipe", "recipe", "custom"]
+    assert {kind_of(cls) for cls in (Digits, Chars, Mlp, ResNet)} == {"recipe"}
+    assert kind_of(Gan) == "custom"
