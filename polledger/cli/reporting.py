@@ -7,13 +7,15 @@ from rich.table import Table
 from rich.text import Text
 
 from polledger.cli.output import one_line
-from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report
+from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _STYLES = {"pass": "green", "fail": "bold red", "unverifiable": "yellow"}
 _DIGEST = re.compile("[0-9a-f]{64}")
+
+_NUMBERS = ("e/u", "ν/u", "e/d_ref")
 
 INTERVALS_SHOWN = 40
 """Rows of the table of intervals; --json has all."""
@@ -92,7 +94,8 @@ def _comparison(report: Report) -> str:
         else "the recorded environment class"
     )
     noise = report.timing.get("noise_seconds", 0.0)
-    cost = f"; noise replays took {noise:.1f} s" if noise else ""
+    replays = counted(int(report.timing.get("noise_replays", 0)), "noise replay")
+    cost = f"; {replays} took {noise:.1f} s" if noise else ""
     return f"{report.comparison}, in {where}{cost}"
 
 
@@ -134,8 +137,8 @@ def _short(value: str | None) -> str:
 
 def _print_intervals(report: Report, console: "Console") -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("interval", "steps", "outcome", "bits", "worst group", "e/u", "ν/u"):
-        table.add_column(column, justify="right" if column in ("interval", "e/u", "ν/u") else "left")
+    for column in ("interval", "steps", "outcome", "bits", "worst group", *_NUMBERS):
+        table.add_column(column, justify="right" if column in ("interval", *_NUMBERS) else "left")
     for result in report.intervals[:INTERVALS_SHOWN]:
         worst = max(
             result.groups,
@@ -151,6 +154,7 @@ def _print_intervals(report: Report, console: "Console") -> None:
             Text(one_line(worst.measure.name)) if worst and shown else "",
             _ratio(worst.measure.e, worst.measure.u) if worst and shown else "",
             _ratio(worst.measure.nu, worst.measure.u) if worst and shown else "",
+            _ratio(result.normalised, 1.0) if worst and shown else "",
         )
     console.print(table)
     left = len(report.intervals) - INTERVALS_SHOWN

@@ -5,11 +5,11 @@ skipped, crashed or forgotten can never be read as passed.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from polledger.core.tolerance import GroupJudgement, Outcome
+from polledger.core.tolerance import Distances, GroupJudgement, Outcome
 from polledger.errors import EXIT_OK, EXIT_REFUTED, EXIT_UNVERIFIABLE
 
 Verdict = Literal["VERIFIED", "REFUTED", "UNVERIFIABLE"]
@@ -133,6 +133,8 @@ class IntervalResult:
     outcome: Outcome
     exact: bool
     groups: tuple[GroupJudgement, ...] = ()
+    distances: Mapping[str, Distances] = field(default_factory=dict)
+    """By group, where bits differ: distances that are reported and never judged."""
     why: str = ""
     reached: bytes | None = None
     """State root that the replay reached; None if it reached no end."""
@@ -147,8 +149,15 @@ class IntervalResult:
             "outcome": self.outcome,
             "exact": self.exact,
             "groups": {judgement.measure.name: _group_json(judgement) for judgement in self.groups},
+            "distances": {name: _distances_json(found) for name, found in self.distances.items()},
             "why": self.why,
         }
+
+    @property
+    def normalised(self) -> float | None:
+        """Largest error of a group of parameters over d_ref; None where none was measured."""
+        found = [item.normalised for item in self.distances.values() if item.normalised is not None]
+        return max(found, default=None)
 
 
 def _group_json(judgement: GroupJudgement) -> dict[str, Any]:
@@ -158,6 +167,21 @@ def _group_json(judgement: GroupJudgement) -> dict[str, Any]:
         values["nu"] = number(measure.nu)
     if judgement.why:
         values["why"] = judgement.why
+    return values
+
+
+def _distances_json(found: Distances) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "l1": number(found.l1),
+        "l2": number(found.l2),
+        "linf": number(found.linf),
+        "cosine": number(found.cosine),
+        "worst": found.worst,
+    }
+    if found.reference is not None:
+        values["d_ref"] = number(found.reference)
+    if found.normalised is not None:
+        values["d_ref_normalised"] = number(found.normalised)
     return values
 
 

@@ -88,7 +88,7 @@ class _Comparer:
         theirs: TensorData | None,
         before: TensorData | None,
     ) -> None:
-        if ours is None or theirs is None or not _same_form(ours, theirs):
+        if ours is None or theirs is None or not same_form(ours, theirs):
             self._differ(sums, path)
             return
         same = same_bytes(ours.data, theirs.data)
@@ -97,7 +97,7 @@ class _Comparer:
             if not same:
                 self._differ(sums, path)
             return
-        reference = before if before is not None and _same_form(before, theirs) else None
+        reference = before if before is not None and same_form(before, theirs) else None
         sums.displacement += squared_distance(theirs, reference)
         if not same:
             error = squared_distance(ours, theirs)
@@ -152,7 +152,8 @@ def same_bytes(a: bytes | memoryview, b: bytes | memoryview) -> bool:
     )
 
 
-def _same_form(a: TensorData, b: TensorData) -> bool:
+def same_form(a: TensorData, b: TensorData) -> bool:
+    """Whether two tensors have one dtype and shape."""
     return a.dtype == b.dtype and a.shape == b.shape
 
 
@@ -171,7 +172,7 @@ def squared_distance(tensor: TensorData, other: TensorData | None) -> float:
 
     Elements with equal bits count 0, whatever they are; any other that is not finite makes it infinite.
     """
-    return _total(_squared(a, b) for a, b in _slices(tensor, other))
+    return _total(_squared(a, b) for a, b in slices(tensor, other))
 
 
 def _total(values: Iterable[float]) -> float:
@@ -182,9 +183,10 @@ def _total(values: Iterable[float]) -> float:
         return math.inf
 
 
-def _slices(
+def slices(
     tensor: TensorData, other: TensorData | None
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The values of two floating tensors of one form as float64, a slice at a time; None is the zero tensor."""
     a = bit_patterns(tensor.data, tensor.dtype)
     b = bit_patterns(other.data, other.dtype) if other is not None else None
     for begin in range(0, len(a), SLICE):
@@ -196,12 +198,13 @@ def _slices(
 
 
 def _squared(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    difference = _difference(a, b)
-    total = float(np.dot(difference, difference)) if len(difference) else 0.0
+    apart = difference(a, b)
+    total = float(np.dot(apart, apart)) if len(apart) else 0.0
     return total if math.isfinite(total) else math.inf
 
 
-def _difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """a − b, element by element."""
     # Equal numbers, infinities included, differ by 0; two NaNs are taken as equal only with equal bits.
     same = (a == b) | (a.view(np.uint64) == b.view(np.uint64))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -229,7 +232,7 @@ def residual_cosine(
     dot = residual = direction = 0.0
     for tensor in parameter_tensors(found, objects):
         others = [states.get(tensor.path) for states in (ours, first, last)]
-        if any(other is None or not _same_form(other, tensor) for other in others):
+        if any(other is None or not same_form(other, tensor) for other in others):
             continue
         for a, b in _pairs(tensor, *(other for other in others if other is not None)):
             dot += float(np.dot(a, b))
@@ -242,8 +245,8 @@ def residual_cosine(
 def _pairs(
     found: TensorData, replayed: TensorData, start: TensorData, final: TensorData
 ) -> Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    for (a, b), (c, d) in zip(_slices(found, replayed), _slices(final, start), strict=True):
-        yield _difference(a, b), _difference(c, d)
+    for (a, b), (c, d) in zip(slices(found, replayed), slices(final, start), strict=True):
+        yield difference(a, b), difference(c, d)
 
 
 def norm(tensors: Iterable[TensorData]) -> float:
@@ -257,5 +260,5 @@ def distance(a: Iterable[TensorData], b: Iterable[TensorData]) -> float:
     total = 0.0
     for tensor in a:
         other = others.get(tensor.path)
-        total += squared_distance(tensor, other if other is not None and _same_form(tensor, other) else None)
+        total += squared_distance(tensor, other if other is not None and same_form(tensor, other) else None)
     return math.sqrt(total)

@@ -7,9 +7,10 @@ from polledger.core.records import Genesis
 from polledger.core.replay import Replayer, ReplayFailed, ReplayJob, ReplayOutcome, Variant
 from polledger.core.report import Finding, IntervalResult
 from polledger.core.state import FlatState
-from polledger.core.tolerance import GroupJudgement, judge_group, judge_interval, judge_lean
+from polledger.core.tolerance import Distances, GroupJudgement, judge_group, judge_interval, judge_lean
 from polledger.errors import MalformedError, UsageError
 from polledger.verify.compare import Comparison, compare_states, residual_cosine
+from polledger.verify.distances import measure_distances, reference_distances
 from polledger.verify.lineage import Interval
 from polledger.verify.noise import Noise, NoiseTask, compute_precision, measure_noise, other_variant
 from polledger.verify.policy import Policy
@@ -36,7 +37,8 @@ class Replayed:
 class Judge:
     """Applies the comparison rules and keeps account of noise replays and leaning residuals.
 
-    ``final`` gives the run's last state (None where it cannot be read); ``clock`` counts seconds.
+    ``final`` gives the run's last state (None where it cannot be read); ``clock`` counts seconds, ``pace`` says how
+    many a replayed step took so far.
     """
 
     genesis: Genesis
@@ -44,10 +46,13 @@ class Judge:
     base: Variant
     seed: bytes
     clock: Callable[[], float]
+    pace: Callable[[], float]
     final: Callable[[], FlatState | None]
     precision_config: dict[str, object]
     noise_seconds: float = 0.0
     noise_replays: int = 0
+    noise_steps: int = 0
+    _references: Mapping[str, float] | None = None
     _recorded_leans: list[float] = field(default_factory=list)
     _own_leans: list[tuple[float, ...]] = field(default_factory=list)
 
@@ -82,8 +87,28 @@ class Judge:
             result = self._result(item, comparison, confirmed=confirmed, why=blocked)
             if result.outcome == "pass" and noise is not None:
                 self._keep_lean(item, item.recorded, noise)
-            return result
-        return self._result(item, comparison, confirmed=confirmed, why="")
+        else:
+            result = self._result(item, comparison, confirmed=confirmed, why="")
+        return replace(result, distances=self._distances(item, item.recorded))
+
+    def _distances(self, item: Replayed, recorded: LoadedState) -> dict[str, Distances]:
+        """What the literature compares by, for the report."""
+        if self._references is None:
+            self._references = self._reference_distances()
+        return measure_distances(
+            replayed=item.state.flat,
+            recorded=recorded.flat,
+            objects=self.genesis.objects,
+            references=self._references,
+        )
+
+    def _reference_distances(self) -> dict[str, float]:
+        final = self.final()
+        try:
+            return {} if final is None else reference_distances(final, self.genesis.objects)
+        except UsageError:
+            # The last state may hold what genesis does not describe: it has no groups then.
+            return {}
 
     def unstored(self, item: Replayed, further: Replayed, *, replayer: Replayer) -> IntervalResult:
         """Judge an interval whose recorded end is no stored state and is not reached; both replays agreed.
@@ -115,7 +140,10 @@ class Judge:
         if not self._recorded_leans:
             return None
         lean = judge_lean(self._recorded_leans, self._own_leans, margin=self.policy.comparison.lean_margin)
-        detail = f"residuals lean towards the final model by {lean.mean:.3g}; noise explains {lean.limit:.3g}"
+        detail = (
+            f"residuals lean towards the final model by {lean.mean:.3g}; noise explains {lean.limit:.3g}, which honest "
+            f"ones exceed with probability {lean.false_alarm:.2g} at most"
+        )
         if lean.acceptable:
             return Finding(step=9, name="drift", outcome="pass", detail=detail)
         remedy = "verify where the run was recorded: there the bits decide"
@@ -139,11 +167,12 @@ class Judge:
         finally:
             self.noise_seconds += self.clock() - started
             self.noise_replays += task.replicas + 1
+            self.noise_steps += task.steps
 
     def _predicted(self, task: NoiseTask) -> float:
-        if not self.noise_replays:
-            return 0.0
-        return self.noise_seconds / self.noise_replays * (task.replicas + 1)
+        """Seconds that a measurement will take: by what earlier ones took a step, and no less than replays do."""
+        measured = self.noise_seconds / self.noise_steps if self.noise_steps else 0.0
+        return max(measured, self.pace()) * task.steps
 
     def _noise_task(self, item: Replayed) -> NoiseTask:
         return NoiseTask(

@@ -91,6 +91,11 @@ class NoiseTask:
     base: Variant
     other: Variant
 
+    @property
+    def steps(self) -> int:
+        """Training steps that one measurement replays."""
+        return (self.job.last_step - self.job.first_step) * (self.replicas + 1)
+
 
 def measure_noise(task: NoiseTask, replayer: Replayer) -> Noise:
     """Replay the interval ``task.replicas`` times from perturbed starts and once as the other variant.

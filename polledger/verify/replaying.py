@@ -78,6 +78,7 @@ class ReplaySession:
             base=self.base,
             seed=task.seed,
             clock=task.clock,
+            pace=self.pace,
             final=self._last_state,
             # Only in a recipe does config decide in what it is computed: elsewhere the prover could widen the noise.
             precision_config=decode_config(genesis.config) if genesis.kind == "recipe" else {},
@@ -92,6 +93,10 @@ class ReplaySession:
     def differences(self, here: Environment, recorded: Environment) -> list[str]:
         """In what this machine is of another environment class; empty where equal bits are owed."""
         return [*same_class(here, recorded), *self.task.packages]
+
+    def pace(self) -> float:
+        """Seconds a replayed step took on average; 0 before the first."""
+        return self.replay_seconds / self.replayed_steps if self.replayed_steps else 0.0
 
     def close(self) -> None:
         """End every process. Idempotent."""

@@ -298,7 +298,11 @@ def _replay(run: _Run, session: ReplaySession, opened: Sequence[int]) -> None:
     if run.request.policy.require.bitwise and not exact:
         detail = "the policy requires equal bits, and not every opened interval has them"
         run.findings.append(Finding(step=9, name="bitwise", outcome="unverifiable", detail=detail))
-    run.timing.update(replay_seconds=session.replay_seconds, noise_seconds=session.judge.noise_seconds)
+    run.timing.update(
+        replay_seconds=session.replay_seconds,
+        noise_seconds=session.judge.noise_seconds,
+        noise_replays=session.judge.noise_replays,
+    )
 
 
 def replay_findings(

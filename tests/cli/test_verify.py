@@ -493,11 +493,20 @@ def test_report_prints_failures_with_place_and_values() -> None:
 
     from polledger.cli.reporting import report_text
     from polledger.core.report import Finding, IntervalResult, Odds, Report, Sample
-    from polledger.core.tolerance import GroupMeasure, Rules, judge_group
+    from polledger.core.tolerance import Distances, GroupMeasure, Rules, judge_group
 
     measure = GroupMeasure(name="model/parameters", exact=False, strict_equal=True, e=0.7, u=1.0, nu=0.001)
     judged = judge_group(measure, rules=Rules(), confirmed=False)
-    interval = IntervalResult(interval=3, first=8, last=12, outcome="fail", exact=False, groups=(judged,))
+    apart = Distances(l1=1.0, l2=0.5, linf=0.1, cosine=0.0, worst="model/w", reference=8.0)
+    interval = IntervalResult(
+        interval=3,
+        first=8,
+        last=12,
+        outcome="fail",
+        exact=False,
+        groups=(judged,),
+        distances={"model/parameters": apart},
+    )
     bad = Finding(
         step=9,
         name="replay",
@@ -518,7 +527,7 @@ def test_report_prints_failures_with_place_and_values() -> None:
         comparison="tolerance",
         environment={"differences": ["threads"]},
         code={"kind": "custom", "class": "Mine", "digest": "ab" * 32, "lines": 120, "vouched": "--task"},
-        timing={"noise_seconds": 3.21},
+        timing={"noise_seconds": 3.21, "noise_replays": 10},
     )
     text = report_text(report, Console(width=200, file=io.StringIO()))
     assert not any(line.endswith(" ") for line in text.splitlines())
@@ -529,7 +538,9 @@ def test_report_prints_failures_with_place_and_values() -> None:
         "0.7",
         "custom Mine, 120 lines",
         "another environment (threads)",
-        "noise replays took 3.2 s",
+        "10 noise replays took 3.2 s",
+        "e/d_ref",
+        "0.062",
         "57 of 80 intervals were drawn",
         "with probability 0.9",
         "17 more",

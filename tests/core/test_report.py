@@ -21,7 +21,7 @@ from polledger.core.report import (
     missing_checks,
     sentence,
 )
-from polledger.core.tolerance import GroupMeasure, Rules, judge_group
+from polledger.core.tolerance import Distances, GroupMeasure, Rules, judge_group
 
 ALL = (*REQUIRED, *REQUIRED_WITH_MODEL)
 
@@ -187,3 +187,29 @@ def test_verified_report_has_no_first_bad() -> None:
 
 def test_limits_say_that_screening_is_not_done() -> None:
     assert any("step 5" in limit for limit in LIMITS)
+
+
+def test_distances_are_told_by_group_and_normalised_where_there_is_a_reference() -> None:
+    parameters = Distances(l1=3.0, l2=2.0, linf=1.0, cosine=1e-9, worst="model/w", reference=8.0)
+    buffers = Distances(l1=3.0, l2=math.inf, linf=1.0, cosine=0.5, worst="model/mean")
+    result = IntervalResult(
+        interval=1,
+        first=0,
+        last=10,
+        outcome="pass",
+        exact=False,
+        distances={"model/parameters": parameters, "model/buffers": buffers},
+    )
+    assert result.normalised == 0.25
+    assert result.to_json()["distances"] == {
+        "model/parameters": {
+            "l1": 3.0,
+            "l2": 2.0,
+            "linf": 1.0,
+            "cosine": 1e-9,
+            "worst": "model/w",
+            "d_ref": 8.0,
+            "d_ref_normalised": 0.25,
+        },
+        "model/buffers": {"l1": 3.0, "l2": "inf", "linf": 1.0, "cosine": 0.5, "worst": "model/mean"},
+    }

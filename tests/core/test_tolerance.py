@@ -1,6 +1,8 @@
 """The comparison rules over numbers: PROTOCOL section 10, "Comparison"."""
 
 import math
+import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,11 +11,13 @@ from hypothesis import strategies as st
 from polledger.core.tolerance import (
     LEAN_CEILING,
     LEAN_FLOOR,
+    Distances,
     GroupMeasure,
     Rules,
     judge_group,
     judge_interval,
     judge_lean,
+    lean_false_alarm,
 )
 
 RULES = Rules()
@@ -164,3 +168,30 @@ def test_a_lean_that_cannot_be_computed_is_not_acceptable(
     recorded: list[float], own: list[tuple[float, ...]]
 ) -> None:
     assert not judge_lean(recorded, own, margin=3.0).acceptable
+
+
+@pytest.mark.parametrize("replicas", [1, 4, 5, 9])
+def test_false_alarm_without_a_margin_is_that_of_ranks(replicas: int) -> None:
+    # The largest of replicas + 1 exchangeable values, and positive.
+    assert lean_false_alarm(margin=1, replicas=replicas) == pytest.approx(1 / (2 * (replicas + 1)), rel=1e-5)
+
+
+def test_false_alarm_of_the_default_test_is_what_a_simulation_gives() -> None:
+    generator = random.Random(5)
+    trials = 200_000
+    alarms = sum(
+        generator.gauss(0, 1) > 3 * max(abs(generator.gauss(0, 1)) for _ in range(5)) for _ in range(trials)
+    )
+    assert lean_false_alarm(margin=3, replicas=5) == pytest.approx(alarms / trials, rel=0.2)
+
+
+def test_lean_states_the_false_alarm_of_the_test_that_was_made() -> None:
+    lean = judge_lean([0.1, 0.1], [(0.01, 0.02, 0.03)] * 2, margin=2)
+    assert lean.false_alarm == lean_false_alarm(margin=2, replicas=3)
+
+
+def test_distances_are_normalised_by_the_reference_where_there_is_one() -> None:
+    found = Distances(l1=1.0, l2=0.5, linf=0.1, cosine=0.0, worst="a", reference=2.0)
+    assert found.normalised == 0.25
+    assert replace(found, reference=None).normalised is None
+    assert replace(found, reference=0.0).normalised is None

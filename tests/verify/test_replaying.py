@@ -139,9 +139,43 @@ def test_noise_seconds_bound_what_is_measured(honest: Built) -> None:
     policy = parse_policy("[comparison]\nnoise_seconds = 0")
     report = check(honest, policy=policy, code=honest.code(actual=OTHER_MACHINE))
     assert report.verdict == "UNVERIFIABLE"
-    results = [item for item in report.intervals if "noise_seconds" in item.why]
-    # The first one is measured before anything is known about its cost.
-    assert len(results) == len(report.intervals) - 1
+    assert all("noise_seconds" in item.why for item in report.intervals)
+    assert report.timing["noise_replays"] == 0
+
+
+def test_the_noise_budget_goes_as_far_as_replays_predict(honest: Built) -> None:
+    # By this clock every replay takes 10 s, so that 5 replays of the first intervals, a step each, are predicted at 50.
+    ticks = iter(range(0, 1_000_000, 10))
+    policy = parse_policy("[comparison]\nnoise_seconds = 70")
+    found = session(honest, Log(honest, actual=OTHER_MACHINE), policy, clock=lambda: float(next(ticks)))
+    results = [found.open(number) for number in range(5)]
+    found.close()
+    measured = ["noise_seconds" not in result.why for result in results]
+    assert measured == [True, True, False, False, False]
+    assert found.judge.noise_seconds == 20
+    assert found.judge.noise_replays == 10
+
+
+def test_what_differs_reports_distances_that_judge_nothing(honest: Built) -> None:
+    found = session(honest, Log(honest, actual=OTHER_MACHINE))
+    result = found.open(3)
+    measures = {item.measure.name: item.measure for item in result.groups}
+    differing = {name for name, measure in measures.items() if not measure.exact}
+    assert set(result.distances) == differing
+    parameters = result.distances["model/parameters"]
+    assert parameters.l2 == pytest.approx(measures["model/parameters"].e, rel=1e-9)
+    assert parameters.worst in ("model/w", "model/b")
+    assert parameters.reference is not None
+    assert result.normalised == pytest.approx(parameters.l2 / parameters.reference)
+    assert session(honest).open(3).distances == {}
+
+
+def test_an_unreadable_last_state_only_costs_the_reference_distance(honest: Built, tmp_path: Path) -> None:
+    found = session(honest, Log(honest, actual=OTHER_MACHINE))
+    found.judge.final = lambda: None
+    result = found.open(3)
+    assert result.distances["model/parameters"].reference is None
+    assert result.normalised is None
 
 
 def test_replicas_come_from_the_policy(honest: Built) -> None:
