@@ -44,7 +44,7 @@ STATE_LIMIT = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Draft:
+class Draft:
     """A run that is about to begin: all that genesis commits to but the data."""
 
     setting: Setting
@@ -62,13 +62,15 @@ def begin_run(setting: Setting) -> Plan:
 
     The seal covers genesis and checkpoint 0, so that whatever has a seal can be resumed.
     """
-    draft = _draft(setting)
+    setting.watcher.phase("rehearsing one step in a fresh process")
+    draft = draft_run(setting, run_rehearsal(request_of(setting)))
     first = _open_first_interval(draft)
     with contextlib.ExitStack() as opened:
         opened.callback(first.close)
-        genesis = _genesis(draft, _commit_data(draft))
-        recorder = _record_genesis(draft, genesis, first)
+        genesis = make_genesis(draft, commit_data(draft))
+        recorder = open_recorder(draft, genesis)
         opened.callback(recorder.close)
+        first.note_checkpoint(0, recorder.begin(genesis, draft.runner.flatten()))
         batches = open_batches(setting, draft.request, draft.runner, first=0, last=genesis.steps)
         opened.pop_all()
     return Plan(
@@ -82,13 +84,9 @@ def begin_run(setting: Setting) -> Plan:
     )
 
 
-def _draft(setting: Setting) -> _Draft:
-    options = setting.options
-    seed = training_seed(options.seed or 0, None if options.unbound else public_key(setting.key))
-    request = _request(setting, seed)
-    setting.watcher.phase("rehearsing one step in a fresh process")
-    rehearsal = run_rehearsal(request)
-    cadence = _cadence(options, rehearsal.config["steps"])
+def draft_run(setting: Setting, rehearsal: Rehearsal) -> Draft:
+    """Collect the code that ``rehearsal`` found and build the task in this process; writes nothing."""
+    request = request_of(setting)
     request = replace(request, location=replace(setting.location, class_name=rehearsal.class_name))
     source, contents = collect_source(
         request.location,
@@ -98,8 +96,9 @@ def _draft(setting: Setting) -> _Draft:
     )
     setting.watcher.phase("building the first state")
     runner = build_runner(request)
+    cadence = _cadence(setting.options, runner.task.config["steps"])
     _check_unchanged(source, setting)
-    return _Draft(
+    return Draft(
         setting=setting,
         request=request,
         rehearsal=rehearsal,
@@ -176,8 +175,10 @@ def remembered_authorities(run: RunDirectory) -> tuple[str, ...]:
     return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
 
 
-def _request(setting: Setting, seed: int) -> RunRequest:
+def request_of(setting: Setting) -> RunRequest:
+    """What ``setting`` asks to train, under the seed that its options and key give."""
     options = setting.options
+    seed = training_seed(options.seed or 0, None if options.unbound else public_key(setting.key))
     return RunRequest(
         location=setting.location,
         settings=options.settings,
@@ -205,7 +206,7 @@ def _check_unchanged(source: TaskSource, setting: Setting) -> None:
         raise UsageError(f"the task changed while it was loaded: {', '.join(found)}; start again")
 
 
-def _open_first_interval(draft: _Draft) -> "FirstInterval":
+def _open_first_interval(draft: Draft) -> "FirstInterval":
     """Start the processes that will replay the first intervals."""
     from polledger.training.firstinterval import FirstInterval
     from polledger.training.replay import ReplayContext, TaskProgram
@@ -223,7 +224,7 @@ def _open_first_interval(draft: _Draft) -> "FirstInterval":
     return FirstInterval(context, secret=draft.setting.run.secret(), ends=draft.cadence.early_ends)
 
 
-def _commit_data(draft: _Draft) -> Dataset | UnsetType:
+def commit_data(draft: Draft) -> Dataset | UnsetType:
     """Hash the data set, store its leaves; UNSET for a task that cannot enumerate its data, or whose own ``batch``
     says what a step consumes: no example can then be shown to be what was consumed.
     """
@@ -243,7 +244,8 @@ def _commit_data(draft: _Draft) -> Dataset | UnsetType:
     return hashed.dataset
 
 
-def _genesis(draft: _Draft, data: Dataset | UnsetType) -> Genesis:
+def make_genesis(draft: Draft, data: Dataset | UnsetType) -> Genesis:
+    """The genesis record of a run that begins from its seed, under a fresh run id."""
     options, cadence, runner = draft.setting.options, draft.cadence, draft.runner
     return Genesis(
         v=1,
@@ -266,19 +268,15 @@ def _genesis(draft: _Draft, data: Dataset | UnsetType) -> Genesis:
     )
 
 
-def _record_genesis(draft: _Draft, genesis: Genesis, first: "FirstInterval") -> RunRecorder:
-    setting, run, runner = draft.setting, draft.setting.run, draft.runner
+def open_recorder(draft: Draft, genesis: Genesis) -> RunRecorder:
+    """Store the task's code, leave the hints, and open the ledger: nothing is recorded yet."""
+    setting, run = draft.setting, draft.setting.run
     for data in (*draft.contents.values(), encode(draft.source)):
         run.objects.put(data)
     write_hints(setting, dict(setting.options.inputs))
     sealer = Sealer.create(run, genesis.run, setting.key, stamp=setting.stamping.stamp)
-    recorder = RunRecorder(run, sealer, draft.cadence, store_batches=stores_batches(setting.options, runner))
-    try:
-        first.note_checkpoint(0, recorder.begin(genesis, runner.flatten()))
-    except BaseException:
-        recorder.close()
-        raise
-    return recorder
+    stored = stores_batches(setting.options, draft.runner)
+    return RunRecorder(run, sealer, draft.cadence, store_batches=stored)
 
 
 def stores_batches(options: SealOptions, runner: "Runner") -> bool:
