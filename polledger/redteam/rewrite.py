@@ -13,7 +13,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from polledger.core.head import parse_note
-from polledger.core.records import AnyRecord, parse_record
+from polledger.core.records import AnyRecord, parse_genesis, parse_record
 from polledger.core.state import EncodedState
 from polledger.errors import Unavailable, UsageError
 from polledger.keys import public_key
@@ -42,7 +42,6 @@ def rewrite_run(
     the embedded authority of this user stamps them. Raises UsageError if ``target`` exists.
     """
     original = RunDirectory.open(source)
-    sizes = {parse_note(original.read_seal(index).note).head.size for index in original.seals()}
     records = _reindexed(edit(read_records(original)), key=key)
     if target.exists():
         raise UsageError(f"{target} exists already")
@@ -53,23 +52,35 @@ def rewrite_run(
         for state in states:
             run.objects.put_named(state.root, tuple(state.chunks()))
         run.objects.sync()
-        run.ledger_path.write_bytes(b"")
-        _seal(run, records, sizes, key)
+        reseal(run, [encode_record(record) for record in records], sizes=seal_sizes(original), key=key)
     return run
+
+
+def seal_sizes(run: RunDirectory) -> set[int]:
+    """How many records each seal of ``run`` covers."""
+    return {parse_note(run.read_seal(index).note).head.size for index in run.seals()}
+
+
+def reseal(run: RunDirectory, records: Sequence[bytes], *, sizes: set[int], key: Ed25519PrivateKey) -> None:
+    """Make ``records`` the ledger of ``run``, whatever they are, and sign and stamp heads over them.
+
+    There is a head of each of ``sizes`` that the ledger reaches, and one over the whole; seals that were there are
+    gone. The first record has to be a genesis, which names the run.
+    """
+    for index in run.seals():
+        run.seal_path(index).unlink()
+    run.ledger_path.write_bytes(b"")
+    stamping = Stamping(run, choose_authorities([]), warn=lambda text: print(text, file=sys.stderr))
+    sealer = Sealer.create(run, parse_genesis(records[0]).run, key, stamp=stamping.stamp)
+    for record in records:
+        sealer.append(record)
+        if sealer.size in sizes or sealer.size == len(records):
+            sealer.seal()
+    sealer.close()
+    stamping.close()
 
 
 def _reindexed(records: Sequence[AnyRecord], *, key: Ed25519PrivateKey) -> list[AnyRecord]:
     """``records`` with contiguous indices, and genesis naming ``key``. Indices inside records stay as they are."""
     numbered = [msgspec.structs.replace(record, index=index) for index, record in enumerate(records)]
     return [msgspec.structs.replace(numbered[0], key=public_key(key)), *numbered[1:]]
-
-
-def _seal(run: RunDirectory, records: Sequence[AnyRecord], sizes: set[int], key: Ed25519PrivateKey) -> None:
-    stamping = Stamping(run, choose_authorities([]), warn=lambda text: print(text, file=sys.stderr))
-    sealer = Sealer.create(run, records[0].run, key, stamp=stamping.stamp)
-    for record in records:
-        sealer.append(encode_record(record))
-        if sealer.size in sizes or sealer.size == len(records):
-            sealer.seal()
-    sealer.close()
-    stamping.close()

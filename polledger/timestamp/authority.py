@@ -63,11 +63,15 @@ _UNACCEPTED_POLICY: Final = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedAuthority:
-    """A signing key with its certificate and the root that certifies it. The root's key was thrown away."""
+    """A signing key with its certificate and the root that certifies it. The root's key was thrown away.
+
+    ``policy`` is what its tokens state, and the only one it serves.
+    """
 
     key: ec.EllipticCurvePrivateKey
     leaf: x509.Certificate
     root: x509.Certificate
+    policy: str = POLICY
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -102,14 +106,14 @@ class EmbeddedAuthority:
             wanted = parse_request(request)
         except MalformedError:
             return rejecting_response(_BAD_DATA_FORMAT)
-        if wanted.policy not in (None, POLICY):
+        if wanted.policy not in (None, self.policy):
             return rejecting_response(_UNACCEPTED_POLICY)
         if not VALID_FROM <= now < VALID_UNTIL:
             return rejecting_response(_TIME_NOT_AVAILABLE)
         return granting_response(self._token(wanted, now.replace(microsecond=now.microsecond // 1000 * 1000)))
 
     def _token(self, wanted: TimestampRequest, moment: datetime) -> bytes:
-        content = _tst_info(wanted, moment)
+        content = _tst_info(wanted, moment, self.policy)
         attributes = sorted((
             _attribute(cms.ATTRIBUTE_CONTENT_TYPE, der.oid(CONTENT_TYPE)),
             _attribute(cms.ATTRIBUTE_MESSAGE_DIGEST, der.octets(hashlib.sha256(content).digest())),
@@ -139,10 +143,10 @@ class EmbeddedAuthority:
         return der.sequence(der.sequence(der.sequence(der.octets(fingerprint))))
 
 
-def _tst_info(wanted: TimestampRequest, moment: datetime) -> bytes:
+def _tst_info(wanted: TimestampRequest, moment: datetime, policy: str) -> bytes:
     return der.sequence(
         der.integer(1),
-        der.oid(POLICY),
+        der.oid(policy),
         der.sequence(hash_identifier(wanted.hash_name), der.octets(wanted.imprint)),
         der.integer(int.from_bytes(secrets.token_bytes(SERIAL_BYTES), "big")),
         der.time(moment),

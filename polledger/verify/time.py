@@ -16,6 +16,7 @@ from polledger.core.report import Finding, TimeSummary, counted
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.objects import ObjectStore
 from polledger.timestamp import cms
+from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
 from polledger.timestamp.messages import parse_request, token_of
 from polledger.timestamp.token import TOKEN_BYTES, Timestamp, TokenRejected, verify_response
 from polledger.timestamp.trust import Trust, TrustEntry
@@ -24,9 +25,6 @@ from polledger.verify.heads import Heads, SealedHead
 from polledger.verify.policy import Policy
 
 CONSISTENCY = "time.consistency"
-
-EMBEDDED_NAME = "embedded"
-"""How a seal calls the authority that lies in polledger itself."""
 
 CERTIFICATE_BYTES = 1 << 16
 REVOCATION_BYTES = 1 << 24
@@ -145,11 +143,12 @@ class _Reader:
 
     def _stamp(self, sealed: SealedHead, ref: TokenRef, parts: _Parts) -> Stamp:
         digest = sealed.head.digest()
-        # The prover's own clock never counts, even where a trust file names its root.
-        entries = self.trust.entries if self.trust and ref.authority != EMBEDDED_NAME else ()
+        entries = self.trust.entries if self.trust else ()
         for entry in entries:
             timestamp = _trusted(entry, parts, digest)
-            if timestamp is not None:
+            # The prover's own clock never counts, even where a trust file names its root. What it states is signed;
+            # what a manifest calls it is not.
+            if timestamp is not None and timestamp.policy != EMBEDDED_POLICY:
                 return Stamp(
                     seal=sealed.seal.number,
                     authority=ref.authority,

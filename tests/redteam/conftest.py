@@ -1,13 +1,15 @@
 """One honest run of a tiny perceptron, written by the forger's bench, and what a thief has of it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from polledger.redteam.forge import forging, thief_key
-from polledger.redteam.spoof import Target
+from polledger.redteam.spoof import Attempt, Target
 from polledger.redteam.target import target_of
 from polledger.training.plan import SealOptions
+from tests.redteam.judging import Judge, Pool
 
 TASK = "polledger.examples.mlp"
 STEPS = 40
@@ -38,3 +40,17 @@ def honest(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def target(honest: Path) -> Target:
     """What a thief has of :func:`honest`."""
     return target_of(honest, task=TASK)
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Attempt:
+    """A place for one forgery."""
+    return Attempt(directory=tmp_path, seed=0)
+
+
+@pytest.fixture(scope="session")
+def judge() -> Iterator[Judge]:
+    """A verifier who runs polledger's own tasks, and others where a forgery's arguments say so."""
+    pool = Pool()
+    yield Judge(pool=pool)
+    pool.close()

@@ -1,5 +1,6 @@
 """Step 3: consistency of tokens, assurance, anchors."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def consistency(found: Times) -> list[Finding]:
 
 
 def tsa(tmp_path: Path, name: str = "tsa") -> EmbeddedAuthority:
-    return EmbeddedAuthority.open(tmp_path / name)
+    """An authority of somebody else: what the embedded one states as its policy never counts."""
+    return replace(EmbeddedAuthority.open(tmp_path / name), policy="1.3.6.1.4.1.99999.1.1")
 
 
 def reference(
@@ -139,10 +141,13 @@ def test_the_window_and_policies_of_a_trust_entry_count(
     assert times(run, trust=Trust(entries=(entry(asked, **changes),))).summary.assurance == "self-asserted"
 
 
-def test_the_embedded_authority_never_counts_as_external(honest: Built, tmp_path: Path) -> None:
-    asked = tsa(tmp_path)
+@pytest.mark.parametrize("label", ["embedded", "https://tsa.example/"])
+def test_the_embedded_authority_never_counts_as_external_whatever_a_manifest_calls_it(
+    honest: Built, tmp_path: Path, label: str
+) -> None:
+    asked = EmbeddedAuthority.open(tmp_path / "tsa")
     run = with_tokens(
-        honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, authority="embedded")]}
+        honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, authority=label)]}
     )
     assert times(run, trust=Trust(entries=(entry(asked),))).summary.assurance == "self-asserted"
 
