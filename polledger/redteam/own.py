@@ -66,4 +66,3 @@ def _trained(options: SealOptions, attempt: Attempt, who: str) -> Path:
         forge.finish()
     _KEPT.append(_Kept(options=options, key=public, path=path))
     return path
-
