@@ -4,8 +4,10 @@ They cost one honest training each. Within a process they are kept by what was t
 copy: trying twenty lies about one run does not take twenty trainings.
 """
 
+import bisect
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from polledger.redteam.forge import forging, seal_options, thief_key
 from polledger.redteam.spoof import Attempt, Target
 from polledger.store.run import RunDirectory
 from polledger.training.plan import SealOptions
+from polledger.training.recording import Cadence
 
 THIEF, VICTIM = "", "victim"
 """Names of keys: the thief's own, and that of somebody whose whole run it has."""
@@ -66,3 +69,14 @@ def _trained(options: SealOptions, attempt: Attempt, who: str) -> Path:
         forge.finish()
     _KEPT.append(_Kept(options=options, key=public, path=path))
     return path
+
+
+def interval_ends(cadence: Cadence) -> list[int]:
+    """The step after which each interval ends, in order: there are as many as intervals."""
+    return [step for step in range(1, cadence.steps + 1) if cadence.is_checkpoint(step)]
+
+
+def intervals_with(cadence: Cadence, steps: Iterable[int]) -> int:
+    """How many intervals hold one of ``steps`` (numbered from 0)."""
+    ends = interval_ends(cadence)
+    return len({bisect.bisect_right(ends, step) for step in steps})
