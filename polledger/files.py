@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 
@@ -161,9 +161,15 @@ def open_regular(path: Path) -> Iterator[tuple[FileIO, int]]:
         yield file, status.st_size
 
 
-def read_bounded(path: Path, *, limit: int) -> memoryview:
+def fresh_memory(size: int) -> memoryview:
+    """``size`` bytes of new memory."""
+    return memoryview(bytearray(size))
+
+
+def read_bounded(path: Path, *, limit: int, room: Callable[[int], memoryview] = fresh_memory) -> memoryview:
     """The content of the regular file at ``path``, read-only, as it was when read.
 
+    ``room`` gives the memory for a number of bytes: many large files are read faster into memory that was used before.
     Raises FileNotFoundError if there is none, Unavailable for any other trouble or more than ``limit`` bytes.
     """
     with open_regular(path) as (file, size):
@@ -171,7 +177,7 @@ def read_bounded(path: Path, *, limit: int) -> memoryview:
             raise Unavailable(f"cannot read {path}: it has {size} bytes, at most {limit} are expected")
         try:
             # A sparse file costs its owner nothing, whatever its size.
-            buffer = memoryview(bytearray(size))
+            buffer = room(size)
         except MemoryError:
             raise Unavailable(f"cannot read {path}: its {size} bytes do not fit into memory") from None
         with reported(path, "read"):

@@ -232,9 +232,15 @@ class _Watcher:
     def __init__(self, progress: Any) -> None:
         self._progress = progress
         self._task: Any = None
+        self._scan: Any = None
 
     def note(self, text: str) -> None:
         output.note(text)
+
+    def scanned(self, done: int, total: int) -> None:
+        if self._scan is None:
+            self._scan = self._progress.add_task("screening", total=total, note="stored checkpoints")
+        self._progress.update(self._scan, completed=done)
 
     def opened(self, result: "IntervalResult", done: int, total: int) -> None:
         if self._task is None:

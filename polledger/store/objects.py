@@ -6,11 +6,12 @@ check, such as a state file named by its state root; :meth:`ObjectStore.read` ha
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from polledger.errors import Unavailable, UsageError
 from polledger.files import (
+    fresh_memory,
     make_directory,
     read_bounded,
     remove_temporaries,
@@ -97,15 +98,17 @@ class ObjectStore:
             raise ObjectDamaged(digest, self.path(digest), f"its bytes have the digest {found.hex()}")
         return data
 
-    def read(self, name: bytes, *, limit: int) -> memoryview:
+    def read(
+        self, name: bytes, *, limit: int, room: Callable[[int], memoryview] = fresh_memory
+    ) -> memoryview:
         """The bytes stored under ``name``, **not** checked: only for what checks itself. Read-only and private:
-        later changes to the file do not reach them.
+        later changes to the file do not reach them. ``room`` gives the memory they are read into.
 
         Raises ObjectMissing, or ObjectDamaged if the file has more than ``limit`` bytes or cannot be read.
         """
         path = self.path(name)
         try:
-            return read_bounded(path, limit=limit)
+            return read_bounded(path, limit=limit, room=room)
         except FileNotFoundError:
             raise ObjectMissing(name, path) from None
         except Unavailable as error:

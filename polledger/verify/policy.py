@@ -14,6 +14,7 @@ import msgspec
 
 from polledger.core.digest import sha256
 from polledger.core.encoding import encode, real
+from polledger.core.screening import ScreeningRules
 from polledger.core.tolerance import MARGIN, RHO, Rules
 from polledger.errors import UsageError
 
@@ -25,16 +26,19 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class StructureBounds(_Table, frozen=True):
     """Step 4. ``every``: largest k in steps. ``still_share``: share of intervals that may stand still.
 
+    ``still_ratio``: share of the run's mean movement per step below which an interval counts as still.
     ``displacement``: least l2 distance of the parameters over the whole run, relative to their first norm.
     """
 
     every: int = 100
     still_share: float = 0.05
+    still_ratio: float = 1e-4
     displacement: float = 1e-6
 
     def __post_init__(self) -> None:
         _require(self.every >= 1, "structure.every is at least 1")
         _require(0 <= self.still_share <= 1, "structure.still_share is between 0 and 1")
+        _require(0 <= self.still_ratio < 1, "structure.still_ratio is at least 0 and below 1")
         _require(self.displacement >= 0, "structure.displacement is not negative")
 
 
@@ -87,17 +91,67 @@ class ComparisonBounds(_Table, frozen=True):
         return Rules(margin=self.margin, rho=self.rho)
 
 
+class ScreeningBounds(_Table, frozen=True):
+    """Step 5. ``jump``, ``neighbours``, ``arrival``, ``pace``, ``straight``, ``probes``: see core/screening.py.
+
+    ``share`` of the intervals, or ``least`` if that is more: how many flags may have opened. ``compared``: least share
+    of intervals in segments that could be compared with others, or were opened.
+    """
+
+    jump: float = 3.0
+    neighbours: int = 32
+    arrival: float = 0.5
+    pace: float = 2.0
+    straight: float = 0.9999
+    probes: int = 3
+    share: float = 0.1
+    least: int = 32
+    compared: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(self.jump > 1, "screening.jump is more than 1")
+        _require(self.neighbours >= 4, "screening.neighbours is at least 4")
+        _require(self.arrival > 0, "screening.arrival is positive")
+        _require(self.pace > 1, "screening.pace is more than 1")
+        _require(0 < self.straight < 1, "screening.straight is between 0 and 1")
+        _require(self.probes >= 1, "screening.probes is at least 1")
+        _require(0 <= self.share <= 1, "screening.share is between 0 and 1")
+        _require(self.least >= 0, "screening.least is not negative")
+        _require(0 <= self.compared <= 1, "screening.compared is between 0 and 1")
+
+    @property
+    def rules(self) -> ScreeningRules:
+        """The bounds of the rules as they take them."""
+        return ScreeningRules(
+            jump=self.jump,
+            neighbours=self.neighbours,
+            arrival=self.arrival,
+            pace=self.pace,
+            straight=self.straight,
+            probes=self.probes,
+        )
+
+    def budget(self, total: int) -> int:
+        """How many of ``total`` intervals flags may have opened."""
+        return max(self.least, math.floor(self.share * total))
+
+
 class SampleBounds(_Table, frozen=True):
-    """Step 6, when no sample size is given: ``odds`` against ``bogus`` share, at most ``seconds`` of replay."""
+    """Step 6. When no sample size is given: ``odds`` against ``bogus`` share, at most ``seconds`` of replay.
+
+    ``top``: how many of the intervals with the largest displacement are opened besides.
+    """
 
     odds: float = 0.99
     bogus: float = 0.10
     seconds: float = 300.0
+    top: int = 5
 
     def __post_init__(self) -> None:
         _require(0 < self.odds < 1, "sample.odds is between 0 and 1")
         _require(0 < self.bogus <= 1, "sample.bogus is between 0 and 1")
         _require(self.seconds > 0, "sample.seconds is positive")
+        _require(self.top >= 0, "sample.top is not negative")
 
 
 class TimeBounds(_Table, frozen=True):
@@ -159,6 +213,7 @@ class Policy(_Table, frozen=True):
     structure: StructureBounds = msgspec.field(default_factory=StructureBounds)
     hyperparameters: HyperparameterBounds = msgspec.field(default_factory=HyperparameterBounds)
     comparison: ComparisonBounds = msgspec.field(default_factory=ComparisonBounds)
+    screening: ScreeningBounds = msgspec.field(default_factory=ScreeningBounds)
     sample: SampleBounds = msgspec.field(default_factory=SampleBounds)
     time: TimeBounds = msgspec.field(default_factory=TimeBounds)
     require: Requirements = msgspec.field(default_factory=Requirements)

@@ -1,12 +1,13 @@
 """Step 6: which intervals are opened, and the odds that come with it. PROTOCOL section 10, step 6.
 
 The nonce is this verifier's own, made after the head existed; nothing the prover committed about its own movement
-has a say. First and last interval are always opened and count for no odds.
+has a say. First and last interval, those that move furthest and those that screening flagged are always opened and
+count for no odds.
 """
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from polledger.core.report import Finding, Odds, Sample
@@ -77,11 +78,19 @@ def bogus_count(share: float, total: int) -> int:
 
 
 def step_sampling(
-    *, nonce: bytes, head: bytes, policy: Policy, total: int, count: int, wanted: int
+    *,
+    nonce: bytes,
+    head: bytes,
+    policy: Policy,
+    total: int,
+    count: int,
+    wanted: int,
+    top: Sequence[int] = (),
+    flagged: Sequence[int] = (),
 ) -> tuple[Sample, tuple[Odds, ...], list[Finding]]:
-    """Step 6: draw ``count`` of ``total`` intervals; first and last are added. ``head``: digest of the newest head.
+    """Step 6: draw ``count`` of ``total`` intervals; first, last, ``top`` and ``flagged`` are added.
 
-    ``wanted`` is what was asked for before the replay budget cut it.
+    ``head``: digest of the newest head. ``wanted`` is what was asked for before the replay budget cut it.
     """
     if total == 0:
         detail = "no interval is authentic: there is nothing to draw from"
@@ -89,10 +98,20 @@ def step_sampling(
         return Sample(nonce=nonce, total=0, drawn=0, intervals=()), (), [finding]
     seed = sample_seed(nonce=nonce, head=head, policy=policy.digest())
     drawn = draw(seed, total=total, count=count)
-    intervals = tuple(sorted({*drawn, 0, total - 1}))
-    sample = Sample(nonce=nonce, total=total, drawn=len(drawn), intervals=intervals)
+    sample = Sample(
+        nonce=nonce,
+        total=total,
+        drawn=len(drawn),
+        intervals=tuple(sorted({*drawn, 0, total - 1, *top, *flagged})),
+        top=tuple(top),
+        flagged=tuple(flagged),
+    )
     cut = f", cut from {wanted} to fit {policy.sample.seconds:g} s of replay" if len(drawn) < wanted else ""
-    detail = f"{len(drawn)} of {total} intervals drawn with this verifier's nonce, first and last added{cut}"
+    added = len(sample.intervals) - len(drawn)
+    detail = (
+        f"{len(drawn)} of {total} intervals drawn with this verifier's nonce{cut}; {added} added: first and last, "
+        f"the {len(sample.top)} that move furthest, {len(sample.flagged)} flagged"
+    )
     return (
         sample,
         tuple(odds_for(total, len(drawn))),

@@ -1,11 +1,12 @@
 """State files as the verifier reads them: always hashed here, whoever they come from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from polledger.core.encoding import STATE_LIMITS, parse
 from polledger.core.state import Entry, FlatState, StateManifest, encode_state, parse_state, state_root
 from polledger.errors import MalformedError, Unavailable
-from polledger.files import open_regular
+from polledger.files import fresh_memory, open_regular
 from polledger.store.objects import ObjectMissing, ObjectStore
 
 STATE_BYTES = 1 << 42
@@ -21,9 +22,13 @@ class LoadedState:
     flat: FlatState
 
 
-def load_state(objects: ObjectStore, root: bytes) -> LoadedState:
-    """The stored state of ``root``. Raises Unavailable naming the object if it is missing or damaged."""
-    data = objects.read(root, limit=STATE_BYTES)
+def load_state(
+    objects: ObjectStore, root: bytes, *, room: Callable[[int], memoryview] = fresh_memory
+) -> LoadedState:
+    """The stored state of ``root``, in memory of ``room``. Raises Unavailable naming the object if it is missing or
+    damaged.
+    """
+    data = objects.read(root, limit=STATE_BYTES, room=room)
     try:
         return LoadedState(root=root, data=data, flat=parse_state(data, root=root))
     except MalformedError as error:

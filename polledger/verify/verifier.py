@@ -7,6 +7,7 @@ over them (:func:`polledger.core.report.judge`) fails closed. Opens no network c
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,7 +24,8 @@ from polledger.core.report import (
     counted,
     missing_checks,
 )
-from polledger.errors import Unavailable
+from polledger.core.sampling import sample_seed
+from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.trust import Trust
 from polledger.verify.binding import ReadModel, step_binding, step_final
 from polledger.verify.evidence import Evidence
@@ -33,6 +35,8 @@ from polledger.verify.policy import Policy
 from polledger.verify.replaying import ReplaySession
 from polledger.verify.replaytask import ELSEWHERE, Engines, ReplayTask
 from polledger.verify.sampling import SampleRequest, capped_count, step_sampling, wanted_count
+from polledger.verify.scan import ScanTask, scan
+from polledger.verify.screening import Screening, step_screening
 from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
 from polledger.verify.time import step_time
@@ -74,17 +78,13 @@ class Watcher(Protocol):
         """One line about what comes next."""
         ...
 
+    def scanned(self, done: int, total: int) -> None:
+        """A stored checkpoint was read and measured: the ``done``-th of ``total``."""
+        ...
+
     def opened(self, result: IntervalResult, done: int, total: int) -> None:
         """An interval was replayed: the ``done``-th of ``total``."""
         ...
-
-
-_NOT_SCREENED = Finding(
-    step=5,
-    name="screening",
-    outcome="unverifiable",
-    detail="not part of this version: a single jump is left to the odds of the sample",
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +96,7 @@ class _Run:
     watcher: Watcher
     findings: list[Finding] = field(default_factory=list)
     time: TimeSummary = field(default_factory=TimeSummary)
+    screening: Screening | None = None
     sample: Sample | None = None
     odds: tuple[Odds, ...] = ()
     intervals: tuple[IntervalResult, ...] = ()
@@ -150,12 +151,8 @@ def _verify_records(
     lineage = build_lineage(genesis, heads.records)
     structure = step_structure(lineage, policy=request.policy, whole=heads.whole)
     run.findings += structure.findings
-    if request.scan:
-        run.findings += step_stillness(
-            StillnessTask(
-                lineage=lineage, objects=evidence.objects, declared=structure.still, policy=request.policy
-            )
-        )
+    if request.scan and lineage.intervals:
+        _scan(run, evidence, lineage, structure, newest.head.digest())
     run.findings += step_final(lineage, evidence.objects)
     if request.model is not None:
         run.findings.append(step_binding(lineage, request.model, request.read_model or _no_torch_files))
@@ -169,6 +166,34 @@ def _verify_records(
         if session is not None:
             session.close()
     _environment(run, genesis, session)
+
+
+def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure, head: bytes) -> None:
+    """Steps 4 (stillness) and 5 from one reading of the stored checkpoints."""
+    request = run.request
+    stored = sum(checkpoint.stored for checkpoint in lineage.checkpoints)
+    run.watcher.note(f"reading {counted(stored, 'stored checkpoint')}")
+    started = run.clock()
+    task = ScanTask(
+        lineage=lineage,
+        objects=evidence.objects,
+        values=structure.values,
+        nonce=request.nonce,
+        told=run.watcher.scanned,
+    )
+    try:
+        found = scan(task)
+    except UsageError as error:
+        # Genesis does not describe every object of the states.
+        for step, name in ((4, "stillness"), (5, "screening")):
+            run.findings.append(Finding(step=step, name=name, outcome="unverifiable", detail=str(error)))
+        return
+    run.timing["scan_seconds"] = run.clock() - started
+    run.findings += step_stillness(
+        StillnessTask(lineage=lineage, scan=found, declared=structure.still, policy=request.policy)
+    )
+    seed = sample_seed(nonce=request.nonce, head=head, policy=request.policy.digest())
+    run.screening = step_screening(found, total=len(lineage.intervals), policy=request.policy, seed=seed)
 
 
 def _no_torch_files(model: Path) -> bytes:
@@ -212,11 +237,9 @@ def _session(
 
 
 def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplaySession | None) -> None:
-    """Steps 5 to 9: origin first, then the sample in ascending order."""
+    """Steps 6 to 9: origin first, then the sample in ascending order; last, whether step 5 got what it asked for."""
     request, total = run.request, len(lineage.intervals)
-    run.findings.append(_NOT_SCREENED)
-    wanted = wanted_count(request.sample, total=total, policy=request.policy) if total else 0
-    count = wanted
+    count = wanted_count(request.sample, total=total, policy=request.policy) if total else 0
     probed: tuple[int, ...] = ()
     pace = 0.0
     if session is not None:
@@ -224,25 +247,52 @@ def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplayS
         run.findings += session.origin()
         if request.sample.capped:
             probed, pace = _probe(session, lineage)
-    while True:
-        sample, odds, findings = step_sampling(
-            nonce=request.nonce, head=head, policy=request.policy, total=total, count=count, wanted=wanted
-        )
-        # What the prover did not store has to be replayed as well: it counts against the budget.
-        asked = {*sample.intervals, *probed}
-        opened = with_sources(asked, lineage.intervals)
-        seconds = pace * sum(len(lineage.intervals[number].steps) for number in opened)
-        smaller = capped_count(count, seconds=seconds, policy=request.policy)
-        if smaller == count:
-            break
-        count = smaller
+    draw = partial(
+        step_sampling, nonce=request.nonce, head=head, policy=request.policy, total=total, wanted=count
+    )
+    count = _within_budget(draw, count, lineage, probed, pace=pace, policy=request.policy)
+    screening = run.screening
+    run.sample, odds, findings = draw(
+        count=count, top=screening.top if screening else (), flagged=screening.flagged if screening else ()
+    )
     run.findings += findings
-    run.sample = replace(sample, intervals=opened if session is not None else sample.intervals)
+    opened: tuple[int, ...] = ()
     if session is not None:
-        run.odds = odds
-        rederived = len(opened) - len(asked)
-        run.watcher.note(_announcement(run.sample, run.odds, seconds=seconds, rederived=rederived))
+        asked = {*run.sample.intervals, *probed}
+        opened = with_sources(asked, lineage.intervals)
+        run.sample, run.odds = replace(run.sample, intervals=opened), odds
+        seconds = pace * _steps(opened, lineage)
+        run.watcher.note(_announcement(run.sample, odds, seconds=seconds, rederived=len(opened) - len(asked)))
         _replay(run, session, opened)
+    if screening is not None:
+        run.findings += screening.findings(opened)
+
+
+def _steps(numbers: Sequence[int], lineage: Lineage) -> int:
+    return sum(len(lineage.intervals[number].steps) for number in numbers)
+
+
+def _within_budget(
+    draw: Callable[..., tuple[Sample, Any, Any]],
+    count: int,
+    lineage: Lineage,
+    probed: Sequence[int],
+    *,
+    pace: float,
+    policy: Policy,
+) -> int:
+    """``count``, or fewer so that replaying what is drawn stays within the policy's seconds.
+
+    What the prover did not store has to be replayed as well and counts, and so does what was ``probed``; what
+    screening and the largest displacements add does not: it is opened whatever it costs.
+    """
+    while True:
+        drawn = {*draw(count=count)[0].intervals, *probed}
+        seconds = pace * _steps(with_sources(drawn, lineage.intervals), lineage)
+        smaller = capped_count(count, seconds=seconds, policy=policy)
+        if smaller == count:
+            return count
+        count = smaller
 
 
 def _probe(session: ReplaySession, lineage: Lineage) -> tuple[tuple[int, ...], float]:
@@ -266,7 +316,8 @@ def _announcement(sample: Sample, odds: Sequence[Odds], *, seconds: float, reder
     estimate = f"; about {seconds:.0f} s" if seconds else ""
     derived = f", {rederived} to re-derive what was not stored" if rederived else ""
     return (
-        f"replaying {len(sample.intervals)} of {counted(sample.total, 'interval')} ({sample.drawn} drawn{derived})"
+        f"replaying {len(sample.intervals)} of {counted(sample.total, 'interval')} ({sample.drawn} drawn, "
+        f"{len(sample.top)} that move furthest, {len(sample.flagged)} flagged by screening{derived})"
         f"{chance}{estimate}"
     )
 
@@ -355,7 +406,7 @@ def _not_done(run: _Run, model: bool) -> list[Finding]:
     for step, name in missing_checks(run.findings, model=model):
         if (step, name) not in spoken:
             why = run.skipped
-            if name == "stillness" and not run.request.scan:
+            if name in ("stillness", "screening") and not run.request.scan:
                 why = "stored checkpoints were not looked at (--no-scan)"
             detail = f"not checked{f': {why}' if why else ''}"
             findings.append(Finding(step=step, name=name, outcome="unverifiable", detail=detail))
@@ -370,6 +421,9 @@ def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
         head=_head(heads),
         findings=tuple(findings),
         intervals=run.intervals,
+        screening=run.screening.summary(tuple(item.interval for item in run.intervals))
+        if run.screening
+        else None,
         sample=run.sample,
         odds=run.odds,
         time=run.time,

@@ -23,9 +23,13 @@ class Silent:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.intervals: list[int] = []
+        self.read = (0, 0)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def scanned(self, done: int, total: int) -> None:
+        self.read = (done, total)
 
     def opened(self, result: Any, done: int, total: int) -> None:
         self.intervals.append(result.interval)

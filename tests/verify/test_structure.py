@@ -15,6 +15,7 @@ from polledger.core.state import parse_state
 from polledger.core.tolerance import GroupJudgement, GroupMeasure
 from polledger.verify.lineage import build_lineage
 from polledger.verify.policy import Policy, parse_policy
+from polledger.verify.scan import ScanTask, scan
 from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
 from tests.verify.build import CONFIG, Built, Hooks, Spec, make_run, store_state, unflatten
@@ -172,9 +173,16 @@ def stillness(built: Built, policy: Policy | None = None) -> Finding:
     assert isinstance(genesis, Genesis)
     lineage = build_lineage(genesis, built.records)
     found = step_structure(lineage, policy=policy or Policy(), whole=True)
-    task = StillnessTask(
-        lineage=lineage, objects=built.run.objects, declared=found.still, policy=policy or Policy()
+    seen = scan(
+        ScanTask(
+            lineage=lineage,
+            objects=built.run.objects,
+            values=found.values,
+            nonce=b"n" * 32,
+            told=lambda done, total: None,
+        )
     )
+    task = StillnessTask(lineage=lineage, scan=seen, declared=found.still, policy=policy or Policy())
     findings = step_stillness(task)
     assert len(findings) >= 1
     return findings[0]
@@ -221,6 +229,20 @@ def test_parameters_that_do_not_move_are_still_whatever_the_learning_rate_says(t
     finding = stillness(make_run(tmp_path / "run", hooks=Hooks(after_step=freeze)))
     assert finding.outcome == "unverifiable"
     assert "stand still" in finding.detail
+
+
+@pytest.mark.parametrize(("rate", "outcome"), [(1e-6, "unverifiable"), (1e-2, "pass")])
+def test_a_learning_rate_next_to_zero_is_no_movement(tmp_path: Path, rate: float, outcome: str) -> None:
+    """Weights planted early, then steps that keep them: every root is another one, and nothing is trained."""
+
+    def values(step: int, values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "lr": rate if step >= 2 else values["lr"]}
+
+    built = make_run(tmp_path / "run", Spec(kind="custom"), hooks=Hooks(values=values))
+    finding = stillness(built)
+    assert finding.outcome == outcome
+    if outcome == "unverifiable":
+        assert stillness(built, parse_policy("[structure]\nstill_ratio = 0")).outcome == "pass"
 
 
 def test_a_run_that_moves_less_than_the_policy_wants_is_unverifiable(honest: Built) -> None:

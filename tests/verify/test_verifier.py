@@ -221,10 +221,12 @@ def test_switching_replay_off_leaves_nothing_verified(honest: Built) -> None:
     assert all("--no-replay" in finding.detail for finding in blocking(report))
 
 
-def test_switching_the_scan_off_leaves_stillness_open(honest: Built) -> None:
+def test_switching_the_scan_off_leaves_stillness_and_screening_open(honest: Built) -> None:
     report = check(honest, scan=False)
     assert report.verdict == "UNVERIFIABLE"
-    assert [(finding.step, finding.name) for finding in blocking(report)] == [(4, "stillness")]
+    assert [(finding.step, finding.name) for finding in blocking(report)] == [(4, "stillness"), (5, "screening")]
+    assert all("--no-scan" in finding.detail for finding in blocking(report))
+    assert report.screening is None
 
 
 def test_code_that_may_not_run_stops_the_replay_with_its_reason(honest: Built) -> None:
@@ -578,12 +580,6 @@ def test_unsealed_records_after_the_last_head_do_not_block(honest: Built, tmp_pa
     report = check(built)
     assert report.verdict == "VERIFIED", blocking(report)
     assert named(report, "unsealed")
-
-
-def test_step_5_is_said_to_be_missing(honest: Built) -> None:
-    report = check(honest)
-    assert [finding.outcome for finding in named(report, "screening")] == ["unverifiable"]
-    assert report.verdict == "VERIFIED"
 
 
 def test_findings_are_ordered_by_step(honest: Built) -> None:

@@ -1,0 +1,193 @@
+"""Reads every stored checkpoint of the final lineage once, rechecks its root and measures how the run moves.
+
+PROTOCOL section 10, step 5. The next state is read and hashed in another thread while this one is measured; three
+buffers are used in turn, because memory that was never touched costs more than the hashing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from polledger.core.digest import sha256
+from polledger.core.records import Checkpoint
+from polledger.core.screening import Segment, Track
+from polledger.core.state import FlatState, TensorData, escape
+from polledger.errors import Unavailable
+from polledger.store.objects import ObjectStore
+from polledger.verify.compare import distance, norm, parameter_tensors
+from polledger.verify.lineage import FINDINGS_KEPT, Interval, Lineage, Values
+from polledger.verify.movement import Meter, Movement
+from polledger.verify.optimizers import OptimizerRules
+from polledger.verify.states import LoadedState, load_state
+
+_SEED_LABEL = b"polledger/scan/1\x00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanTask:
+    """``values[i]``: hyperparameters in force before interval i. ``nonce``: the verifier's own, made after the head.
+
+    ``told`` is called with how many of how many checkpoints were read.
+    """
+
+    lineage: Lineage
+    objects: ObjectStore
+    values: Sequence[Values]
+    nonce: bytes
+    told: Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What the pass found. ``displacement``: of the published parameters over the whole run, relative to their norm.
+
+    ``problems`` name stored checkpoints that are missing or damaged; segments then reach over them. ``read`` of
+    ``stored`` checkpoints were read, of ``size`` bytes together.
+    """
+
+    track: Track
+    displacement: float
+    read: int
+    stored: int
+    size: int
+    problems: tuple[str, ...]
+
+
+def sketch_seed(nonce: bytes) -> bytes:
+    """H("polledger/scan/1" ‖ 0 ‖ nonce): the seed of this verifier's own sketches."""
+    return sha256(_SEED_LABEL + nonce)
+
+
+def scan(task: ScanTask) -> Scan:
+    """One pass over the stored checkpoints. Raises UsageError where genesis does not describe the states."""
+    genesis = task.lineage.genesis
+    meter = Meter(genesis.objects, seed=sketch_seed(task.nonce))
+    return _Pass(task=task, meter=meter, rules=OptimizerRules(genesis, task.values)).run()
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads states in turn into three blocks of memory: the last state, this one, and the one being read."""
+
+    objects: ObjectStore
+    blocks: list[bytearray] = field(default_factory=lambda: [bytearray() for _ in range(3)])
+
+    def load(self, root: bytes) -> LoadedState | Unavailable:
+        """The state of ``root``, valid until two more were read; or why it cannot be read."""
+        block = self.blocks.pop(0)
+
+        def room(size: int) -> memoryview:
+            nonlocal block
+            if len(block) < size:
+                block = bytearray(size)
+            return memoryview(block)[:size]
+
+        try:
+            state = load_state(self.objects, root, room=room)
+        except Unavailable as error:
+            # The next one takes this block: those of the last two states are still in use.
+            self.blocks.insert(0, block)
+            return error
+        self.blocks.append(block)
+        return state
+
+    def ahead(self, checkpoints: Sequence[Checkpoint]) -> Iterator[LoadedState | Unavailable]:
+        """Each of ``checkpoints``, the next one being read while the caller looks at this one."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            waiting = pool.submit(self.load, checkpoints[0].root)
+            for following in checkpoints[1:]:
+                state = waiting.result()
+                waiting = pool.submit(self.load, following.root)
+                yield state
+            yield waiting.result()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """One reading pass in progress."""
+
+    task: ScanTask
+    meter: Meter
+    rules: OptimizerRules
+    segments: list[Segment] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    at: int = -1
+    """Number of intervals before the last state that was read; negative before the first."""
+    size: int = 0
+    first: list[TensorData] = field(default_factory=list)
+    last: FlatState | None = None
+
+    def run(self) -> Scan:
+        stored = _stored(self.task.lineage.intervals)
+        reader = _Reader(self.task.objects)
+        states = reader.ahead([checkpoint for _, checkpoint in stored]) if stored else iter(())
+        for done, ((before, _), state) in enumerate(zip(stored, states, strict=True), start=1):
+            if isinstance(state, Unavailable):
+                self.problems.append(str(state))
+            else:
+                self._take(before, state)
+            self.task.told(done, len(stored))
+        return Scan(
+            track=Track(segments=self.segments, places=self._places()),
+            displacement=self._displacement(),
+            read=len(stored) - len(self.problems),
+            stored=len(stored),
+            size=self.size,
+            problems=tuple(self.problems[:FINDINGS_KEPT]),
+        )
+
+    def _take(self, before: int, state: LoadedState) -> None:
+        self.size += len(state.data)
+        self.last = state.flat
+        if self.at < 0:
+            self.meter.take(state.flat)
+            # The block is used again long before the last state is known.
+            self.first = [_copied(tensor) for tensor in _published(self.task.lineage, state.flat)]
+        else:
+            intervals = self.task.lineage.intervals[self.at : before]
+            movement = self.meter.take(state.flat, self.rules.expected(intervals))
+            if movement is not None:
+                self.segments.append(self._segment(intervals, movement))
+        self.at = before
+
+    def _segment(self, intervals: Sequence[Interval], movement: Movement) -> Segment:
+        return Segment(
+            first=intervals[0].number,
+            last=intervals[-1].number,
+            steps=sum(len(interval.steps) for interval in intervals),
+            moved=movement.moved,
+            still=movement.still,
+            lessened=movement.lessened,
+            limited=self.rules.limited(intervals, movement),
+        )
+
+    def _places(self) -> dict[str, list[list[float]]]:
+        return {group: [place.tolist() for place in places] for group, places in self.meter.sketches.items()}
+
+    def _displacement(self) -> float:
+        """l2 distance between the first and last state read over the norm of the first (of the last where it is 0)."""
+        if self.last is None:
+            return 0.0
+        last = _published(self.task.lineage, self.last)
+        scale = norm(self.first) or norm(last)
+        return distance(last, self.first) / scale if scale else 0.0
+
+
+def _stored(intervals: Sequence[Interval]) -> list[tuple[int, Checkpoint]]:
+    """The stored checkpoints in order, each with the number of intervals before it."""
+    checkpoints = [(0, intervals[0].start)] if intervals else []
+    checkpoints += [(interval.number + 1, interval.end) for interval in intervals]
+    return [(before, checkpoint) for before, checkpoint in checkpoints if checkpoint.stored]
+
+
+def _copied(tensor: TensorData) -> TensorData:
+    return replace(tensor, data=memoryview(bytes(tensor.data)))
+
+
+def _published(lineage: Lineage, flat: FlatState) -> list[TensorData]:
+    """The parameters of the object that ``final`` names: others may train beside one that never moves."""
+    tensors = parameter_tensors(flat, lineage.genesis.objects)
+    if lineage.final is None:
+        return tensors
+    name = escape(lineage.final.object)
+    return [tensor for tensor in tensors if tensor.path.startswith(f"{name}/")]
