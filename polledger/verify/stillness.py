@@ -68,7 +68,7 @@ def _judge(task: StillnessTask, still: set[int], moved: float) -> Iterator[Findi
     total, bounds = len(task.lineage.intervals), task.policy.structure
     share = len(still) / total
     if len(still) > max(1, bounds.still_share * total):
-        detail = f"{len(still)} of {total} intervals stand still (learning rate 0, or hardly any displacement): {_some(still)}"
+        detail = f"{len(still)} of {total} intervals stand still (learning rate 0, or next to no way): {_some(still)}"
         yield _unverifiable(detail, "raise structure.still_share in the policy if you accept it")
     if not moved >= bounds.displacement:
         detail = f"the whole run moves the published model by {moved:.2g} of its norm, below {bounds.displacement:g}"

@@ -224,7 +224,10 @@ def test_switching_replay_off_leaves_nothing_verified(honest: Built) -> None:
 def test_switching_the_scan_off_leaves_stillness_and_screening_open(honest: Built) -> None:
     report = check(honest, scan=False)
     assert report.verdict == "UNVERIFIABLE"
-    assert [(finding.step, finding.name) for finding in blocking(report)] == [(4, "stillness"), (5, "screening")]
+    assert [(finding.step, finding.name) for finding in blocking(report)] == [
+        (4, "stillness"),
+        (5, "screening"),
+    ]
     assert all("--no-scan" in finding.detail for finding in blocking(report))
     assert report.screening is None
 
