@@ -10,7 +10,7 @@ inside a segment that moves no further than its neighbours.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from polledger.core.digest import sha256, u64
@@ -206,7 +206,9 @@ def _arrivals(track: Track, rules: ScreeningRules) -> Iterator[Flag]:
         for segment, value, place in zip(track.segments, moved, places[1:], strict=True):
             limit = max(distance(place, places[-1]) / rules.arrival, NEGLIGIBLE * mean * segment.steps)
             if value > limit:
-                yield _flag("arrival", segment, group, value, limit)
+                # The end of any run is one: a long segment there is not worth opening whole.
+                whole = len(segment.intervals) <= rules.probes
+                yield replace(_flag("arrival", segment, group, value, limit), whole=whole)
 
 
 def _paces(track: Track, rules: ScreeningRules) -> Iterator[Flag]:
@@ -243,15 +245,7 @@ def _merged(flags: Iterator[Flag]) -> Iterator[Flag]:
             current = flag
             continue
         strong = max(current, flag, key=lambda item: item.strength)
-        current = Flag(
-            kind=strong.kind,
-            first=current.first,
-            last=max(current.last, flag.last),
-            group=strong.group,
-            value=strong.value,
-            limit=strong.limit,
-            whole=False,
-        )
+        current = replace(strong, first=current.first, last=max(current.last, flag.last))
     if current is not None:
         yield current
 

@@ -65,6 +65,23 @@ def scan(task: ScanTask) -> Scan:
     return _Pass(task=task, meter=meter, rules=OptimizerRules(genesis, task.values)).run()
 
 
+def read_states(objects: ObjectStore, roots: Sequence[bytes]) -> Iterator[LoadedState | Unavailable]:
+    """The state of each root in turn, every byte hashed, or why it cannot be read; the next one is read meanwhile.
+
+    A state is valid until two more were read: its memory is used again.
+    """
+    if not roots:
+        return
+    reader = _Reader(objects)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = pool.submit(reader.load, roots[0])
+        for following in roots[1:]:
+            state = waiting.result()
+            waiting = pool.submit(reader.load, following)
+            yield state
+        yield waiting.result()
+
+
 @dataclass(slots=True)
 class _Reader:
     """Reads states in turn into three blocks of memory: the last state, this one, and the one being read."""
@@ -73,7 +90,6 @@ class _Reader:
     blocks: list[bytearray] = field(default_factory=lambda: [bytearray() for _ in range(3)])
 
     def load(self, root: bytes) -> LoadedState | Unavailable:
-        """The state of ``root``, valid until two more were read; or why it cannot be read."""
         block = self.blocks.pop(0)
 
         def room(size: int) -> memoryview:
@@ -90,16 +106,6 @@ class _Reader:
             return error
         self.blocks.append(block)
         return state
-
-    def ahead(self, checkpoints: Sequence[Checkpoint]) -> Iterator[LoadedState | Unavailable]:
-        """Each of ``checkpoints``, the next one being read while the caller looks at this one."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting = pool.submit(self.load, checkpoints[0].root)
-            for following in checkpoints[1:]:
-                state = waiting.result()
-                waiting = pool.submit(self.load, following.root)
-                yield state
-            yield waiting.result()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,8 +125,7 @@ class _Pass:
 
     def run(self) -> Scan:
         stored = _stored(self.task.lineage.intervals)
-        reader = _Reader(self.task.objects)
-        states = reader.ahead([checkpoint for _, checkpoint in stored]) if stored else iter(())
+        states = read_states(self.task.objects, [checkpoint.root for _, checkpoint in stored])
         for done, ((before, _), state) in enumerate(zip(stored, states, strict=True), start=1):
             if isinstance(state, Unavailable):
                 self.problems.append(str(state))

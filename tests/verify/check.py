@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,15 @@ def request(**values: Any) -> Request:
     return Request(**{"policy": Policy(), "nonce": b"n" * 32, "now": NOW, "sample": ALL, **values})
 
 
-def check(built: Built, *, code: Any = None, **values: Any) -> Report:
+def check(
+    built: Built, *, code: Any = None, clock: Callable[[], float] = time.monotonic, **values: Any
+) -> Report:
     """Verify ``built`` with every interval opened, unless told otherwise."""
     return verify(
         read_evidence(built.run),
         request(**values),
         load_code=code or built.code(),
-        clock=time.monotonic,
+        clock=clock,
         watcher=Silent(),
     )
 
