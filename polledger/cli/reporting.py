@@ -1,7 +1,8 @@
 """The verification report for people: what was checked, what was found, what it does not say."""
 
+import math
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,23 @@ _STYLES = {"pass": "green", "fail": "bold red", "unverifiable": "yellow"}
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 _NUMBERS = ("e/u", "ν/u", "e/d_ref")
+
+_WORSE = ("pass", "unverifiable", "fail")
+
+FLAG_REASONS: dict[str, str] = {
+    "jump": "moves further than its neighbours",
+    "alone": "too few of this length to compare it with",
+    "arrival": "hardly anything moves after it",
+    "pace": "leads further than other stretches",
+    "straight": "keeps one direction",
+    "optimizer": "is no step of this optimizer",
+}
+"""Why a flag was raised, for people; docs/protocol.md has the rules."""
+
+_RATIOS = ("jump", "arrival", "pace")
+
+FLAGS_SHOWN = 12
+"""Rows of the table of flags; --json has all."""
 
 INTERVALS_SHOWN = 40
 """Rows of the table of intervals; --json has all."""
@@ -35,6 +53,8 @@ def report_text(report: Report, console: "Console") -> str:
 def _print_parts(report: Report, console: "Console") -> None:
     _print_facts(report, console)
     _print_findings(report, console)
+    if report.screening and report.screening["flags"]:
+        _print_flags(report, report.screening["flags"], console)
     if report.intervals:
         _print_intervals(report, console)
     if report.odds and report.intervals:
@@ -135,6 +155,39 @@ def _short(value: str | None) -> str:
     return f"{value[:16]}…" if _DIGEST.fullmatch(value) else value
 
 
+def _print_flags(report: Report, flags: list[dict[str, Any]], console: "Console") -> None:
+    """What looked odd to screening, in words, and what replaying it gave. A flag alone accuses nobody."""
+    console.print("Flagged by screening, and opened:", style="bold")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("intervals", "opened", "replay", "why", "group", "× limit"):
+        table.add_column(column, justify="right" if column == "× limit" else "left", no_wrap=column != "why")
+    for flag in flags[:FLAGS_SHOWN]:
+        first, last = flag["intervals"]
+        inside = [result for result in report.intervals if first <= result.interval <= last]
+        worst = max((result.outcome for result in inside), key=_WORSE.index, default=None)
+        table.add_row(
+            f"{first}" if first == last else f"{first}-{last}",
+            f"{len(inside)} of {last + 1 - first}",
+            Text(worst, style=_STYLES[worst]) if worst else "-",
+            FLAG_REASONS[flag["kind"]],
+            Text(one_line(flag["group"] or "-")),
+            _beyond(flag["value"], flag["limit"]) if flag["kind"] in _RATIOS else "",
+        )
+    console.print(table)
+    left = len(flags) - FLAGS_SHOWN
+    if left > 0:
+        console.print(f"… and {left} more (--json lists all)", style="dim")
+    console.print()
+
+
+def _beyond(value: float | str, limit: float | str) -> str:
+    """How many times the limit; numbers that are not finite come as text."""
+    if isinstance(value, str) or isinstance(limit, str):
+        return str(value)
+    ratio = value / limit if limit else math.inf
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"
+
+
 def _print_intervals(report: Report, console: "Console") -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("interval", "steps", "outcome", "bits", "worst group", *_NUMBERS):
@@ -171,8 +224,11 @@ def _print_odds(report: Report, console: "Console") -> None:
     sample = report.sample
     if sample is None:
         return
+    added = len(report.intervals) - sample.drawn
+    besides = f", {added} opened besides" if added > 0 else ""
     console.print(
-        f"{sample.drawn} of {sample.total} intervals were drawn. A run with bogus intervals would pass:"
+        f"{sample.drawn} of {sample.total} intervals were drawn{besides}. By the draw alone a run with bogus intervals "
+        "would pass:"
     )
     for odds in report.odds:
         share = "one bogus interval" if odds.label == "one" else f"{odds.label} bogus ({odds.bogus})"

@@ -3,6 +3,7 @@
 import importlib.metadata
 import io
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from polledger.cli.code import CodeOptions, decide, is_own, load_code
 from polledger.core.digest import sha256
 from polledger.core.encoding import encode
 from polledger.core.records import Genesis
+from polledger.core.report import IntervalResult, Report
+from polledger.core.screening import Flag
 from polledger.core.source import Distribution, SourceFile, TaskSource
 from polledger.errors import UsageError
 from polledger.training.location import OWN_ROOT
@@ -492,7 +495,7 @@ def test_report_prints_failures_with_place_and_values() -> None:
     from rich.console import Console
 
     from polledger.cli.reporting import report_text
-    from polledger.core.report import Finding, IntervalResult, Odds, Report, Sample
+    from polledger.core.report import Finding, Odds, Sample
     from polledger.core.tolerance import Distances, GroupMeasure, Rules, judge_group
 
     measure = GroupMeasure(name="model/parameters", exact=False, strict_equal=True, e=0.7, u=1.0, nu=0.001)
@@ -562,6 +565,37 @@ def test_markup_in_hostile_text_is_printed_as_it_is() -> None:
 
 
 HOSTILE = "x\x1b]0;title\x07\nVERIFIED: \x9b2J\u202e"
+
+
+def test_report_shows_what_was_flagged_and_what_replay_said() -> None:
+    from rich.console import Console
+
+    from polledger.cli.reporting import FLAG_REASONS, FLAGS_SHOWN, report_text
+
+    result = IntervalResult(interval=3, first=8, last=12, outcome="pass", exact=True)
+    bad = replace(result, interval=4, outcome="fail")
+    flag = Flag(kind="pace", first=3, last=9, group="model/parameters", value=3.0, limit=2.0, whole=False)
+    flags = [
+        flag,
+        replace(flag, kind="jump", first=3, last=3, value=math.inf),
+        replace(flag, kind="alone", first=7, last=7, group="", value=2.0, limit=4.0),
+        *(replace(flag, kind="optimizer", first=i, last=i, group="\x1b[31m") for i in range(20)),
+    ]
+    report = Report(
+        run="ab",
+        head=None,
+        findings=(),
+        intervals=(result, bad),
+        screening={"flags": [item.to_json() for item in flags]},
+    )
+    lines = report_text(report, Console(width=200, file=io.StringIO())).splitlines()
+    shown = [line.split() for line in lines if any(reason in line for reason in FLAG_REASONS.values())]
+    assert len(shown) == FLAGS_SHOWN
+    assert shown[0][:5] + shown[0][-2:] == ["3-9", "2", "of", "7", "fail", "model/parameters", "1.5"]
+    assert shown[1][:5] + shown[1][-1:] == ["3", "1", "of", "1", "pass", "inf"]
+    assert shown[2][:5] == ["7", "0", "of", "1", "-"]
+    assert any(f"{len(flags) - FLAGS_SHOWN} more" in line for line in lines)
+    assert not any("\x1b" in line for line in lines)
 
 
 def test_no_value_in_a_report_acts_on_the_terminal() -> None:

@@ -19,8 +19,8 @@ def check_verified(done: Done, *, sample: int) -> None:
     assert report["comparison"] == "bitwise"
     assert len(report["intervals"]) >= min(sample, report["sample"]["total"])
     assert all(interval["exact"] and interval["outcome"] == "pass" for interval in report["intervals"])
-    # Without a trust file the time is only what the prover's own authority says; screening is not built yet.
-    assert [finding["step"] for finding in report["findings"] if finding["outcome"] != "pass"] == [3, 5]
+    # Without a trust file the time is only what the prover's own authority says.
+    assert [finding["step"] for finding in report["findings"] if finding["outcome"] != "pass"] == [3]
     assert report["time"]["assurance"] == "self-asserted"
     assert done.last.startswith("VERIFIED: ")
 
