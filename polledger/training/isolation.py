@@ -19,13 +19,19 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWNS = 0x00020000
 _CLONE_NEWIPC = 0x08000000
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWPID = 0x20000000
 _CLONE_NEWNET = 0x40000000
+_CLONES = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC
+
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 
 # System call numbers are the same on every architecture since Linux 5.13 unified them.
 _SYS_CREATE_RULESET = 444
+_CREATE_RULESET_VERSION = 1
 _SYS_ADD_RULE = 445
 _SYS_RESTRICT_SELF = 446
 
@@ -33,6 +39,8 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 # Bits 0 to 12 are the rights of Landlock ABI 1: execute, write, read, list, remove and the make_* family.
 _ALL = (1 << 13) - 1
+# ABI 2: moving a file to another directory. Where it is known and not granted, it is refused with EXDEV.
+_REFER = 1 << 13
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE
 
 SYSTEM_PATHS = (
@@ -54,6 +62,9 @@ SYSTEM_PATHS = (
 """What an interpreter and torch read on an ordinary Linux system. No home, no temporary directory, no other process."""
 
 DEVICE_PATHS = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+
+THREADS = "/proc/self/task"
+"""Where a process names its threads. CUDA does, and gives up (error 304) where it may not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +88,13 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
-def isolate(*, readable: Iterable[Path], writable: Iterable[Path]) -> Isolation:
+def isolate(*, readable: Iterable[Path], writable: Iterable[Path], cuda: bool = False) -> Isolation:
     """Restrict the calling process and its descendants for good; they end when their parent does.
 
     ``readable`` and ``writable`` are paths allowed besides the interpreter, its packages and the system's
     libraries. Goes on in a forked process, the first of its own process namespace: with it ends everything that it
-    started. Must run before a second thread starts. The answer says what took effect; raises OSError only where
-    namespaces are to be had and a process is not.
+    started. ``cuda`` leaves what CUDA needs to start. Must run before a second thread starts. The answer says what
+    took effect; raises OSError only where namespaces are to be had and a process is not.
     """
     if not sys.platform.startswith("linux"):
         return Isolation(files=False, network=False)
@@ -91,17 +102,39 @@ def isolate(*, readable: Iterable[Path], writable: Iterable[Path]) -> Isolation:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    network = _leave_namespaces(libc)
-    if network:
+    # Where /proc cannot be mounted anew, threads of a process namespace are not found in it.
+    processes = not cuda or _can_mount_processes(libc)
+    network = _leave_namespaces(libc, _CLONES | _CLONE_NEWPID if processes else _CLONES)
+    if network and processes:
         _become_first(libc)
-    files = _restrict_files(libc, readable=readable, writable=writable)
-    return Isolation(files=files, network=network)
+        _mount_processes(libc)
+    files = _restrict_files(libc, readable=readable, writable=writable, cuda=cuda)
+    return Isolation(files=files, network=network and processes)
 
 
-def _leave_namespaces(libc: ctypes.CDLL) -> bool:
+def _can_mount_processes(libc: ctypes.CDLL) -> bool:
+    """Whether a process namespace can have a /proc of its own, tried in processes that end here."""
+    started = os.fork()
+    if started:
+        return _ended(started) == 0
+    if not _leave_namespaces(libc, _CLONES | _CLONE_NEWPID):
+        os._exit(1)
+    _become_first(libc)
+    os._exit(0 if _mount_processes(libc) else 1)
+
+
+def _mount_processes(libc: ctypes.CDLL) -> bool:
+    """Show this process the /proc of its own namespace. Refused where parts of /proc are hidden, as containers do."""
+    if libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        return False
+    mounted: int = libc.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+    return mounted == 0
+
+
+def _leave_namespaces(libc: ctypes.CDLL, clones: int) -> bool:
     uid, gid = os.getuid(), os.getgid()
     # Two children of one verification must not meet in shared memory either.
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWPID) != 0:
+    if libc.unshare(clones) != 0:
         return False
     # Without a mapping the process would be "nobody", which getpwuid and tempfile users trip over.
     with contextlib.suppress(OSError):
@@ -130,8 +163,11 @@ def _ended(process: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _restrict_files(libc: ctypes.CDLL, *, readable: Iterable[Path], writable: Iterable[Path]) -> bool:
-    attribute = _RulesetAttribute(handled_access_fs=_ALL)
+def _restrict_files(
+    libc: ctypes.CDLL, *, readable: Iterable[Path], writable: Iterable[Path], cuda: bool
+) -> bool:
+    everything = _ALL | _REFER if _landlock_version(libc) >= 2 else _ALL
+    attribute = _RulesetAttribute(handled_access_fs=everything)
     ruleset = libc.syscall(_SYS_CREATE_RULESET, ctypes.byref(attribute), ctypes.sizeof(attribute), 0)
     if ruleset < 0:
         return False
@@ -141,12 +177,20 @@ def _restrict_files(libc: ctypes.CDLL, *, readable: Iterable[Path], writable: It
         for path in [*map(Path, DEVICE_PATHS), *Path("/dev").glob("nvidia*")]:
             _allow(libc, ruleset, path, _READ_FILE | _WRITE_FILE)
         for path in writable:
-            _allow(libc, ruleset, path, _ALL)
+            _allow(libc, ruleset, path, everything)
+        if cuda:
+            _allow(libc, ruleset, Path(THREADS), _READ | _WRITE_FILE)
         if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             return False
         return bool(libc.syscall(_SYS_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)
+
+
+def _landlock_version(libc: ctypes.CDLL) -> int:
+    """Of the kernel's Landlock; negative where there is none."""
+    version: int = libc.syscall(_SYS_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
+    return version
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,7 @@ def connect():
 print(json.dumps({
     "files": taken.files, "network": taken.network,
     "own": reach(lambda: Path("note").write_text("x")),
+    "own_moved": reach(lambda: Path("inside").mkdir() or Path("note").rename("inside/note")),
     "given": reach(lambda: Path(sys.argv[2]).read_bytes()),
     "given_write": reach(lambda: Path(sys.argv[2]).write_bytes(b"")),
     "secret": reach(lambda: Path(sys.argv[3]).read_bytes()),
@@ -108,9 +110,45 @@ def test_isolated_process_cannot_reach(probe: dict[str, bool], name: str) -> Non
     assert not probe[name]
 
 
-@pytest.mark.parametrize("name", ["own", "given", "numpy", "ends_first"])
+@pytest.mark.parametrize("name", ["own", "own_moved", "given", "numpy", "ends_first"])
 def test_isolated_process_keeps_what_it_needs(probe: dict[str, bool], name: str) -> None:
     assert probe[name]
+
+
+THREADS = """
+import ctypes, json, sys, threading
+sys.path.append(sys.argv[1])
+from pathlib import Path
+from polledger.training.isolation import isolate
+taken = isolate(readable=[], writable=[Path.cwd()], cuda=sys.argv[2] == "cuda")
+def named():
+    # Of another thread the C library writes the name into /proc.
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    refused = ctypes.CDLL(None).pthread_setname_np(ctypes.c_ulong(thread.ident), b"named")
+    ended.set()
+    return refused == 0
+print(json.dumps({"files": taken.files, "network": taken.network, "named": named()}))
+"""
+
+
+def run_threads(directory: Path, device: str) -> dict[str, Any]:
+    command = [sys.executable, "-I", "-c", THREADS, str(ROOT), device]
+    done = subprocess.run(command, cwd=directory, capture_output=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    if not (found["files"] and found["network"]):
+        pytest.skip("this kernel offers neither Landlock nor user namespaces")
+    return found
+
+
+def test_cuda_may_name_its_threads(tmp_path: Path) -> None:
+    # Otherwise cuInit gives up with error 304: seen on an H100 with driver 580.
+    assert run_threads(tmp_path, "cuda")["named"]
+
+
+def test_without_cuda_nothing_is_written_to_proc(tmp_path: Path) -> None:
+    assert not run_threads(tmp_path, "cpu")["named"]
 
 
 def test_interpreter_paths_leave_out_the_checkout() -> None:
