@@ -262,14 +262,21 @@ def _is_installed(file: str) -> bool:
 
 def _is_generated(file: str) -> bool:
     """Whether torch.compile wrote the file: it comes from the task's code, and is written anew wherever that runs."""
-    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    if named and Path(file).is_relative_to(os.path.abspath(named)):  # noqa: PTH100 - as in location.py
+    if any(Path(file).is_relative_to(directory) for directory in _compiler_caches()):
         return True
     temporary = Path(tempfile.gettempdir())
     return any(
         directory.name.startswith("torchinductor_") and directory.parent == temporary
         for directory in Path(file).parents
     )
+
+
+def _compiler_caches() -> list[str]:
+    """Where torch's compiler, and Triton for GPUs, keep what they write, if not beside temporary files."""
+    home = os.environ.get("TRITON_HOME") or os.path.expanduser("~")  # noqa: PTH111 - where there is none, "~"
+    named = [os.environ.get("TORCHINDUCTOR_CACHE_DIR"), os.environ.get("TRITON_CACHE_DIR")]
+    named.append(os.path.join(home, ".triton", "cache"))  # noqa: PTH118
+    return [os.path.abspath(path) for path in named if path]  # noqa: PTH100 - as in location.py
 
 
 def _read(file: Path) -> bytes:

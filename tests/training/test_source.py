@@ -320,6 +320,20 @@ class TestModules:
         monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
         assert sorted(task_modules(resolve_task("../train.py"), modules)) == sorted(names)
 
+    @pytest.mark.parametrize("variable", ["TRITON_CACHE_DIR", "TRITON_HOME", "HOME"])
+    def test_what_triton_compiles_for_a_gpu_is_no_source(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        names = (".triton/cache/AB/cuda_utils.so", ".triton/mine.py")
+        write(project, {"train.py": TASK, **dict.fromkeys(names, "")})
+        modules = {name: self.module(f"module{i}", project / name) for i, name in enumerate(names)}
+        for name in ("TRITON_CACHE_DIR", "TRITON_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", "/nowhere")
+        assert sorted(task_modules(resolve_task("train.py"), modules)) == sorted(names)
+        monkeypatch.setenv(variable, str(project / (".triton/cache" if "CACHE" in variable else "")))
+        assert sorted(task_modules(resolve_task("train.py"), modules)) == [".triton/mine.py"]
+
     def test_module_that_is_imported_late_is_named(
         self, project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
