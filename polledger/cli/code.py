@@ -85,6 +85,7 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
         inputs=options.inputs,
         warm=policy.replay == ReplaySettings(),
         patience=policy.code.patience,
+        device=policy.replay.device,
     )
     return Code(
         summary=summary,
@@ -125,13 +126,17 @@ def _lines(committed: CodeDecision, source: TaskSource) -> int:
 
 @dataclass(slots=True, kw_only=True)
 class Engines:
-    """Starts engines pinned to an environment. ``warm``: the first one loads both its processes side by side."""
+    """Starts engines pinned to an environment. ``warm``: the first one loads both its processes side by side.
+
+    ``device``: the kind to replay on, None for the recorded one.
+    """
 
     program: TaskProgram
     genesis: Genesis
     inputs: Mapping[str, str]
     warm: bool
     patience: float
+    device: str | None = None
 
     def __call__(self, environment: Environment) -> AbstractContextManager[Replayer]:
         genesis = self.genesis
@@ -140,7 +145,7 @@ class Engines:
                 program=self.program,
                 config=genesis.config,
                 seed=training_seed(genesis.seed, genesis.key if genesis.bound else None),
-                device=replay_device(environment),
+                device=self.device or replay_device(environment),
                 environment=environment,
                 inputs=self.inputs,
                 kind=genesis.kind,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from polledger.core.encoding import real
-from polledger.errors import MalformedError, PolledgerError, UsageError
+from polledger.core.records import Environment
+from polledger.errors import EnvironmentMismatch, MalformedError, PolledgerError, UsageError
 from polledger.training import wire
 from polledger.training.isolation import Isolation, isolate
 
@@ -60,7 +61,8 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def _start(setup: wire.Setup, replies: BinaryIO) -> "_Session":
     here = Path.cwd()
-    taken = isolate(readable=[Path(os.fsdecode(path)) for path in setup.readable], writable=[here])
+    readable = [Path(os.fsdecode(path)) for path in setup.readable]
+    taken = isolate(readable=readable, writable=[here], cuda=setup.device.startswith("cuda"))
     session = _Session(setup, taken)
     wire.write_message(replies, session.ready())
     replies.flush()
@@ -171,7 +173,18 @@ class _Session:
                 f"genesis calls the task a {setup.kind} task, its class is a {self._runner.kind} one"
             )
         self._isolation = isolation
-        self._environment = determinism.describe_environment(self._device)
+        self._environment = self._describe()
+
+    def _describe(self) -> Environment:
+        from polledger.training.determinism import describe_environment
+
+        try:
+            return describe_environment(self._device)
+        except EnvironmentMismatch as error:
+            recorded = self._setup.environment.device
+            raise EnvironmentMismatch(
+                f"{error}, and {recorded} is what it was recorded on; a policy may name another (replay.device)"
+            ) from None
 
     def _make_runner(self) -> "Runner":
         """A runner with a task of its own: what one interval leaves behind on a task is no part of the next."""
@@ -257,7 +270,9 @@ class _Session:
             runner.prepare(step)
             groups = runner.hyperparameters()
             metrics = {name: real(value) for name, value in runner.step(step, batch).items()}
-            wire.write_message(replies, wire.Stepped(v=1, step=step, groups=groups, metrics=metrics))
+            wire.write_message(
+                replies, wire.Stepped(v=1, step=step, groups=groups, metrics=metrics, drew=runner.drew(step))
+            )
             wire.write_frame(replies, *encoded)
         state = encode_state(runner.flatten())
         wire.write_message(replies, wire.Ended(v=1))

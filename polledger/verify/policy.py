@@ -196,15 +196,18 @@ class CodeBounds(_Table, frozen=True):
 
 
 class ReplaySettings(_Table, frozen=True):
-    """Replay as another machine would: another thread count or CPU capability than recorded."""
+    """Replay as another machine would: another thread count, CPU capability or kind of device than recorded."""
 
     threads: int | None = None
     capability: str | None = None
+    device: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.threads is None or self.threads >= 1, "replay.threads is at least 1")
         known = (None, "DEFAULT", "AVX2", "AVX512")
         _require(self.capability in known, f"replay.capability is one of {', '.join(map(str, known[1:]))}")
+        devices = ("cpu", "cuda", "mps")
+        _require(self.device in (None, *devices), f"replay.device is one of {', '.join(devices)}")
 
 
 class Policy(_Table, frozen=True):

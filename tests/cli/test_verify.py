@@ -652,3 +652,7 @@ def test_engine_factory_starts_only_the_first_engine_early(
     assert first.context.seed == second.context.seed == copied.spec.s
     assert first.context.inputs == {"data": "/x"}
     assert first.context.patience == 5.0
+    elsewhere = make(msgspec.structs.replace(genesis.environment, device="NVIDIA H100"))
+    make.device = "cpu"  # type: ignore[attr-defined]
+    given = make(msgspec.structs.replace(genesis.environment, device="NVIDIA H100"))
+    assert (elsewhere.context.device, given.context.device) == ("cuda", "cpu")

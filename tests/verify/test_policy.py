@@ -98,6 +98,7 @@ def test_unknown_keys_are_refused_with_near_names(text: str, named: str) -> None
         '[code]\ntrusted = ["abc"]',
         "[replay]\nthreads = 0",
         '[replay]\ncapability = "SSE"',
+        '[replay]\ndevice = "cuda:1"',
         "not toml",
     ],
 )
