@@ -36,6 +36,26 @@ def same_class(a: Environment, b: Environment) -> list[str]:
     return sorted(name for name in names if not _same(first.get(name, missing), second.get(name, missing)))
 
 
+DRAW_FIELDS = ("device", "torch", "torch_git", "cuda", "flags.gpu_capability", "flags.gpu_multiprocessors")
+"""What decides which numbers torch's generators give for a seed. A GPU cuts a draw by its multiprocessors, so that two
+models give different dropout masks for one seed."""
+
+
+def same_draws(a: Environment, b: Environment) -> bool:
+    """Whether equal seeds give equal random numbers in both, rounding aside, as far as it can be known.
+
+    On CPUs: of one architecture, which the instruction sets tell; torch uses another generator on each.
+    """
+    if a.cpu != b.cpu and not _instructions(a) & _instructions(b):
+        return False
+    first, second = environment_class(a), environment_class(b)
+    return all(_same(first.get(name), second.get(name)) for name in DRAW_FIELDS)
+
+
+def _instructions(environment: Environment) -> set[str]:
+    return set(str(environment.flags.get("cpu_isa", "")).split())
+
+
 def _same(a: object, b: object) -> bool:
     # True == 1, and a switch is not a number.
     return type(a) is type(b) and a == b

@@ -56,12 +56,16 @@ class ReplayJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedStep:
-    """One replayed step: hyperparameters in force, the canonical batch it consumed, metrics."""
+    """One replayed step: hyperparameters in force, the canonical batch it consumed, metrics.
+
+    ``drew``: it used torch's random numbers, by the word of the process that ran it.
+    """
 
     step: int
     groups: tuple[GroupValues, ...]
     batch: bytes
     metrics: dict[str, float]
+    drew: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

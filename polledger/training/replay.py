@@ -101,6 +101,7 @@ class ReplayEngine:
     def __init__(self, context: ReplayContext) -> None:
         self._context = context
         self._children: dict[tuple[str, Variant], _Child] = {}
+        self._refusals: dict[tuple[str, Variant], str] = {}
         self._isolation = IsolationReport(files=True, network=True)
 
     def __enter__(self) -> "ReplayEngine":
@@ -165,6 +166,8 @@ class ReplayEngine:
             return ReplayOutcome(state=bytes(state), steps=steps, environment=child.environment)
 
     def _child(self, role: str, variant: Variant) -> "_Child":
+        if (role, variant) in self._refusals:
+            raise ReplayFailed(self._refusals[role, variant])
         child = self._children.get((role, variant))
         if child is None:
             child = self._children[role, variant] = _Child(self._context, role=role, variant=variant)
@@ -190,6 +193,11 @@ class _Conversation:
     def __enter__(self) -> "_Child":
         try:
             ready = self._child.ready()
+        except ReplayFailed as error:
+            # What the task or this machine lacks it will lack in the next child as well.
+            self._engine._refusals[self._role, self._variant] = str(error)
+            self._abandon(error)
+            raise
         except BaseException as error:
             self._abandon(error)
             raise
@@ -251,6 +259,7 @@ def _replayed_step(child: "_Child", opened: OpenedBatch) -> ReplayedStep:
         # Augmentation may crop, pad, tokenise: the batch is of the size of its examples, not equal to it.
         batch=bytes(child.frame(limit=min(BATCH_LIMIT, 16 * given + BATCH_SLACK))),
         metrics={name: from_real(value) for name, value in reply.metrics.items()},
+        drew=reply.drew,
     )
 
 

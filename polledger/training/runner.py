@@ -23,7 +23,7 @@ from polledger.errors import UsageError
 from polledger.training.attributes import Traits, plain_attributes
 from polledger.training.nest import check_exact
 from polledger.training.recipe import apply_hyperparameters, map_nest
-from polledger.training.seeds import seed_everything
+from polledger.training.seeds import has_drawn, seed_everything
 from polledger.training.state import (
     describe_objects,
     flatten_objects,
@@ -180,6 +180,10 @@ class Runner:
         with torch.enable_grad():
             metrics = self.task.step(self.objects, batch)
         return {} if metrics is None else {name: _metric(name, value) for name, value in metrics.items()}
+
+    def drew(self, n: int) -> bool:
+        """Whether step ``n``, the last that ran, used a generator of torch: other hardware draws other numbers."""
+        return has_drawn(rng_seeds(self.seed, n, "step"), self.device)
 
     def flatten(self) -> FlatState:
         """The whole state; its data are views of live tensors: copy before the next step."""

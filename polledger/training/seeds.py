@@ -15,11 +15,25 @@ def seed_everything(seeds: RngSeeds, device: str = "cpu") -> None:
     The generators are seeded directly: the public functions take twenty times as long. Generators that a task makes
     itself are not reached. Raises EnvironmentMismatch for a device without a generator.
     """
-    torch.default_generator.manual_seed(seeds.torch)
-    if device != "cpu":
-        _device_generator(torch.device(device)).manual_seed(seeds.torch)
+    for generator in _generators(device):
+        generator.manual_seed(seeds.torch)
     np.random.seed(seeds.numpy)
     random.seed(seeds.random)
+
+
+def has_drawn(seeds: RngSeeds, device: str = "cpu") -> bool:
+    """Whether torch's default CPU generator or that of ``device`` was used since both were seeded with ``seeds``."""
+    for generator in _generators(device):
+        fresh = torch.Generator(generator.device)
+        fresh.manual_seed(seeds.torch)
+        if not torch.equal(fresh.get_state(), generator.get_state()):
+            return True
+    return False
+
+
+def _generators(device: str) -> list[torch.Generator]:
+    default = torch.default_generator
+    return [default] if device == "cpu" else [default, _device_generator(torch.device(device))]
 
 
 def _device_generator(device: torch.device) -> torch.Generator:

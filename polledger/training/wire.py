@@ -103,12 +103,16 @@ class Replay(_Message, frozen=True, kw_only=True, tag_field="type", tag="replay"
 
 
 class Stepped(_Message, frozen=True, kw_only=True, tag_field="type", tag="stepped"):
-    """One replayed step: the hyperparameters in force and the metrics; the canonical batch follows."""
+    """One replayed step: the hyperparameters in force, the metrics, whether it drew random numbers of torch.
+
+    The canonical batch follows.
+    """
 
     v: int
     step: Count
     groups: list[GroupValues]
     metrics: dict[str, Real]
+    drew: bool = False
 
 
 class Ended(_Message, frozen=True, kw_only=True, tag_field="type", tag="ended"):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from polledger.core.environment import same_draws
 from polledger.core.records import Genesis
 from polledger.core.replay import Replayer, ReplayFailed, ReplayJob, ReplayOutcome, Variant
 from polledger.core.report import Finding, IntervalResult
@@ -81,7 +82,7 @@ class Judge:
         except UsageError as error:
             return self._unjudged(item, f"the states cannot be compared: {error}")
         if any(measure.strict_equal and not measure.exact for measure in comparison.measures):
-            noise, blocked = self._noise(item, replayer)
+            noise, blocked = self._noise(item, comparison, replayer)
             floor = noise.floor if noise else {}
             comparison = comparison.with_noise(floor if again is None else self._raised(floor, item, again))
             result = self._result(item, comparison, confirmed=confirmed, why=blocked)
@@ -154,7 +155,10 @@ class Judge:
             replayed=item.state.flat, recorded=recorded, start=item.start.flat, objects=self.genesis.objects
         )
 
-    def _noise(self, item: Replayed, replayer: Replayer) -> tuple[Noise | None, str]:
+    def _noise(self, item: Replayed, comparison: Comparison, replayer: Replayer) -> tuple[Noise | None, str]:
+        """The floor, or why there is none. Without one nothing passes, and off the recorded class nothing fails."""
+        if _draws_otherwise(item) and self._is_far(comparison):
+            return None, "its steps draw random numbers, and this machine draws others"
         task = self._noise_task(item)
         expected = self._predicted(task)
         if self.noise_seconds + expected > self.policy.comparison.noise_seconds:
@@ -168,6 +172,11 @@ class Judge:
             self.noise_seconds += self.clock() - started
             self.noise_replays += task.replicas + 1
             self.noise_steps += task.steps
+
+    def _is_far(self, comparison: Comparison) -> bool:
+        """Whether an error is so large that no noise lets its group pass."""
+        rho = self.policy.comparison.rho
+        return any(not measure.exact and measure.e >= rho * measure.u for measure in comparison.measures)
 
     def _predicted(self, task: NoiseTask) -> float:
         """Seconds that a measurement will take: by what earlier ones took a step, and no less than replays do."""
@@ -230,6 +239,12 @@ class Judge:
             why=_reason(item, (), why, {}),
             reached=item.state.root,
         )
+
+
+def _draws_otherwise(item: Replayed) -> bool:
+    """Whether steps used random numbers for which this machine need not give those that were recorded."""
+    drew = any(step.drew for step in item.outcome.steps)
+    return drew and not same_draws(item.outcome.environment, item.interval.environment)
 
 
 def _reason(item: Replayed, judgements: Sequence[GroupJudgement], why: str, worst: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from polledger.core.environment import environment_class, same_class
+from polledger.core.environment import environment_class, same_class, same_draws
 from polledger.core.records import Environment
 
 BASE = Environment(
@@ -76,3 +76,32 @@ def test_class_lists_every_value_by_name() -> None:
     assert found["flags.env_mkl_cbwr"] == "AVX2"
     assert found["threads"] == 2
     assert "platform" not in found
+
+
+@pytest.mark.parametrize("name", ["device", "torch", "torch_git", "cuda"])
+def test_other_hardware_and_other_torch_draw_other_numbers(name: str) -> None:
+    assert not same_draws(BASE, msgspec.structs.replace(BASE, **{name: "other"}))
+
+
+@pytest.mark.parametrize("name", ["gpu_capability", "gpu_multiprocessors"])
+def test_a_gpu_draws_by_its_multiprocessors(name: str) -> None:
+    assert not same_draws(BASE, msgspec.structs.replace(BASE, flags={**BASE.flags, name: 108}))
+
+
+@pytest.mark.parametrize("name", ["cpu", "capability", "driver", "python", "numpy", "threads"])
+def test_draws_do_not_depend_on_what_rounds(name: str) -> None:
+    value = 7 if name == "threads" else "other"
+    one, other = (with_instructions(base, "avx2 fma") for base in (BASE, BASE))
+    assert same_draws(one, msgspec.structs.replace(other, **{name: value}))
+
+
+def test_cpus_of_another_architecture_draw_other_numbers() -> None:
+    one, other = with_instructions(BASE, "avx2 fma"), with_instructions(BASE, "asimd sve")
+    assert same_draws(one, other)
+    other = msgspec.structs.replace(other, cpu="Another CPU")
+    assert not same_draws(one, other)
+    assert same_draws(one, with_instructions(other, "avx512f fma"))
+
+
+def with_instructions(environment: Environment, names: str) -> Environment:
+    return msgspec.structs.replace(environment, flags={**environment.flags, "cpu_isa": names})

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import torch
 
 from polledger.core.config import encode_config
 from polledger.core.replay import OpenedBatch, ReplayFailed, ReplayJob, Variant
@@ -179,6 +181,40 @@ def test_replay_gives_the_next_state_bit_for_bit(
     assert [step.step for step in outcome.steps] == list(range(first, last))
     wanted = b"".join(bytes(part) for part in encode_nest(runner.batch(first)))
     assert outcome.steps[0].batch == wanted
+
+
+def test_every_step_says_whether_it_drew(trained: Any, engine: ReplayEngine, tmp_path: Path) -> None:
+    runner, states = trained
+    batches = opened(runner, engine, 0, 1)
+    job = ReplayJob(start=states[0][1], root=states[0][0], first_step=0, last_step=1, batches=batches)
+    assert engine.replay(job).steps[0].drew
+    path = tmp_path / "counting.py"
+    path.write_text(COUNTING)
+    plain = runner_of(path, "Counting")
+    plain.build()
+    root, start = frozen(encode_state(plain.flatten()))
+    with ReplayEngine(context(path, "Counting", plain.task.config)) as other:
+        job = ReplayJob(start=start, root=root, first_step=0, last_step=1, batches=opened(plain, other, 0, 1))
+        assert not other.replay(job).steps[0].drew
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_looked_for_once(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = replace(
+        context(TASKS / "kitchen_sink.py", "KitchenSink", trained[0].task.config),
+        device="cuda",
+        environment=msgspec.structs.replace(describe_environment("cpu"), device="NVIDIA H100"),
+    )
+    started = []
+    spawn = replay.spawn
+    monkeypatch.setattr(replay, "spawn", lambda *given: started.append(given) or spawn(*given))
+    with ReplayEngine(recorded) as engine:
+        for _ in range(3):
+            with pytest.raises(
+                ReplayFailed, match=r"no device cuda here, and NVIDIA H100 is what it was recorded"
+            ):
+                next(engine.open_batches([(0, [0])]))
+    assert len(started) == 1
 
 
 def test_replay_under_another_thread_count_says_so(trained: Any, engine: ReplayEngine) -> None:

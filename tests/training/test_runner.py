@@ -425,11 +425,41 @@ def test_seeding_reaches_the_three_generators_with_their_own_seeds() -> None:
     assert found[2] == random.random()
 
 
+def test_a_step_that_draws_is_told_from_one_that_does_not() -> None:
+    class Now(Drawing):
+        def step(self, state: dict[str, Any], batch: Any) -> None:
+            if self.step_number == 1:
+                torch.nn.functional.dropout(torch.ones(4), 0.5)
+
+    runner = runner_of(Now)
+    drew = []
+    for number in range(3):
+        runner.step(number, None)
+        drew.append(runner.drew(number))
+    assert drew == [False, True, False]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("device", ["cuda", "mps", "meta"])
 def test_seeding_a_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(EnvironmentMismatch, match=device):
         seed_everything(rng_seeds(1, 0, "step"), device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_draws_of_the_gpu_count_as_well() -> None:
+    class OnDevice(Drawing):
+        def step(self, state: dict[str, Any], batch: Any) -> None:
+            if self.step_number == 1:
+                torch.rand(4, device=self.device)
+
+    runner = Runner(prepare_task(OnDevice), seed=SEED, device="cuda")
+    runner.build()
+    drew = []
+    for number in range(3):
+        runner.step(number, None)
+        drew.append(runner.drew(number))
+    assert drew == [False, True, False]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

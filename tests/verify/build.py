@@ -517,12 +517,14 @@ class NumpyReplayer:
         on_replay: Callable[[ReplayJob], None] = lambda job: None,
         wrong_values: bool = False,
         describe: Sequence[StateObject] | None = None,
+        drew: bool = False,
     ) -> None:
         self.spec, self.environment = spec, environment
         self.actual = actual or environment
         self.data = data or spec
         self.flaky, self.fail, self.on_replay, self.wrong_values = flaky, fail, on_replay, wrong_values
         self.describe = describe
+        self.drew = drew
         self.seen: list[int] = []
 
     def _described(self, variant: Variant) -> Environment:
@@ -583,7 +585,13 @@ class NumpyReplayer:
             train_step(state, batch, values, threads=environment.threads)
             told = {**values, "momentum": 0.5} if self.wrong_values else values
             steps.append(
-                ReplayedStep(step=opened.step, groups=(recorded_values(told),), batch=batch, metrics={})
+                ReplayedStep(
+                    step=opened.step,
+                    groups=(recorded_values(told),),
+                    batch=batch,
+                    metrics={},
+                    drew=self.drew,
+                )
             )
         if self.flaky:
             state.w[0, 0] += self._wobble()

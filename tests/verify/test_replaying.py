@@ -38,6 +38,8 @@ from tests.verify.build import (
 )
 from tests.verify.check import Silent, blocking, check, named, request
 
+ELSEWHERE = msgspec.structs.replace(OTHER_MACHINE, device="Some GPU")
+
 
 class Log:
     """Engines that remember who was started and what each was given."""
@@ -134,6 +136,42 @@ def test_a_package_of_another_version_is_another_class(tmp_path: Path) -> None:
     elsewhere = session(built, packages=("package pillow",)).open(number)
     assert elsewhere.outcome != "fail"
     assert "differs in package pillow" in elsewhere.why
+
+
+def with_another_mask(directory: Path) -> Built:
+    """A run in which step 9 took a way of its own, as dropout does on hardware that draws other numbers."""
+
+    def bend(step: int, state: Weights) -> None:
+        if step == 9:
+            state.w = (state.w + np.float32(1)).astype(np.float32)
+
+    return make_run(directory / "run", hooks=Hooks(after_step=bend))
+
+
+@pytest.mark.parametrize(
+    ("drew", "machine", "outcome", "replays"),
+    [
+        (False, ELSEWHERE, "fail", 5),
+        (True, OTHER_MACHINE, "fail", 5),
+        (True, ELSEWHERE, "unverifiable", 0),
+    ],
+    ids=["no draws", "the same numbers", "others"],
+)
+def test_other_random_numbers_refute_nobody(
+    tmp_path: Path, drew: bool, machine: Environment, outcome: str, replays: int
+) -> None:
+    built = with_another_mask(tmp_path)
+    found = session(built, Log(built, actual=machine, drew=drew))
+    number = next(item.number for item in found.task.lineage.intervals if item.end.step > 9)
+    result = found.open(number)
+    assert result.outcome == outcome
+    assert found.judge.noise_replays == replays
+    assert ("this machine draws others" in result.why) == (outcome == "unverifiable")
+
+
+def test_a_small_error_passes_whatever_was_drawn(honest: Built) -> None:
+    found = session(honest, Log(honest, actual=ELSEWHERE, drew=True))
+    assert found.open(2).outcome == "pass"
 
 
 def test_noise_seconds_bound_what_is_measured(honest: Built) -> None:
