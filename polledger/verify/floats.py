@@ -10,13 +10,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Precision = Literal["native", "bfloat16", "float16"]
-"""In which format a parameter is computed with: its own, or a coarser one that it is cast to."""
+Precision = Literal["native", "bfloat16", "float16", "tfloat32"]
+"""In which format a parameter is computed with: its own, or a coarser one that it is cast to. TF32, the products of a
+GPU, takes float32 only."""
 
 Array = NDArray[Any]
 
 _PARTS = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
 _NUMPY = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
+_COARSE = {"bfloat16": (8, -133), "float16": (11, -24), "tfloat32": (11, -136)}
+"""Bits of the significand, and the exponent of the smallest number above 0."""
+
 _BITS = {"float16": "<u2", "bfloat16": "<u2", "float32": "<u4", "float64": "<u8"}
 
 # (bits of the exponent, bits of the mantissa, bias, how the top of the range is used)
@@ -86,11 +90,12 @@ def moved_one_ulp(
 ) -> Array:
     """``bits`` with every finite number moved to its neighbour, towards +∞ where ``up``, else towards −∞.
 
-    With a coarser ``precision`` a float32 or float64 number moves by one unit in the last place of that format,
-    because a smaller move would be rounded away before it is computed with. Infinities and NaN stay.
+    With a coarser ``precision`` a float32 or (but for TF32) float64 number moves by one unit in the last place of that
+    format, because a smaller move would be rounded away before it is computed with. Infinities and NaN stay.
     """
     name = real_dtype(dtype)
-    if precision != "native" and name in ("float32", "float64"):
+    coarse = ("float32",) if precision == "tfloat32" else ("float32", "float64")
+    if precision != "native" and name in coarse:
         return _moved_coarsely(bits, name, up, precision)
     if name == "float8_e8m0fnu":
         return np.where(bits >= 254, bits, np.where(up | (bits == 0), bits + 1, bits - 1)).astype(bits.dtype)
@@ -123,8 +128,8 @@ def _moved_coarsely(bits: Array, name: str, up: NDArray[np.bool_], precision: Pr
 
 
 def _coarse_ulp(values: Array, precision: Precision) -> NDArray[np.float64]:
-    """Unit in the last place of bfloat16 (8 bits of significand) or float16 (11 bits) at each value."""
-    significand, least = (8, -133) if precision == "bfloat16" else (11, -24)
+    """Unit in the last place of ``precision`` at each value."""
+    significand, least = _COARSE[precision]
     magnitude = np.abs(np.where(np.isfinite(values), values, 0)).astype(np.float64)
     _, exponent = np.frexp(magnitude)
     exponent = np.where(magnitude == 0, least, np.maximum(exponent - significand, least))

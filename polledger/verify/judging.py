@@ -192,7 +192,9 @@ class Judge:
             objects=self.genesis.objects,
             seed=self.seed,
             replicas=self.policy.comparison.replicas,
-            precision=compute_precision(self.precision_config),
+            precision=compute_precision(
+                self.precision_config, (item.interval.environment.device, item.outcome.environment.device)
+            ),
             base=self.base,
             other=other_variant(item.outcome.environment, self.base),
         )

@@ -2,7 +2,7 @@
 
 PROTOCOL section 10: every floating parameter is moved one ulp, in the dtype it is computed in, in random directions,
 at least four times; and once the thread count (or CPU capability) changes. ν of a group is the largest distance from
-the unperturbed replay. TF32 matrix products on a GPU are not counted as a coarser dtype.
+the unperturbed replay.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from polledger.verify.states import encode_file, hash_state
 
 _SEED_LABEL = b"polledger/noise/1\x00"
 
-_PRECISIONS: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16"}
+_PRECISIONS: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16", "tf32": "tfloat32"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,13 @@ class Noise:
     leans: tuple[float, ...]
 
 
-def compute_precision(config: Mapping[str, Any]) -> Precision:
-    """In which format a run of this config computes: ``precision`` bf16 or fp16, else each parameter's own."""
-    return _PRECISIONS.get(str(config.get("precision")), "native")
+def compute_precision(config: Mapping[str, Any], devices: Sequence[str]) -> Precision:
+    """In which format a run of this config computes: ``precision`` bf16, fp16 or tf32, else each parameter's own.
+
+    ``devices``: where it was recorded and is replayed; tf32 rounds nothing where all are the CPU.
+    """
+    precision = _PRECISIONS.get(str(config.get("precision")), "native")
+    return "native" if precision == "tfloat32" and set(devices) == {"cpu"} else precision
 
 
 def perturbed(

@@ -63,7 +63,7 @@ def test_scales_without_sign_or_zero_move_within_their_range() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("precision", ["native", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["native", "bfloat16", "float16", "tfloat32"])
 def test_values_that_are_not_finite_stay(dtype: str, bad: float, precision: str) -> None:
     values = np.array([bad], dtype=dtype)
     bits = bit_patterns(memoryview(values.tobytes()), dtype)
@@ -98,6 +98,19 @@ def test_float16_precision_moves_by_a_unit_of_float16() -> None:
     bits = bit_patterns(memoryview(values.tobytes()), "float32")
     moved = moved_one_ulp(bits, "float32", np.full(4, True), precision="float16").view("<f4")
     assert np.allclose(moved - values, [2.0**-10, 2.0**-9, 2.0**-24, 2.0**-1])
+
+
+def test_tf32_moves_float32_by_its_own_unit_and_float64_by_none() -> None:
+    up = np.full(4, True)
+    values = np.array([1.0, 2.0, 0.0, 1e-40], dtype="<f4")
+    bits = bit_patterns(memoryview(values.tobytes()), "float32")
+    moved = moved_one_ulp(bits, "float32", up, precision="tfloat32").view("<f4")
+    assert (moved - values).tolist() == [2.0**-10, 2.0**-9, 2.0**-136, 2.0**-136]
+    doubles = values.astype("<f8")
+    bits = bit_patterns(memoryview(doubles.tobytes()), "float64")
+    assert np.array_equal(
+        moved_one_ulp(bits, "float64", up, precision="tfloat32"), moved_one_ulp(bits, "float64", up)
+    )
 
 
 def test_complex_numbers_are_two_reals() -> None:

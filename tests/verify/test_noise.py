@@ -88,10 +88,16 @@ def test_coarse_precision_moves_further() -> None:
         ({"precision": "fp32"}, "native"),
         ({"precision": "bf16"}, "bfloat16"),
         ({"precision": "fp16"}, "float16"),
+        ({"precision": "tf32"}, "native"),
     ],
 )
 def test_precision_follows_config(config: dict[str, Any], wanted: str) -> None:
-    assert compute_precision(config) == wanted
+    assert compute_precision(config, ("cpu", "cpu")) == wanted
+
+
+@pytest.mark.parametrize("devices", [("Some GPU", "cpu"), ("cpu", "Some GPU"), ("Some GPU", "Some GPU")])
+def test_tf32_rounds_where_a_gpu_had_part(devices: tuple[str, str]) -> None:
+    assert compute_precision({"precision": "tf32"}, devices) == "tfloat32"
 
 
 def test_the_other_variant_has_another_thread_count() -> None:
