@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from polledger import __version__
-from polledger.cli import export, inspect, keygen, seal, timestamp, verify
+from polledger.cli import export, inspect, keygen, redteam, seal, timestamp, verify
 from polledger.cli.defaults import Verb, name_variables, read_defaults, require_verb, verb_of, wants_json
 from polledger.cli.output import one_line, open_streams, output, silence
 from polledger.errors import (
@@ -49,6 +49,12 @@ app.command("verify", cls=Verb, short_help="Check a run and replay a sample of i
 app.command("inspect", cls=Verb, short_help="Show what a run recorded.")(inspect.run)
 app.command("export", cls=Verb, short_help="Print the inclusion proof of one record.")(export.run)
 app.add_typer(timestamp.app, name="timestamp")
+app.command(
+    "redteam",
+    cls=Verb,
+    short_help="Forge runs of a task in every known way, and verify each.",
+    epilog=redteam.EXAMPLES,
+)(redteam.run)
 app.command("keygen", cls=Verb, short_help="Make an Ed25519 key.")(keygen.run)
 
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]

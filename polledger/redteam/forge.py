@@ -26,7 +26,7 @@ from polledger.store.run import RunDirectory
 from polledger.training.location import resolve_task
 from polledger.training.nest import encode_nest
 from polledger.training.plan import SealOptions, Setting
-from polledger.training.recipe import update_ema
+from polledger.training.recipe import split_batch, update_ema
 from polledger.training.recording import Cadence, RunRecorder
 from polledger.training.rehearsal import Rehearsal, RunRequest, run_rehearsal
 from polledger.training.runner import Runner
@@ -110,8 +110,13 @@ class Forge:
         self.genesis: Genesis = make_genesis(draft, commit_data(draft))
         self.gradients = 0.0
         """Gradient computations so far; add what is computed outside :meth:`train`."""
+        self.adjust: Callable[[int, dict[str, Any]], None] | None = None
+        """Called with the step and each parameter group once the schedule's values are in force, to change them: what
+        is then in force is what is computed with and recorded."""
         self._draft = draft
         self._recorder: RunRecorder | None = None
+        self._scheduled = self.runner.prepare
+        self.runner.prepare = self._prepare  # type: ignore[method-assign]
 
     @property
     def steps(self) -> int:
@@ -196,8 +201,42 @@ class Forge:
         self.runner.prepare(n)
         for value in self.objects.values():
             if isinstance(value, torch.optim.Optimizer):
-                _idle(value)
+                _step_on_zeros(value)
         self.put(weights)
+        self._average()
+
+    def coast(self, n: int) -> None:
+        """Take step ``n`` with gradients of zero and record it as an ordinary one.
+
+        The loss is computed forwards, as the step would, so that running statistics and random draws are those of the
+        step; nothing is differentiated.
+        """
+        batch = self.batch(n)
+        self.runner.prepare(n)
+        groups = self.runner.hyperparameters()
+        task: Any = self.runner.task
+        task.step = self._without_gradient
+        try:
+            self.runner.step(n, batch)
+        finally:
+            del task.step
+        self.recorder.step(n, batch=self._commit(n, batch), groups=groups)
+
+    def _without_gradient(self, state: Mapping[str, Any], batch: Any) -> None:
+        config = self.runner.task.config
+        with torch.no_grad():
+            for part in split_batch(batch, config.get("accumulate", 1)):
+                self.runner.task.loss(state[MODEL], part)
+        self._idle()
+
+    def _idle(self) -> None:
+        """One step of every optimizer on gradients of zero; the moving average follows."""
+        for value in self.objects.values():
+            if isinstance(value, torch.optim.Optimizer):
+                _step_on_zeros(value)
+        self._average()
+
+    def _average(self) -> None:
         if "ema" in self.objects:
             update_ema(self.objects["ema"], self.objects[MODEL], self.runner.task.config["ema"])
 
@@ -224,6 +263,13 @@ class Forge:
         if self._recorder is not None:
             self._recorder.close()
 
+    def _prepare(self, n: int) -> None:
+        self._scheduled(n)
+        for value in self.objects.values():
+            if self.adjust is not None and isinstance(value, torch.optim.Optimizer):
+                for group in value.param_groups:
+                    self.adjust(n, group)
+
     def _commit(self, n: int, batch: Any) -> bytes:
         return self.recorder.batch(n, encode_nest(batch))
 
@@ -236,7 +282,7 @@ def part_of(state: FlatState, name: str) -> FlatState:
     )
 
 
-def _idle(optimizer: torch.optim.Optimizer) -> None:
+def _step_on_zeros(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)

@@ -70,7 +70,7 @@ class Spoof:
     """An entry of the catalogue. ``number`` and ``variant`` name it; ``source`` is the paper, or who found it.
 
     ``reference`` is False where a verifier of the published kind has nothing that the spoof would have to pass, and
-    ``why`` then says so.
+    ``why`` then says so. ``slow``: it writes hundreds of states, which is left out unless asked for.
     """
 
     number: int
@@ -80,6 +80,7 @@ class Spoof:
     forge: Forge
     reference: bool = True
     why: str = ""
+    slow: bool = False
 
     @property
     def name(self) -> str:

@@ -1,23 +1,27 @@
-"""Trying a forgery: forge it, then run the command that an auditor types, in a process of its own."""
+"""Trying a spoof: forge it, show it to a verifier of the published kind, then to the command that an auditor types."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from polledger.errors import Unavailable
-from polledger.redteam.spoof import Forgery, Target
+from polledger.errors import PolledgerError, Unavailable
+from polledger.redteam.reference import ReferenceVerdict, reference_verdict
+from polledger.redteam.spoof import Attempt, Forgery, Outcome, Spoof, Target
 
 VERDICTS = ("VERIFIED", "REFUTED", "UNVERIFIABLE")
 
+Verify = Callable[[Forgery, Target], Mapping[str, Any]]
+"""Gives what ``polledger verify --json`` says about a forgery."""
 
-def verify_words(forgery: Forgery, target: Target) -> list[str]:
-    """The arguments of ``polledger`` with which an auditor tries ``forgery``, data and code at hand.
 
-    What ``forgery.arguments`` say stands; the target's task and inputs are added where they say nothing.
+def verify_arguments(forgery: Forgery, target: Target) -> list[str]:
+    """What an auditor adds to ``polledger verify RUN`` to try ``forgery`` with data and code at hand.
+
+    What ``forgery.arguments`` say stands; its sample, the target's task and inputs are added where they say nothing.
     """
-    words = ["verify", str(forgery.run), "--json", *forgery.arguments]
+    words = list(forgery.arguments)
     if "--sample" not in words:
         words += ["--sample", str(forgery.sample)]
     if "--task" not in words and not target.task.startswith("polledger."):
@@ -28,9 +32,13 @@ def verify_words(forgery: Forgery, target: Target) -> list[str]:
 
 
 def verify_forgery(forgery: Forgery, target: Target) -> Mapping[str, Any]:
-    """What ``polledger verify --json`` prints about ``forgery``. Raises Unavailable if it gives no verdict."""
+    """What ``polledger verify --json`` prints, run in a process of its own with a fresh nonce.
+
+    Raises Unavailable if it gives no verdict.
+    """
+    words = ["verify", str(forgery.run), "--json", *verify_arguments(forgery, target)]
     done = subprocess.run(
-        [sys.executable, "-m", "polledger.cli.app", *verify_words(forgery, target)],
+        [sys.executable, "-m", "polledger.cli.app", *words],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -43,3 +51,31 @@ def verify_forgery(forgery: Forgery, target: Target) -> Mapping[str, Any]:
         said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise Unavailable(f"polledger verify gave no verdict: {said[0]}")
     return report
+
+
+def ask_reference(forgery: Forgery, target: Target) -> ReferenceVerdict | None:
+    """What a verifier of the published kind says; None where it cannot read what the forgery is."""
+    words = list(forgery.arguments)
+    task = words[words.index("--task") + 1] if "--task" in words else target.task
+    try:
+        return reference_verdict(forgery.run, task=task, inputs=target.inputs)
+    except PolledgerError:
+        return None
+
+
+def try_spoof(spoof: Spoof, target: Target, attempt: Attempt, *, verify: Verify = verify_forgery) -> Outcome:
+    """Forge and verify once. Raises UsageError or Unavailable where the target's task does not lend itself to it."""
+    attempt.watch("forging")
+    forgery = spoof.forge(target, attempt)
+    reference = None
+    if spoof.reference:
+        attempt.watch("asking a verifier of the published kind")
+        reference = ask_reference(forgery, target)
+    attempt.watch("verifying")
+    return Outcome(
+        spoof=spoof.name,
+        seed=attempt.seed,
+        forgery=forgery,
+        report=verify(forgery, target),
+        reference=None if reference is None else reference.accepts,
+    )

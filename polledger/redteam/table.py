@@ -1,0 +1,267 @@
+"""One line per tried spoof: what a table, a JSON object and a page say about it."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from polledger.core.sampling import detection_odds
+from polledger.errors import UsageError
+from polledger.redteam.spoof import Outcome, Spoof
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One trial in plain values.
+
+    ``cost``: gradient computations in those of honestly training the run that the spoof claims. ``reference``: whether
+    a verifier of the published kind accepts it, None where it has nothing to pass (``why``). ``step``, ``finding`` and
+    ``detail`` say what decided, empty for VERIFIED. ``sample`` intervals of ``intervals`` were drawn, ``opened``
+    opened, and ``bogus`` are not training; ``odds`` is the chance that the draw alone holds one of these, None where
+    no interval is bogus. ``flagged``: how many screening chose. ``smallest`` is the smallest error over displacement
+    among the intervals that failed, each by its worst group; ``reached`` are distances by name.
+    """
+
+    spoof: str
+    number: int
+    title: str
+    source: str
+    seed: int
+    verdict: str
+    step: int | None
+    finding: str
+    detail: str
+    cost: float
+    reference: bool | None
+    why: str
+    sample: int
+    intervals: int | None
+    opened: int
+    bogus: int
+    odds: float | None
+    flagged: int
+    smallest: float | None
+    reached: dict[str, float]
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as plain values."""
+        return asdict(self)
+
+
+def row_of(spoof: Spoof, outcome: Outcome) -> Row:
+    """What ``outcome`` comes down to."""
+    report, forgery = outcome.report, outcome.forgery
+    bad: Mapping[str, Any] = report.get("first_bad") or {}
+    sample: Mapping[str, Any] = report.get("sample") or {}
+    total = sample.get("total")
+    return Row(
+        spoof=spoof.name,
+        number=spoof.number,
+        title=spoof.title,
+        source=spoof.source,
+        seed=outcome.seed,
+        verdict=report["verdict"],
+        step=bad.get("step"),
+        finding=bad.get("name", ""),
+        detail=bad.get("detail", ""),
+        cost=forgery.gradients,
+        reference=outcome.reference,
+        why=spoof.why,
+        sample=sample.get("drawn", 0),
+        intervals=total,
+        opened=len(sample.get("intervals", ())),
+        bogus=forgery.bogus,
+        odds=None if not forgery.bogus or total is None else drawn_odds(sample, forgery.bogus),
+        flagged=_flagged(report),
+        smallest=smallest_ratio(report),
+        reached=dict(forgery.reached),
+        note=forgery.note,
+    )
+
+
+def drawn_odds(sample: Mapping[str, Any], bogus: int) -> float:
+    """Chance that the uniform draw alone holds one of ``bogus`` intervals."""
+    return detection_odds(total=sample["total"], bogus=min(bogus, sample["total"]), count=sample["drawn"])
+
+
+def smallest_ratio(report: Mapping[str, Any]) -> float | None:
+    """The smallest error over displacement of an interval that failed, each taken by its worst group.
+
+    A group that should not have moved at all has no such ratio and counts as infinite; None where no interval failed.
+    """
+    failed = [item for item in report.get("intervals", ()) if item["outcome"] == "fail"]
+    return min((_worst_ratio(item["groups"].values()) for item in failed), default=None)
+
+
+def _worst_ratio(groups: Iterable[Mapping[str, Any]]) -> float:
+    ratios = [_ratio(float(group["e"]), float(group["u"])) for group in groups]
+    return max(ratios, default=math.inf)
+
+
+def _ratio(error: float, displacement: float) -> float:
+    if not error:
+        return 0.0
+    return error / displacement if displacement else math.inf
+
+
+def _flagged(report: Mapping[str, Any]) -> int:
+    return len((report.get("sample") or {}).get("flagged", ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What became of one spoof over all seeds. ``low`` and ``high`` bound its detection rate, 95 %, Clopper-Pearson.
+
+    ``detected``: not VERIFIED. ``by``: the steps that decided, most frequent first. ``odds``: mean of the chances that
+    the draw alone finds it, None where no interval is bogus. ``reference``: how many a verifier of the published kind
+    accepted, None where that says nothing. ``smallest``: the smallest ratio that any seed reached.
+    """
+
+    spoof: str
+    title: str
+    source: str
+    trials: int
+    verdicts: Mapping[str, int]
+    detected: int
+    low: float
+    high: float
+    by: tuple[str, ...]
+    odds: float | None
+    sample: int
+    intervals: int | None
+    bogus: int
+    cost: float
+    reference: int | None
+    why: str
+    smallest: float | None
+    reached: Mapping[str, float]
+    detail: str
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain values."""
+        return {**asdict(self), "by": list(self.by)}
+
+
+def lines_of(rows: Iterable[Row]) -> list[Line]:
+    """One line per spoof, in the order in which the spoofs first come."""
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(row.spoof, []).append(row)
+    return [_line(members) for members in grouped.values()]
+
+
+def _line(rows: Sequence[Row]) -> Line:
+    verdicts = Counter(row.verdict for row in rows)
+    detected = len(rows) - verdicts["VERIFIED"]
+    low, high = clopper_pearson(detected, len(rows))
+    by = Counter(f"step {row.step} ({row.finding})" for row in rows if row.step is not None)
+    # A trial that verified says most about its spoof.
+    shown = next((row for row in rows if row.verdict == "VERIFIED"), rows[0])
+    accepted = [row.reference for row in rows if row.reference is not None]
+    return Line(
+        spoof=shown.spoof,
+        title=shown.title,
+        source=shown.source,
+        trials=len(rows),
+        verdicts=dict(verdicts.most_common()),
+        detected=detected,
+        low=low,
+        high=high,
+        by=tuple(name for name, _ in by.most_common()),
+        odds=_mean([row.odds for row in rows if row.odds is not None]),
+        sample=shown.sample,
+        intervals=shown.intervals,
+        bogus=shown.bogus,
+        cost=_mean([row.cost for row in rows]) or 0.0,
+        reference=sum(accepted) if accepted else None,
+        why=shown.why,
+        smallest=min((row.smallest for row in rows if row.smallest is not None), default=None),
+        reached=_smallest_reached(rows),
+        detail=shown.detail,
+        note=shown.note,
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _smallest_reached(rows: Sequence[Row]) -> dict[str, float]:
+    names = dict.fromkeys(name for row in rows for name in row.reached)
+    return {name: min(row.reached[name] for row in rows if name in row.reached) for name in names}
+
+
+def clopper_pearson(hits: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
+    """The exact confidence interval of a rate of which ``hits`` of ``trials`` were seen; within 1e-12.
+
+    Raises UsageError unless 0 <= hits <= trials and trials >= 1.
+    """
+    if not 0 <= hits <= trials or trials < 1:
+        raise UsageError(f"{hits} of {trials} is no rate")
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else _root(lambda p: _at_least(hits, trials, p) - tail)
+    high = 1.0 if hits == trials else _root(lambda p: tail - _at_least(trials - hits, trials, 1 - p))
+    return low, high
+
+
+def _at_least(hits: int, trials: int, p: float) -> float:
+    """P(X >= hits) for a binomial X."""
+    return math.fsum(math.comb(trials, i) * p**i * (1 - p) ** (trials - i) for i in range(hits, trials + 1))
+
+
+def _root(rising: Callable[[float], float]) -> float:
+    low, high = 0.0, 1.0
+    while high - low > 1e-13:
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return (low + high) / 2
+
+
+def verdict_words(line: Line) -> str:
+    """``REFUTED by step 9 (replay)``, with counts where several seeds were tried."""
+    by = f" by {' or '.join(line.by)}" if line.by else ""
+    if line.trials == 1:
+        return f"{next(iter(line.verdicts))}{by}"
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in line.verdicts.items())
+    return f"{counts} of {line.trials}{by}"
+
+
+def opened_words(line: Line) -> str:
+    """How many intervals were drawn and are bogus, and what the draw alone would find."""
+    if line.intervals is None:
+        return "nothing to sample"
+    drawn = f"n = {line.sample} of {line.intervals}"
+    if line.odds is None:
+        return f"{drawn}, no interval is bogus"
+    return f"{drawn}, {line.bogus} bogus: the draw alone finds {chance(line.odds)}"
+
+
+def chance(odds: float) -> str:
+    """Odds in per cent, never rounded to certainty."""
+    if odds == 1:
+        return "100 %"
+    return ">99.9 %" if odds > 0.999 else f"{100 * odds:.3g} %"
+
+
+def cost_words(line: Line) -> str:
+    """Cost in honest trainings."""
+    return "no gradient computed" if line.cost == 0 else f"cost {line.cost:.3g} of an honest training"
+
+
+def reference_words(line: Line) -> str:
+    """What a verifier of the published kind does with it, or why that says nothing."""
+    if line.reference is None:
+        return f"published verifier: {line.why or 'cannot read it'}"
+    if line.trials == 1:
+        return f"published verifier {'accepts' if line.reference else 'rejects'}"
+    return f"published verifier accepts {line.reference} of {line.trials}"
+
+
+def ratio_words(line: Line) -> str:
+    """The smallest error over displacement that a bogus interval got to."""
+    if line.smallest is None:
+        return "–"
+    return "nothing moved" if math.isinf(line.smallest) else f"{line.smallest:.3g}"
