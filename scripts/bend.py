@@ -12,6 +12,7 @@ is wrong in the result, and the published model is the honest one. RUN stays as 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -33,12 +34,19 @@ def load_state(run: RunDirectory, checkpoint: Checkpoint) -> FlatState:
 
 
 def between(first: FlatState, last: FlatState, share: float) -> FlatState:
-    """The state ``share`` of the way from ``first`` to ``last``; dtypes other than float32 and int64 as in ``last``."""
+    """The state ``share`` of the way from ``first`` to ``last``; dtypes other than float32 and int64 as in ``last``.
+
+    What ``first`` lacks, such as an optimizer's slots before its first step, is zero there.
+    """
     start = {tensor.path: tensor for tensor in first.tensors}
     return FlatState(
         skeletons=last.skeletons,
-        tensors=[blend(start[tensor.path], tensor, share) for tensor in last.tensors],
+        tensors=[blend(start.get(tensor.path) or zeros(tensor), tensor, share) for tensor in last.tensors],
     )
+
+
+def zeros(like: TensorData) -> TensorData:
+    return replace(like, data=memoryview(bytes(len(like.data))))
 
 
 def blend(first: TensorData, last: TensorData, share: float) -> TensorData:
@@ -51,26 +59,31 @@ def blend(first: TensorData, last: TensorData, share: float) -> TensorData:
     return TensorData(path=last.path, dtype=last.dtype, shape=last.shape, data=memoryview(mixed.tobytes()))
 
 
-def interpolated(run: RunDirectory, checkpoints: Sequence[Checkpoint]) -> dict[int, EncodedState]:
-    """The states to put in place of those in the second half, by record index."""
-    middle, end = checkpoints[len(checkpoints) // 2], checkpoints[-1]
+def interpolated(
+    run: RunDirectory, checkpoints: Sequence[Checkpoint], *, first_bent: int
+) -> dict[int, EncodedState]:
+    """The states to put in place of those after checkpoint ``first_bent``, by record index."""
+    middle, end = checkpoints[first_bent], checkpoints[-1]
     first, last = load_state(run, middle), load_state(run, end)
     return {
         checkpoint.index: encode_state(
             between(first, last, (checkpoint.step - middle.step) / (end.step - middle.step))
         )
-        for checkpoint in checkpoints[len(checkpoints) // 2 + 1 : -1]
+        for checkpoint in checkpoints[first_bent + 1 : -1]
     }
 
 
-def bend(source: Path, target: Path, key: Path) -> int:
-    """Write the bent copy of the run ``source`` to ``target``; how many checkpoints were made up."""
+def bend(source: Path, target: Path, key: Path, *, share: float = 0.5) -> int:
+    """Write the bent copy of the run ``source`` to ``target``; how many checkpoints were made up.
+
+    The first ``share`` of the checkpoints stays honest.
+    """
     run = RunDirectory.open(source)
     records = read_records(run)
     checkpoints = [record for record in records if isinstance(record, Checkpoint)]
     if not isinstance(records[-1], Final) or len(checkpoints) < 4:
         raise UsageError(f"{source} is not a finished run with at least four checkpoints")
-    bent = interpolated(run, checkpoints)
+    bent = interpolated(run, checkpoints, first_bent=int(len(checkpoints) * share))
 
     def edit(honest: list[AnyRecord]) -> list[AnyRecord]:
         return [

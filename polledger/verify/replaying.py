@@ -5,8 +5,10 @@ everything that is run again runs in a second one. PROTOCOL section 10.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from msgspec import UnsetType
 
@@ -25,6 +27,7 @@ from polledger.verify.hyperparameters import differing_steps
 from polledger.verify.judging import Judge, Replayed
 from polledger.verify.lineage import Interval, stretch_to_stored
 from polledger.verify.origin import OriginTask, step_origin
+from polledger.verify.prefetch import Prefetch
 from polledger.verify.replaytask import ELSEWHERE, NotOpened, ReplayTask
 from polledger.verify.states import LoadedState, hash_state, load_state
 
@@ -49,6 +52,8 @@ class ReplaySession:
     data: DataChecks = field(init=False)
     custom: CustomBatches = field(init=False)
     judge: Judge = field(init=False)
+    _prefetch: Prefetch = field(init=False)
+    _next: dict[int, Interval] = field(default_factory=dict)
     _main: Replayer | None = None
     _check: Replayer | None = None
     _pinned: Environment | None = None
@@ -66,6 +71,7 @@ class ReplaySession:
             secret=task.secret,
             secret_problem=task.secret_problem,
         )
+        self._prefetch = Prefetch(task.objects)
         self.custom = CustomBatches(
             intervals=task.lineage.intervals,
             data=self.data,
@@ -106,6 +112,7 @@ class ReplaySession:
                 files, network = self.isolation.get("files", True), self.isolation.get("network", True)
                 self.isolation = {"files": files and taken.files, "network": network and taken.network}
         self._main = self._check = None
+        self._prefetch.close()
         self._stack.close()
 
     def origin(self) -> list[Finding]:
@@ -133,6 +140,11 @@ class ReplaySession:
             detail = f"the first state cannot be rebuilt here: {error}"
             return [Finding(step=8, name="origin", outcome="unverifiable", detail=detail, remedy=ELSEWHERE)]
 
+    def expect(self, numbers: Sequence[int]) -> None:
+        """Say which intervals will be opened, in order: the start of the next one is read while one replays."""
+        intervals = self.task.lineage.intervals
+        self._next = {number: intervals[then] for number, then in pairwise(numbers)}
+
     def open(self, number: int) -> IntervalResult:
         """Replay interval ``number`` (once) and judge it. Numbers come in ascending order."""
         if number not in self.results:
@@ -159,8 +171,10 @@ class ReplaySession:
             last_step=interval.end.step,
             batches=opened.batches,
         )
+        engine = self._engine(interval.environment)
+        self._look_ahead(interval)
         began = self.task.clock()
-        outcome, state = self._run(self._engine(interval.environment), job)
+        outcome, state = self._run(engine, job)
         self.replay_seconds += self.task.clock() - began
         self.replayed_steps += len(interval.steps)
         self.environment = outcome.environment
@@ -245,10 +259,16 @@ class ReplaySession:
                 "its start state was not stored and could not be re-derived", "see the interval before it"
             )
         try:
-            return load_state(self.task.objects, interval.start.root)
+            return self._prefetch.take(interval.start.root)
         except Unavailable as error:
             self._missing(interval, str(error))
             raise NotOpened(str(error), _RESTORE) from None
+
+    def _look_ahead(self, interval: Interval) -> None:
+        """Begin to read the next interval's start, unless that is where this one ends."""
+        following = self._next.get(interval.number)
+        if following is not None and following.start.stored and following.start.root != interval.end.root:
+            self._prefetch.ask(following.start.root)
 
     def _open_data(self, interval: Interval) -> OpenedInterval:
         try:

@@ -335,8 +335,11 @@ def with_sources(numbers: set[int], intervals: Sequence[Interval]) -> tuple[int,
 
 def _replay(run: _Run, session: ReplaySession, opened: Sequence[int]) -> None:
     """Steps 7 and 9 over the opened intervals."""
+    began = run.clock()
+    session.expect(opened)
     for done, number in enumerate(opened, start=1):
         run.watcher.opened(session.open(number), done, len(opened))
+    opened_seconds = run.clock() - began
     run.intervals = tuple(session.results[number] for number in opened)
     lean = session.judge.lean_finding()
     checked = session.checked.issuperset(opened)
@@ -350,6 +353,7 @@ def _replay(run: _Run, session: ReplaySession, opened: Sequence[int]) -> None:
         detail = "the policy requires equal bits, and not every opened interval has them"
         run.findings.append(Finding(step=9, name="bitwise", outcome="unverifiable", detail=detail))
     run.timing.update(
+        opened_seconds=opened_seconds,
         replay_seconds=session.replay_seconds,
         noise_seconds=session.judge.noise_seconds,
         noise_replays=session.judge.noise_replays,

@@ -1,5 +1,6 @@
 """The replay session: order, fresh processes, budgets, tolerance judging."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -366,3 +367,46 @@ def test_genesis_objects_missing_from_the_state_do_not_crash(honest: Built) -> N
     assert (result.outcome, result.groups) == ("pass", ())
     elsewhere = session(built, Log(honest, actual=OTHER_MACHINE)).open(0)
     assert elsewhere.outcome == "unverifiable"
+
+
+def test_the_next_start_is_read_while_an_interval_replays(honest: Built) -> None:
+    read = threading.Event()
+    found = session(honest, Log(honest, on_replay=lambda job: read.wait(30)))
+    original = found._prefetch._objects
+
+    class Noticing:
+        def read(self, root: bytes, **options: Any) -> Any:
+            if root == found.task.lineage.intervals[4].start.root:
+                read.set()
+            return original.read(root, **options)
+
+    found._prefetch._objects = Noticing()  # type: ignore[assignment]
+    found.expect([2, 4])
+    assert found.open(2).exact
+    assert read.is_set()
+    assert found.open(4).exact
+    found.close()
+
+
+def test_a_start_that_is_damaged_is_the_same_finding_when_it_was_read_ahead(tmp_path: Path) -> None:
+    details = []
+    for ahead in (False, True):
+        built = make_run(tmp_path / f"run-{ahead}")
+        found = session(built)
+        path = built.run.objects.path(found.task.lineage.intervals[4].start.root)
+        path.write_bytes(path.read_bytes()[:-1])
+        if ahead:
+            found.expect([2, 4])
+        results = [found.open(number) for number in (2, 4)]
+        assert [result.outcome for result in results] == ["pass", "unverifiable"]
+        details.append([(item.outcome, item.interval, item.remedy) for item in found.data.findings])
+        found.close()
+    assert details[0] == details[1] != []
+
+
+def test_a_start_that_is_the_end_before_is_not_read_again(honest: Built) -> None:
+    found = session(honest)
+    found.expect([2, 3])
+    found.open(2)
+    assert found._prefetch._ahead is None
+    found.close()
