@@ -202,7 +202,7 @@ def _conclude(tried: _Trials, run: Path, target: "Target", report: Path | None) 
     from polledger.redteam.table import lines_of
 
     lines = lines_of(tried.rows)
-    verified = [line for line in lines if line.verdicts.get("VERIFIED")]
+    verified = [line for line in lines if line.succeeded]
     code = EXIT_REFUTED if verified else EXIT_CANNOT_PROCEED if tried.crashed or not lines else EXIT_OK
     value = {
         "schema": SCHEMA,
@@ -239,14 +239,16 @@ def _write(directory: Path, value: dict[str, Any], lines: "Sequence[Line]") -> N
 
 
 def _sentence(lines: "Sequence[Line]", verified: "Sequence[Line]", tried: _Trials) -> str:
+    known = sum(1 for line in lines if line.limit and line.verdicts.get("VERIFIED"))
     left = {item["spoof"] for item in tried.skipped}
-    rest = f"; {len(left)} could not be tried" if left else ""
+    rest = f"; {known} verified as the limits say" if known else ""
+    rest += f"; {len(left)} could not be tried" if left else ""
     if not lines:
         return f"no spoof could be tried{rest}"
     if verified:
         names = ", ".join(line.spoof for line in verified)
-        return f"{len(verified)} of {len(lines)} spoofs got a VERIFIED: {names}{rest}"
-    return f"none of {len(lines)} spoofs was VERIFIED{rest}"
+        return f"{len(verified)} of {len(lines) - known} spoofs got a VERIFIED: {names}{rest}"
+    return f"none of {len(lines) - known} spoofs was VERIFIED{rest}"
 
 
 def table_text(lines: "Sequence[Line]", console: Any) -> str:
@@ -260,7 +262,7 @@ def table_text(lines: "Sequence[Line]", console: Any) -> str:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for line in lines:
-        style = "bold red" if line.verdicts.get("VERIFIED") else "green"
+        style = "bold red" if line.succeeded else "yellow" if line.verdicts.get("VERIFIED") else "green"
         grid.add_row(Text(line.spoof, style="bold"), Text(one_line(line.title), style="bold"))
         grid.add_row("", Text(verdict_words(line), style=style))
         grid.add_row("", Text(one_line(line.detail or line.note)))

@@ -1,11 +1,12 @@
 """Every spoof that this red team has, in the order of their numbers.
 
-A module that makes spoofs lists them as ``SPOOFS`` and is named here. What verifies all the same is no entry: it is
-listed in its module as ``LIMITS`` and described in ``docs/soundness.md``.
+A module that makes spoofs lists them as ``SPOOFS`` and is named here. What is known to verify all the same, and is
+stated among the limits in ``docs/soundness.md``, it lists as ``LIMITS``.
 """
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from polledger.errors import UsageError
 from polledger.redteam import (
@@ -25,8 +26,11 @@ from polledger.redteam import (
     planted,
     presenter,
     republication,
+    steering,
     stolen_start,
+    synthetic,
     tampering,
+    tolerance_drift,
     walking,
 )
 from polledger.redteam.spoof import Spoof
@@ -34,6 +38,7 @@ from polledger.redteam.spoof import Spoof
 _MODULES = (
     interpolation,
     forged_init,
+    synthetic,
     infinitesimal,
     blindfold,
     planted,
@@ -48,15 +53,19 @@ _MODULES = (
     grinding,
     hostile,
     foreign,
+    steering,
     presenter,
+    tolerance_drift,
     flooding,
     ancestry,
 )
 
 
 def catalogue() -> tuple[Spoof, ...]:
-    """All entries, by number and then in the order in which their module lists them."""
-    return tuple(sorted((spoof for module in _MODULES for spoof in module.SPOOFS), key=_number))
+    """All entries, by number and then in the order in which their module lists them; stated limits say so."""
+    spoofs = [spoof for module in _MODULES for spoof in module.SPOOFS]
+    limits = [replace(spoof, limit=True) for module in _MODULES for spoof in getattr(module, "LIMITS", ())]
+    return tuple(sorted([*spoofs, *limits], key=_number))
 
 
 def _number(spoof: Spoof) -> int:

@@ -31,6 +31,7 @@ thead th { position: sticky; top: 0; background: var(--shade); border-top: 0; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th[scope=row] { font-weight: 600; } th small, td small { display: block; color: var(--faint); font-weight: 400; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
+.known { font-weight: 600; }
 details { margin-top: .25rem; } summary { cursor: pointer; color: var(--faint); }
 dl { display: grid; grid-template-columns: max-content auto; gap: .25rem 1rem; } dt { color: var(--faint); }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -54,8 +55,8 @@ def redteam_page(value: Mapping[str, Any], lines: Iterable[Line]) -> str:
         _facts(value),
         '<div class="wide" role="region" aria-label="Spoofs" tabindex="0"><table>',
         "<caption>Each spoof forged a whole run that ends in the stolen model, sealed and timestamped under the "
-        "thief's key; the verdict is that of <code>polledger verify</code>. Errors are over displacements, by the "
-        "worst group of the closest interval that failed.</caption>",
+        "thief's key; the verdict is that of <code>polledger verify</code>. Errors are over displacements, "
+        "those of the closest interval that failed: by its worst group and, in brackets, by its parameters.</caption>",
         f"<thead><tr>{''.join(f'<th scope=col>{heading}</th>' for heading in _HEADINGS)}</tr></thead><tbody>",
         *map(_row, shown),
         "</tbody></table></div>",
@@ -70,7 +71,7 @@ def _hash(style: str) -> str:
 
 
 def _summary(lines: list[Line]) -> str:
-    verified = [line.spoof for line in lines if line.verdicts.get("VERIFIED")]
+    verified = [line.spoof for line in lines if line.succeeded]
     if verified:
         return (
             f'<span class="bad">{len(verified)} of {len(lines)} spoofs got a VERIFIED: '
@@ -94,7 +95,7 @@ def _facts(value: Mapping[str, Any]) -> str:
 
 
 def _row(line: Line) -> str:
-    style = "bad" if line.verdicts.get("VERIFIED") else "good"
+    style = "bad" if line.succeeded else "known" if line.verdicts.get("VERIFIED") else "good"
     rate = f"{line.detected} of {line.trials}<small>95 %: {line.low:.3f} to {line.high:.3f}</small>"
     cells = [
         f'<th scope="row">{escape(line.spoof)} {escape(line.title)}<small>{escape(line.source)}</small></th>',

@@ -71,6 +71,7 @@ class Spoof:
 
     ``reference`` is False where a verifier of the published kind has nothing that the spoof would have to pass, and
     ``why`` then says so. ``slow``: it writes hundreds of states, which is left out unless asked for.
+    ``limit``: that it verifies is known and stated among the limits of what polledger shows.
     """
 
     number: int
@@ -81,6 +82,7 @@ class Spoof:
     reference: bool = True
     why: str = ""
     slow: bool = False
+    limit: bool = False
 
     @property
     def name(self) -> str:

@@ -42,8 +42,10 @@ class Row:
     odds: float | None
     flagged: int
     smallest: float | None
+    parameters: float | None
     reached: dict[str, float]
     note: str
+    limit: bool
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain values."""
@@ -76,8 +78,10 @@ def row_of(spoof: Spoof, outcome: Outcome) -> Row:
         odds=None if not forgery.bogus or total is None else drawn_odds(sample, forgery.bogus),
         flagged=_flagged(report),
         smallest=smallest_ratio(report),
+        parameters=smallest_ratio(report, group="/parameters"),
         reached=dict(forgery.reached),
         note=forgery.note,
+        limit=spoof.limit,
     )
 
 
@@ -86,18 +90,18 @@ def drawn_odds(sample: Mapping[str, Any], bogus: int) -> float:
     return detection_odds(total=sample["total"], bogus=min(bogus, sample["total"]), count=sample["drawn"])
 
 
-def smallest_ratio(report: Mapping[str, Any]) -> float | None:
-    """The smallest error over displacement of an interval that failed, each taken by its worst group.
+def smallest_ratio(report: Mapping[str, Any], *, group: str = "") -> float | None:
+    """The smallest error over displacement of an interval that failed, each taken by its worst group of this ending.
 
-    A group that should not have moved at all has no such ratio and counts as infinite; None where no interval failed.
+    A group that errs and should not have moved at all counts as infinite; None where no interval failed.
     """
-    failed = [item for item in report.get("intervals", ()) if item["outcome"] == "fail"]
-    return min((_worst_ratio(item["groups"].values()) for item in failed), default=None)
+    failed = [item["groups"] for item in report.get("intervals", ()) if item["outcome"] == "fail"]
+    return min((_worst_ratio(groups, group) for groups in failed), default=None)
 
 
-def _worst_ratio(groups: Iterable[Mapping[str, Any]]) -> float:
-    ratios = [_ratio(float(group["e"]), float(group["u"])) for group in groups]
-    return max(ratios, default=math.inf)
+def _worst_ratio(groups: Mapping[str, Mapping[str, Any]], ending: str) -> float:
+    chosen = [value for name, value in groups.items() if name.endswith(ending)]
+    return max((_ratio(float(value["e"]), float(value["u"])) for value in chosen), default=math.inf)
 
 
 def _ratio(error: float, displacement: float) -> float:
@@ -116,7 +120,7 @@ class Line:
 
     ``detected``: not VERIFIED. ``by``: the steps that decided, most frequent first. ``odds``: mean of the chances that
     the draw alone finds it, None where no interval is bogus. ``reference``: how many a verifier of the published kind
-    accepted, None where that says nothing. ``smallest``: the smallest ratio that any seed reached.
+    accepted, None where that says nothing. ``smallest`` and ``parameters``: the smallest ratios that any seed reached.
     """
 
     spoof: str
@@ -136,9 +140,16 @@ class Line:
     reference: int | None
     why: str
     smallest: float | None
+    parameters: float | None
     reached: Mapping[str, float]
     detail: str
     note: str
+    limit: bool
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it got a VERIFIED that no stated limit foretells."""
+        return bool(self.verdicts.get("VERIFIED")) and not self.limit
 
     def to_json(self) -> dict[str, Any]:
         """The line as plain values."""
@@ -179,9 +190,11 @@ def _line(rows: Sequence[Row]) -> Line:
         reference=sum(accepted) if accepted else None,
         why=shown.why,
         smallest=min((row.smallest for row in rows if row.smallest is not None), default=None),
+        parameters=min((row.parameters for row in rows if row.parameters is not None), default=None),
         reached=_smallest_reached(rows),
         detail=shown.detail,
         note=shown.note,
+        limit=shown.limit,
     )
 
 
@@ -223,10 +236,11 @@ def _root(rising: Callable[[float], float]) -> float:
 def verdict_words(line: Line) -> str:
     """``REFUTED by step 9 (replay)``, with counts where several seeds were tried."""
     by = f" by {' or '.join(line.by)}" if line.by else ""
+    stated = ", as the limits say" if line.limit and "VERIFIED" in line.verdicts else ""
     if line.trials == 1:
-        return f"{next(iter(line.verdicts))}{by}"
+        return f"{next(iter(line.verdicts))}{by}{stated}"
     counts = ", ".join(f"{count} {verdict}" for verdict, count in line.verdicts.items())
-    return f"{counts} of {line.trials}{by}"
+    return f"{counts} of {line.trials}{by}{stated}"
 
 
 def opened_words(line: Line) -> str:
@@ -261,7 +275,7 @@ def reference_words(line: Line) -> str:
 
 
 def ratio_words(line: Line) -> str:
-    """The smallest error over displacement that a bogus interval got to."""
-    if line.smallest is None:
+    """The smallest error over displacement that a failed interval got to: of all that is compared, of parameters."""
+    if line.smallest is None or line.parameters is None:
         return "–"
-    return "nothing moved" if math.isinf(line.smallest) else f"{line.smallest:.3g}"
+    return f"{line.smallest:.3g} ({line.parameters:.3g})"
