@@ -19,7 +19,7 @@ from msgspec import inspect
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from polledger.core import nest, records, source, state  # noqa: E402
+from polledger.core import nest, records, sketch, source, state  # noqa: E402
 from polledger.core.scan import INT_MAX  # noqa: E402
 
 TARGET = ROOT / "schemas"
@@ -34,6 +34,7 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "source": source.TaskSource,
     "state": state.StateManifest,
     "nest": nest.NestHeader,
+    "sketches": sketch.Sketches,
 }
 """Everything that is encoded on its own, by its ``type``."""
 

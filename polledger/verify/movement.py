@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from polledger.core.digest import sha256, u64
 from polledger.core.dtypes import is_floating
 from polledger.core.records import StateObject
+from polledger.core.screening import is_parameters
+from polledger.core.sketch import DIRECTIONS
 from polledger.core.state import FlatState, Groups, TensorData
 from polledger.verify.compare import same_bytes
 from polledger.verify.floats import Array, bit_patterns, real_dtype, to_float64
@@ -21,11 +23,12 @@ from polledger.verify.floats import Array, bit_patterns, real_dtype, to_float64
 ROW = 1024
 """Numbers that share one set of random signs: with DIRECTIONS columns their matrix has 256 KiB and stays in cache."""
 
-DIRECTIONS = 64
-"""Numbers in a sketch: a distance has a relative standard error of about 1/√128, 9 %."""
-
 _BLOCK = 64 * ROW
 """Numbers at a time: 256 KiB of float32, which stay in cache from the difference to the projection."""
+
+_PRODUCT = 4
+"""Rows in one product. OpenBLAS splits larger ones among threads, which wait for each other: with two cores and other
+programs on them that took 68 times as long, and one thread is busy hashing anyway."""
 
 _LEAST = 1e-30
 """A float32 sum of squares below this may have lost what is smaller: it is taken again in float64."""
@@ -80,7 +83,9 @@ class Projection:
         end = self._row * width
         if end > len(self._bits):
             self._bits = random_bits(self._seed, self._purpose, max(2 * len(self._bits), end))
-        projected = rows @ self._matrix
+        projected = np.empty((len(rows), DIRECTIONS), dtype=np.float32)
+        for at in range(0, len(rows), _PRODUCT):
+            np.matmul(rows[at : at + _PRODUCT], self._matrix, out=projected[at : at + _PRODUCT])
         projected *= _signs(self._bits[begin:end])
         total: Sketch = projected.sum(axis=0, dtype=np.float64)
         return total
@@ -114,20 +119,17 @@ class Movement:
     reach: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def is_parameters(group: str) -> bool:
-    """True for the parameters of a module."""
-    return group.endswith("/parameters")
-
-
 class Meter:
     """Takes states in order and measures each against the one before.
 
-    ``sketches``: by group of parameters, where it is after each state relative to the first one. A number that is not
-    finite counts as no change there, and makes ``moved`` infinite unless its bits are equal. The bytes of a state are
-    used until the next one was taken.
+    ``sketches``: by group of parameters (with ``every_group``: of floating tensors), where it is after each state
+    relative to the first one, or to zero where that lacks it. A number that is not finite counts as no change there,
+    and makes ``moved`` infinite unless its bits are equal. A state's bytes are used until the next one was taken.
     """
 
-    def __init__(self, objects: Sequence[StateObject], *, seed: bytes) -> None:
+    def __init__(self, objects: Sequence[StateObject], *, seed: bytes, every_group: bool = False) -> None:
+        self._every_group = every_group
+        self._taken = 0
         self._groups = Groups(objects)
         self._names: dict[str, str] = {}
         self._seed = seed
@@ -141,8 +143,9 @@ class Meter:
         """The movement since the last state; None for the first. Raises UsageError if a path belongs to no object."""
         tensors = {tensor.path: tensor for tensor in sorted(flat.tensors, key=lambda tensor: tensor.path)}
         before, self._before = self._before, tensors
+        self._sketch_new_groups(tensors)
+        self._taken += 1
         if before is None:
-            self._begin(tensors)
             return None
         movement = Movement(still=tensors.keys() == before.keys())
         changes = {group: np.zeros(DIRECTIONS) for group in self.sketches}
@@ -158,11 +161,12 @@ class Meter:
         movement.moved = {group: math.sqrt(squared) for group, squared in movement.moved.items()}
         return movement
 
-    def _begin(self, tensors: Mapping[str, TensorData]) -> None:
+    def _sketch_new_groups(self, tensors: Mapping[str, TensorData]) -> None:
         for path, tensor in tensors.items():
             group = self._group(path)
-            if is_parameters(group) and is_floating(tensor.dtype) and group not in self.sketches:
-                self.sketches[group] = [np.zeros(DIRECTIONS)]
+            wanted = self._every_group or is_parameters(group)
+            if wanted and is_floating(tensor.dtype) and group not in self.sketches:
+                self.sketches[group] = [np.zeros(DIRECTIONS)] * max(1, self._taken)
                 self._projections[group] = Projection(self._seed, group)
 
     def _group(self, path: str) -> str:

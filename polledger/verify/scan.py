@@ -124,7 +124,7 @@ class _Pass:
     last: FlatState | None = None
 
     def run(self) -> Scan:
-        stored = _stored(self.task.lineage.intervals)
+        stored = stored_checkpoints(self.task.lineage.intervals)
         states = read_states(self.task.objects, [checkpoint.root for _, checkpoint in stored])
         for done, ((before, _), state) in enumerate(zip(stored, states, strict=True), start=1):
             if isinstance(state, Unavailable):
@@ -178,7 +178,7 @@ class _Pass:
         return distance(last, self.first) / scale if scale else 0.0
 
 
-def _stored(intervals: Sequence[Interval]) -> list[tuple[int, Checkpoint]]:
+def stored_checkpoints(intervals: Sequence[Interval]) -> list[tuple[int, Checkpoint]]:
     """The stored checkpoints in order, each with the number of intervals before it."""
     checkpoints = [(0, intervals[0].start)] if intervals else []
     checkpoints += [(interval.number + 1, interval.end) for interval in intervals]

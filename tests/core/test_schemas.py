@@ -91,7 +91,18 @@ def test_the_schema_refuses_missing_unknown_and_mistyped_fields(vector: Vector) 
 
 def test_every_type_has_a_schema() -> None:
     names = {path.name.removesuffix(".schema.json") for path in SCHEMAS.glob("*.schema.json")}
-    assert names == {"genesis", "step", "checkpoint", "resume", "final", "seal", "source", "state", "nest"}
+    assert names == {
+        "genesis",
+        "step",
+        "checkpoint",
+        "resume",
+        "final",
+        "seal",
+        "source",
+        "state",
+        "nest",
+        "sketches",
+    }
 
 
 def test_the_cddl_file_names_every_field() -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from polledger.core.records import StateObject
+from polledger.core.sketch import DIRECTIONS
 from polledger.core.state import FlatState, TensorData
 from polledger.verify.compare import squared_distance
-from polledger.verify.movement import DIRECTIONS, ROW, Expected, Meter, Projection, random_bits
+from polledger.verify.movement import ROW, Expected, Meter, Projection, random_bits
 
 SEED = b"s" * 32
 OBJECTS = [

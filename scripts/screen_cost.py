@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Measures how fast stored checkpoints are read, rehashed and screened, beside plain SHA-256 over the same bytes.
+
+    scripts/screen_cost.py [--mb 100 1000] [--checkpoints 24] [--rounds 3] [--work DIR] [-o FILE]
+
+The states are made up: a model of 24 layers under AdamW in float32; three are stored and read in turn. Both are taken alternately and the best round of
+each counts, because other programs only ever slow a measurement down. SHA-256 runs on one core over memory that was
+used before, without reading a file; the pass reads files, which the first round leaves in the page cache. *cpu* is the
+pass's processor time over that of SHA-256: with two cores, reading and hashing on one and measuring on the other.
+"""
+
+import argparse
+import hashlib
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polledger import __version__
+from polledger.core.config import encode_config
+from polledger.core.encoding import real
+from polledger.core.records import Checkpoint, Environment, Genesis, GroupValues, StateObject, Step
+from polledger.core.state import FlatState, SkeletonEntry, TensorData, encode_state
+from polledger.store.objects import ObjectStore
+from polledger.verify.lineage import Interval, Lineage
+from polledger.verify.scan import ScanTask, scan
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = 24
+DISTINCT = 3
+SLOTS = ("exp_avg", "exp_avg_sq")
+RUN = bytes(16)
+NOWHERE = Environment(
+    **dict.fromkeys(
+        ("device", "cpu", "capability", "torch", "torch_git", "cuda", "cudnn", "driver", "python", "numpy"),
+        "",
+    ),
+    platform="",
+    polledger=__version__,
+    threads=1,
+    interop_threads=1,
+    flags={},
+)
+OBJECTS = [StateObject(name="model", kind="module"), StateObject(name="optimizer", kind="optimizer")]
+
+
+def states(store: ObjectStore, *, megabytes: int, count: int) -> tuple[list[bytes], int]:
+    """The roots of ``count`` checkpoints, three stored states of about that size in turn, and the bytes of one."""
+    rng = np.random.default_rng(1)
+    size = megabytes * 1_000_000 // (4 * 3 * LAYERS)
+    weights = [rng.standard_normal(size, dtype=np.float32) for _ in range(3 * LAYERS)]
+    roots, length = [], 0
+    for _ in range(DISTINCT):
+        for number, values in enumerate(weights):
+            # Not new numbers each time: they would take longer than everything that is measured.
+            values *= np.float32(0.999 if number % 3 else 1.001)
+        encoded = encode_state(_flat(weights))
+        store.put_named(encoded.root, list(encoded.chunks()))
+        roots.append(encoded.root)
+        length = encoded.size
+    return [roots[i % DISTINCT] for i in range(count)], length
+
+
+def _flat(weights: list[Any]) -> FlatState:
+    tensors, model, slots = [], [], []
+    for layer in range(LAYERS):
+        paths = [f"model/{layer:02d}.weight", *(f"optimizer/state/#{layer}/{slot}" for slot in SLOTS)]
+        for path, values in zip(paths, weights[3 * layer : 3 * layer + 3], strict=True):
+            data = np.square(values) if path.endswith("sq") else values
+            tensors.append(
+                TensorData(path=path, dtype="float32", shape=data.shape, data=memoryview(data.tobytes()))
+            )
+        model.append([f"{layer:02d}.weight", ["tensor", paths[0]]])
+        parts = [[slot, ["tensor", path]] for slot, path in zip(SLOTS, paths[1:], strict=True)]
+        slots.append([f"#{layer}", ["map", parts]])
+    slots.sort()
+    return FlatState(
+        skeletons=[
+            SkeletonEntry(v=1, path="model", structure=["map", model]),
+            SkeletonEntry(v=1, path="optimizer", structure=["map", [["state", ["map", slots]]]]),
+        ],
+        tensors=tensors,
+    )
+
+
+def lineage(roots: list[bytes]) -> Lineage:
+    """A run of one step per interval that stored these states."""
+    config = {"optimizer": "AdamW", "lr": 0.001, "steps": len(roots) - 1}
+    genesis = Genesis(
+        v=1, run=RUN, index=0, task=bytes(32), kind="recipe", config=encode_config(config), seed=0, bound=True,
+        key=bytes(32), every=1, warm=0, steps=len(roots) - 1, objects=OBJECTS, environment=NOWHERE, origin="scratch",
+    )  # fmt: skip
+    values: dict[str, bytes | int | bool] = {
+        "lr": real(0.001),
+        "betas_0": real(0.9),
+        "betas_1": real(0.999),
+        "weight_decay": real(0.01),
+    }
+    groups = [GroupValues(optimizer="optimizer", index=0, values=values)]
+    checkpoints = [
+        Checkpoint(v=1, run=RUN, index=i, step=i, root=root, stored=True) for i, root in enumerate(roots)
+    ]
+    intervals = []
+    for number, (start, end) in enumerate(pairwise(checkpoints)):
+        step = Step(v=1, run=RUN, index=0, step=number, batch=bytes(32), groups=groups)
+        intervals.append(Interval(number=number, start=start, end=end, steps=(step,), environment=NOWHERE))
+    return Lineage(
+        genesis=genesis, intervals=tuple(intervals), checkpoints=tuple(checkpoints), final=None, resumes=(),
+        abandoned=0, complete=True, findings=(),
+    )  # fmt: skip
+
+
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Of the clock and of the processor, all threads together."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure(place: Path, *, megabytes: int, count: int, rounds: int) -> dict[str, Any]:
+    """Bytes per second of both, best of ``rounds``."""
+    store = ObjectStore(place)
+    roots, size = states(store, megabytes=megabytes, count=count)
+    run = lineage(roots)
+    task = ScanTask(
+        lineage=run, objects=store, values=[{}] * (count - 1), nonce=bytes(16), told=lambda done, total: None
+    )
+    data = bytearray(store.path(roots[0]).read_bytes())
+    hashed, scanned = [], []
+    for _ in range(rounds):
+        hashed.append(seconds(lambda: hashlib.sha256(data).digest()))
+        scanned.append(seconds(lambda: scan(task)))
+    (sha, sha_cpu), (passed, passed_cpu) = (
+        (min(wall for wall, _ in found), min(cpu for _, cpu in found)) for found in (hashed, scanned)
+    )
+    return {
+        "state_bytes": size,
+        "checkpoints": count,
+        "sha256_gb_s": round(size / sha / 1e9, 3),
+        "screening_gb_s": round(count * size / passed / 1e9, 3),
+        "ratio": round(count * sha / passed, 3),
+        "cpu": round(passed_cpu / (count * sha_cpu), 2),
+    }
+
+
+def machine() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure reading and screening against SHA-256.")
+    parser.add_argument("--mb", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--checkpoints", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--work", type=Path, help="where the states are written; default: the temporary directory"
+    )
+    parser.add_argument("-o", "--output", type=Path)
+    wanted = parser.parse_args()
+    rows = []
+    for megabytes in wanted.mb:
+        with tempfile.TemporaryDirectory(dir=wanted.work) as name:
+            rows.append(
+                measure(Path(name), megabytes=megabytes, count=wanted.checkpoints, rounds=wanted.rounds)
+            )
+    print("| state | SHA-256, one core | read, rehash, screen | ratio | cpu |\n|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {row['state_bytes'] / 1e6:.0f} MB | {row['sha256_gb_s']} GB/s | {row['screening_gb_s']} GB/s "
+            f"| {row['ratio']} | {row['cpu']} |"
+        )
+    found = {"machine": machine(), "numpy": np.__version__, "polledger": __version__, "rows": rows}
+    text = json.dumps(found, indent=1, sort_keys=True)
+    print(text)
+    if wanted.output is not None:
+        wanted.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
