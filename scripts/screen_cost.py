@@ -3,10 +3,11 @@
 
     scripts/screen_cost.py [--mb 100 1000] [--checkpoints 24] [--rounds 3] [--work DIR] [-o FILE]
 
-The states are made up: a model of 24 layers under AdamW in float32; three are stored and read in turn. Both are taken alternately and the best round of
-each counts, because other programs only ever slow a measurement down. SHA-256 runs on one core over memory that was
-used before, without reading a file; the pass reads files, which the first round leaves in the page cache. *cpu* is the
-pass's processor time over that of SHA-256: with two cores, reading and hashing on one and measuring on the other.
+The states are made up: a model of 24 layers under AdamW in float32; three are stored and read in turn. Both are taken
+alternately and the best round of each counts, because other programs only ever slow a measurement down. SHA-256 runs on
+one core over memory that was used before, without reading a file; the pass reads files, which the first round leaves in
+the page cache. *cpu* is the pass's processor time over that of SHA-256: with two cores, reading and hashing on one and
+measuring on the other.
 """
 
 import argparse
