@@ -161,6 +161,17 @@ class Meter:
         movement.moved = {group: math.sqrt(squared) for group, squared in movement.moved.items()}
         return movement
 
+    def distance(self, tensors: Sequence[TensorData], others: Sequence[TensorData]) -> float:
+        """l2 distance over the floating ``tensors``; one without a counterpart of its form counts in full."""
+        by_path = {tensor.path: tensor for tensor in others}
+        total = 0.0
+        for tensor in tensors:
+            old = by_path.get(tensor.path)
+            if old is not None and (old.dtype != tensor.dtype or old.shape != tensor.shape):
+                old = None
+            total += self._displacement(tensor, old, "", None)
+        return math.sqrt(total)
+
     def _sketch_new_groups(self, tensors: Mapping[str, TensorData]) -> None:
         for path, tensor in tensors.items():
             group = self._group(path)

@@ -14,7 +14,7 @@ from polledger.core.screening import Segment, Track
 from polledger.core.state import FlatState, TensorData, escape
 from polledger.errors import Unavailable
 from polledger.store.objects import ObjectStore
-from polledger.verify.compare import distance, norm, parameter_tensors
+from polledger.verify.compare import parameter_tensors
 from polledger.verify.lineage import FINDINGS_KEPT, Interval, Lineage, Values
 from polledger.verify.movement import Meter, Movement
 from polledger.verify.optimizers import OptimizerRules
@@ -174,8 +174,8 @@ class _Pass:
         if self.last is None:
             return 0.0
         last = _published(self.task.lineage, self.last)
-        scale = norm(self.first) or norm(last)
-        return distance(last, self.first) / scale if scale else 0.0
+        scale = self.meter.distance(self.first, []) or self.meter.distance(last, [])
+        return self.meter.distance(last, self.first) / scale if scale else 0.0
 
 
 def stored_checkpoints(intervals: Sequence[Interval]) -> list[tuple[int, Checkpoint]]:
