@@ -107,7 +107,7 @@ def test_statements_follow_from_the_rows(script: Any) -> None:
     ]
     k_10, same, absolute = figure1.statements(rows)
     assert k_10.holds.startswith("confirmed for a; not for b")
-    assert "error is 0" in same.holds
+    assert "the error is 0" in same.holds
     # b: honest 1.5 late, spoof 1.0 early.
     assert "not confirmed" in absolute.holds
     assert figure1.margin(rows, "b", 10, "late") == 2.0
