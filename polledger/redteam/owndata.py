@@ -88,6 +88,7 @@ def own_data(directory: Path, target: Target, *, soft: bool) -> OwnData:
     published = load_task_class(resolve_task(target.task))
     if published.__module__ != target.task.partition(":")[0]:
         raise UsageError(f"{target.task} is no importable module: a thief's task cannot extend it")
+    _check_images(target)
     text = (_HARD + _SOFT if soft else _HARD).format(
         module=published.__module__,
         name=published.__name__,
@@ -98,6 +99,13 @@ def own_data(directory: Path, target: Target, *, soft: bool) -> OwnData:
     task = directory / "own.py"
     task.write_text(text)
     return OwnData(task=task, data=directory / "own.npz")
+
+
+def _check_images(target: Target) -> None:
+    example = published_task(target).dataset()[0]
+    image = example[0] if isinstance(example, tuple) else None
+    if not isinstance(image, Tensor) or (image.dtype, tuple(image.shape)) != (torch.uint8, (1, 8, 8)):
+        raise UsageError(f"{target.task}: batches are made up for images [1, 8, 8] of bytes with labels")
 
 
 def noise(size: int, *, soft: bool, seed: int) -> tuple[Tensor, Tensor]:

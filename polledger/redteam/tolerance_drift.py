@@ -93,13 +93,14 @@ def moved(
     return {path: now[path] + part.view_as(now[path]) for path, part in zip(paths, parts, strict=True)}
 
 
-def _spoof(variant: str, title: str, drift: Drift) -> Spoof:
+def _spoof(variant: str, title: str, drift: Drift, *, slow: bool = True) -> Spoof:
     return Spoof(
         number=24,
         variant=variant,
         title=f"drift inside the tolerance, {title}",
         source="review",
         forge=functools.partial(forge_drift, drift),
+        slow=slow,
     )
 
 
@@ -107,7 +108,12 @@ SPOOFS = (
     _spoof("0.05", "0.05 of every displacement", Drift(share=0.05)),
     _spoof("0.3", "0.3 of every displacement", Drift(share=0.3)),
     _spoof("0.5", "0.5 of every displacement", Drift(share=0.5)),
-    _spoof("slow", "0.05 of every displacement at the target's cadence", Drift(share=0.05, often=False)),
+    _spoof(
+        "slow",
+        "0.05 of every displacement at the target's cadence",
+        Drift(share=0.05, often=False),
+        slow=False,
+    ),
     _spoof(
         "hidden", "0.05 at the target's cadence, hardly leaning", Drift(share=0.05, lean=0.04, often=False)
     ),

@@ -57,8 +57,10 @@ def ask_reference(forgery: Forgery, target: Target) -> ReferenceVerdict | None:
     """What a verifier of the published kind says; None where it cannot read what the forgery is."""
     words = list(forgery.arguments)
     task = words[words.index("--task") + 1] if "--task" in words else target.task
+    own = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "--input"]
+    inputs = dict(item.split("=", 1) for item in own) if own else target.inputs
     try:
-        return reference_verdict(forgery.run, task=task, inputs=target.inputs)
+        return reference_verdict(forgery.run, task=task, inputs=inputs)
     except PolledgerError:
         return None
 

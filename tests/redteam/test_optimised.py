@@ -58,7 +58,7 @@ def test_a_forged_first_state_is_refuted_by_origin(target: Target, tmp_path: Pat
 
 def test_steering_is_an_honest_run_on_invented_data(target: Target, tmp_path: Path) -> None:
     # A stated limit: nothing in the run is untrue. What it shows is that the data are not the published ones.
-    spoof = next(spoof for spoof in steering.SPOOFS if spoof.variant == "domains-epochs")
+    spoof = next(spoof for spoof in steering.LIMITS if spoof.variant == "domains-epochs")
     forgery = spoof.forge(target, Attempt(directory=tmp_path, seed=1, budget=30.0))
     assert forgery.reached["distance"] == pytest.approx(forgery.reached["solved"], rel=1e-6)
     assert forgery.reached["share"] < 0.8
@@ -77,6 +77,6 @@ def test_drift_is_not_verified_where_a_tolerance_decides(target: Target, tmp_pat
 
 
 def test_catalogue_entries_are_named_once() -> None:
-    names = [s.name for s in (*synthetic.SPOOFS, *steering.SPOOFS, *tolerance_drift.SPOOFS)]
+    names = [s.name for s in (*synthetic.SPOOFS, *steering.LIMITS, *tolerance_drift.SPOOFS)]
     assert len(set(names)) == len(names)
     assert {"3", "4+A2", "4+A3", "2+3", "22", "22+domains", "24+0.3"} <= set(names)
