@@ -13,7 +13,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from polledger.core.head import parse_note
-from polledger.core.records import AnyRecord, parse_genesis, parse_record
+from polledger.core.records import AnyRecord, parse_record
 from polledger.core.state import EncodedState
 from polledger.errors import Unavailable, UsageError
 from polledger.keys import public_key
@@ -21,6 +21,13 @@ from polledger.store.ledger import read_ledger
 from polledger.store.run import RunDirectory
 from polledger.training.sealer import Sealer, encode_record
 from polledger.training.stamping import Stamping, choose_authorities
+
+
+class _Named(msgspec.Struct):
+    run: bytes
+
+
+_NAMED = msgspec.msgpack.Decoder(_Named)
 
 Edit = Callable[[list[AnyRecord]], Sequence[AnyRecord]]
 
@@ -65,13 +72,13 @@ def reseal(run: RunDirectory, records: Sequence[bytes], *, sizes: set[int], key:
     """Make ``records`` the ledger of ``run``, whatever they are, and sign and stamp heads over them.
 
     There is a head of each of ``sizes`` that the ledger reaches, and one over the whole; seals that were there are
-    gone. The first record has to be a genesis, which names the run.
+    gone. The first record has to name the run as a genesis does.
     """
     for index in run.seals():
         run.seal_path(index).unlink()
     run.ledger_path.write_bytes(b"")
     stamping = Stamping(run, choose_authorities([]), warn=lambda text: print(text, file=sys.stderr))
-    sealer = Sealer.create(run, parse_genesis(records[0]).run, key, stamp=stamping.stamp)
+    sealer = Sealer.create(run, _NAMED.decode(records[0]).run, key, stamp=stamping.stamp)
     for record in records:
         sealer.append(record)
         if sealer.size in sizes or sealer.size == len(records):
