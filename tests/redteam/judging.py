@@ -22,20 +22,11 @@ from polledger.verify.evidence import read_evidence
 from polledger.verify.policy import load_policy
 from polledger.verify.sampling import SampleRequest
 from polledger.verify.verifier import Code, Request, verify
+from tests.verify.check import Silent
 
 NONCE = b"\x5e" * 32
 KEPT = 4
 """Replaying engines that wait for the next run: each has up to two processes of a quarter of a gigabyte."""
-
-
-class Silent:
-    """Watches nothing."""
-
-    def note(self, text: str) -> None:
-        """Not kept."""
-
-    def opened(self, result: Any, done: int, total: int) -> None:
-        """Not kept."""
 
 
 @dataclass(slots=True)
