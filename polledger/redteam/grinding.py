@@ -52,13 +52,13 @@ class Flawed:
 
 
 def flawed_run(target: Target, attempt: Attempt) -> Flawed:
-    """Train honestly but for one interval in the middle, whose steps consume other batches than the records say.
+    """Train honestly but for one late interval, whose steps consume other batches than the records say.
 
     It moves as far as its neighbours: nothing but its own replay shows it.
     """
     with forging(seal_options(target, attempt), thief_key(attempt.seed)) as forge:
         ends = interval_ends(forge.cadence)
-        bogus = len(ends) // 2
+        bogus = 3 * len(ends) // 4
         forge.begin()
         for n in range(forge.steps):
             digest = forge.recorder.batch(n, encode_nest(forge.batch(n)))
