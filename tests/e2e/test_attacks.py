@@ -1,6 +1,7 @@
 """Well-formed runs that say something untrue: each is REFUTED at the step PROTOCOL section 15 names.
 
-The prover owns the key and signs everything again (polledger.redteam.rewrite); the verifier has the honest task.
+The prover owns the key and signs everything again (polledger.redteam.rewrite); the verifier has the honest task, and
+types the command. Data, schedules and keys that lie are tried in tests/redteam.
 """
 
 from collections.abc import Callable
@@ -11,10 +12,9 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from polledger.core.encoding import real
 from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
-from polledger.core.records import AnyRecord, Checkpoint, Dataset, Final, Genesis, GroupValues, Step
+from polledger.core.records import AnyRecord, Checkpoint, Dataset, Final, Genesis
 from polledger.core.seeds import example_leaf, salt
 from polledger.core.state import EncodedState, FlatState, TensorData, encode_state, model_root, parse_state
 from polledger.keys import load_key
@@ -217,52 +217,12 @@ def test_another_final_model_is_refuted(
     check_refuted(verdict(run), 9)
 
 
-@pytest.mark.parametrize("name", ["lr", "weight_decay"])
-def test_other_hyperparameters_for_three_steps_are_refuted(
-    tiny: Path, tmp_path: Path, prover: Ed25519PrivateKey, verdict: Callable[[Path], Done], name: str
-) -> None:
-    def edit(records: list[AnyRecord]) -> list[AnyRecord]:
-        return [
-            msgspec.structs.replace(
-                record, groups=[GroupValues(optimizer="optimizer", index=0, values={name: real(0.2)})]
-            )
-            if isinstance(record, Step) and 9 <= record.step < 12
-            else record
-            for record in records
-        ]
-
-    check_refuted(verdict(rewrite_run(tiny, tmp_path / "lr", key=prover, edit=edit).path), 4)
-
-
 def test_other_seed_is_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
     check_refuted(verdict(bent(words=("--seed", 5))), 8)
 
 
-def test_other_order_is_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
-    run = bent(("for i in range(96)]", "for i in range(96)][::-1]"))
-    check_refuted(verdict(run), 7, 9)
-
-
-def test_other_labels_are_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
-    check_refuted(verdict(bent(("example[1] for example", "(example[1] + 1) % 4 for example"))), 7)
-
-
 def test_other_code_is_refuted(bent: Callable[..., Path], verdict: Callable[[Path], Done]) -> None:
     check_refuted(verdict(bent((LOSS, f"0.9 * {LOSS}"))), 9)
-
-
-@pytest.mark.parametrize(
-    "bend",
-    [
-        f"{LOSS} * (2.0 if 9 <= self.step_number < 12 else 1.0)",
-        f"{LOSS} + (0.01 * sum(p.square().sum() for p in model.parameters()) if 9 <= self.step_number < 12 else 0.0)",
-    ],
-    ids=["learning rate", "weight decay"],
-)
-def test_unrecorded_hyperparameters_for_three_steps_are_refuted(
-    bent: Callable[..., Path], verdict: Callable[[Path], Done], bend: str
-) -> None:
-    check_refuted(verdict(bent((LOSS, bend))), 9)
 
 
 def test_stolen_initial_weights_are_refuted(
@@ -270,12 +230,4 @@ def test_stolen_initial_weights_are_refuted(
 ) -> None:
     check_refuted(
         verdict(bent(("return nn.Sequential(", "[torch.manual_seed(99)]; return nn.Sequential("))), 8
-    )
-
-
-def test_run_resigned_with_another_key_is_refuted(
-    tiny: Path, tmp_path: Path, prover: Ed25519PrivateKey, verdict: Callable[[Path], Done]
-) -> None:
-    check_refuted(
-        verdict(rewrite_run(tiny, tmp_path / "thief", key=Ed25519PrivateKey.generate(), edit=list).path), 8, 9
     )

@@ -25,7 +25,10 @@ def test_code_that_peeks_finds_nothing_where_it_is_replayed(
     assert (last.last, last.outcome) == (target.steps, "fail")
 
 
-def test_the_same_code_takes_the_answer_where_it_is_in_reach(target: Target, attempt: Attempt) -> None:
+def test_the_same_code_takes_the_answer_where_it_is_in_reach(
+    target: Target, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(attempt.directory))
     peeking.peek(target, attempt)
     task = prepare_task(
         load_task_class(resolve_task(f"{attempt.directory / 'peek.py'}:Peek")), config={"steps": 2}

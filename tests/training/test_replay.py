@@ -17,6 +17,7 @@ from polledger.core.config import encode_config
 from polledger.core.replay import OpenedBatch, ReplayFailed, ReplayJob, Variant
 from polledger.core.source import SourceFile, TaskSource
 from polledger.core.state import EncodedState, encode_state
+from polledger.redteam.smuggling import PROGRAMS
 from polledger.training import childprocess, replay, wire
 from polledger.training.determinism import apply_environment, describe_environment
 from polledger.training.location import load_task_class, resolve_task
@@ -28,6 +29,8 @@ from polledger.training.task import prepare_task
 TASKS = Path(__file__).resolve().parents[1] / "e2e" / "tasks"
 SEED = 0xFEDCBA9876543210
 
+LOOKED = ("files", "told", "objects", "memory", "network")
+"""What spoof 20 says it found, by kind of place."""
 
 BROKEN = """import torch
 from polledger import Task
@@ -88,9 +91,9 @@ def context(path: Path, class_name: str, config: Mapping[str, Any]) -> ReplayCon
     )
 
 
-def runner_of(path: Path, class_name: str) -> Runner:
+def runner_of(path: Path, class_name: str, **config: Any) -> Runner:
     task = load_task_class(resolve_task(f"{path}:{class_name}"))
-    return Runner(prepare_task(task, seed=SEED), seed=SEED)
+    return Runner(prepare_task(task, config=config, seed=SEED), seed=SEED)
 
 
 def frozen(state: EncodedState) -> tuple[bytes, bytes]:
@@ -331,29 +334,28 @@ def test_what_does_not_fit_into_memory_was_not_replayed(
 
 def test_task_code_finds_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evidence = tmp_path / "run"
-    (evidence / "objects").mkdir(parents=True)
-    (evidence / "objects" / "state").write_bytes(b"the answer")
-    (evidence / "ledger.log").write_bytes(b"records")
-    monkeypatch.setenv("PEEK_AT", str(evidence))
+    path = tmp_path / "peek.py"
+    path.write_text((PROGRAMS / "peek.py").read_text().replace('RUN = ""', f"RUN = {str(evidence)!r}"))
+    monkeypatch.setenv("TMPDIR", str(evidence / "objects"))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    path = TASKS / "peek.py"
-    runner = runner_of(path, "Peek")
+    runner = runner_of(path, "Peek", steps=1, schedule="constant")
     runner.build()
+    root, start = frozen(encode_state(runner.flatten()))
+    (evidence / "objects" / "ab").mkdir(parents=True)
+    (evidence / "objects" / "ab" / root.hex()[2:]).write_bytes(start)
+    with ReplayEngine(context(path, "Peek", runner.task.config)) as engine:
+        job = ReplayJob(
+            start=start, root=root, first_step=0, last_step=1, batches=opened(runner, engine, 0, 1)
+        )
+        (step,) = engine.replay(job).steps
+        if not engine.isolation().files:
+            pytest.skip("this kernel does not enforce file isolation")
     # The task does look: with the evidence in reach, it finds it.
     here = runner.step(0, runner.batch(0))
     assert here["files"] > 0
-    assert here["environment"] > 0
-    runner.build()
-    root, start = frozen(encode_state(runner.flatten()))
-    with ReplayEngine(context(path, "Peek", runner.task.config)) as engine:
-        job = ReplayJob(
-            start=start, root=root, first_step=0, last_step=2, batches=opened(runner, engine, 0, 2)
-        )
-        steps = engine.replay(job).steps
-        if not engine.isolation().files:
-            pytest.skip("this kernel does not enforce file isolation")
-    for step in steps:
-        assert {name: count for name, count in step.metrics.items() if name != "loss" and count} == {}
+    assert here["told"] > 0
+    assert {name: step.metrics[name] for name in LOOKED} == dict.fromkeys(LOOKED, 0.0)
 
 
 def test_model_file_is_read_without_running_it(tmp_path: Path) -> None:
