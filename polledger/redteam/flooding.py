@@ -21,15 +21,14 @@ TINY = "1e-3"
 
 
 def flood(
-    target: Target, attempt: Attempt, *, gamma: str, every: int, sample: int, jump: bool = True
+    target: Target, attempt: Attempt, *, settings: tuple[str, ...], every: int, jump: bool = True
 ) -> Forgery:
-    """Train a little, be at the stolen weights, then take many steps with ``gamma`` of the learning rate.
+    """Train a little, be at the stolen weights, then take many steps as ``settings`` have them.
 
-    ``sample`` 0 stands for all intervals. Without ``jump`` an honest run with a steep schedule.
+    Without ``jump`` an honest run with these settings.
     """
     steps = target.steps * FLOOD
-    schedule = ("schedule=multistep", f"milestones=[{JUMP + 1}]", f"gamma={gamma}", "warmup=0")
-    options = seal_options(target, attempt, settings=(*schedule, f"steps={steps}"), every=every, warm=0)
+    options = seal_options(target, attempt, settings=(*settings, f"steps={steps}"), every=every, warm=0)
     with forging(options, thief_key(attempt.seed)) as forge:
         forge.begin()
         forge.train_through(0, JUMP)
@@ -43,7 +42,7 @@ def flood(
         return Forgery(
             run=forge.run.path,
             gradients=forge.gradients / target.steps,
-            sample=sample or total,
+            sample=1,
             bogus=1 if jump else 0,
             reached={"intervals": total},
             note="one jump, then steps that are hardly any",
@@ -56,14 +55,28 @@ def _jump(forge: Forge, target: Target) -> None:
     forge.checkpoint(JUMP + 1)
 
 
+def falling_to(gamma: str) -> tuple[str, ...]:
+    """Settings under which ``gamma`` of the learning rate is left from the jump on."""
+    return ("schedule=multistep", f"milestones=[{JUMP + 1}]", f"gamma={gamma}", "warmup=0")
+
+
+NOISY = ("schedule=constant", "warmup=0", "batch_size=1", "lr=0.3", "momentum=0.0", "weight_decay=0.0")
+"""One example a step at a high rate: most steps hardly move what is learnt, and some are thrown far."""
+
+
 def still(target: Target, attempt: Attempt) -> Forgery:
     """The learning rate is 0 from the jump on, as genesis says it will be."""
-    return flood(target, attempt, gamma="0.0", every=target.every, sample=1)
+    return flood(target, attempt, settings=falling_to("0.0"), every=target.every)
 
 
 def tiny(target: Target, attempt: Attempt) -> Forgery:
     """The learning rate is a thousandth from the jump on, and every step is an interval."""
-    return flood(target, attempt, gamma=TINY, every=1, sample=0)
+    return flood(target, attempt, settings=falling_to(TINY), every=1)
+
+
+def noisy(target: Target, attempt: Attempt) -> Forgery:
+    """Honest steps that look odd one after the other, so that nobody opens all that is flagged."""
+    return flood(target, attempt, settings=NOISY, every=1)
 
 
 SPOOFS = (
@@ -80,5 +93,12 @@ SPOOFS = (
         title="the stolen weights, then thousandths of steps, each an interval",
         source="review",
         forge=tiny,
+    ),
+    Spoof(
+        number=25,
+        variant="noisy",
+        title="the stolen weights among noisy steps, each an interval",
+        source="review",
+        forge=noisy,
     ),
 )
