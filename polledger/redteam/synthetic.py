@@ -82,8 +82,12 @@ class Method:
         return plain_sgd(steps=self.steps, batch=self.batch, rate=rate)
 
 
-A1 = Method()
-A1_FREE = Method(penalty=0.0, soft=True, invented=True, batch=128)
+A1 = Method(intervals=200)
+"""So many that an error as long as its interval stays within every shipped bound, the cosine's included."""
+
+A1_FREE = Method(intervals=20, penalty=0.0, soft=True, invented=True, batch=256)
+"""Few, so that each has the more of the budget: what comes nearest to a replay, not what passes most easily."""
+
 A2 = Method(intervals=50, every=4, evaluations=10)
 A3 = Method(intervals=50, every=4, evaluations=10, penalty=0.1, still=True)
 
@@ -244,7 +248,7 @@ def place(runner: Runner, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _spoof(
-    number: int, variant: str, title: str, method: Method, *, from_forged: bool = False, slow: bool = False
+    number: int, variant: str, title: str, method: Method, *, from_forged: bool = False, why: str = ""
 ) -> Spoof:
     return Spoof(
         number=number,
@@ -252,14 +256,22 @@ def _spoof(
         title=title,
         source="Zhang et al. 2022",
         forge=functools.partial(forge_synthetic, method, from_forged),
-        slow=slow,
+        slow=True,
+        reference=not why,
+        why=why,
     )
 
 
 SPOOFS = (
     _spoof(3, "", "synthetic data, A1 with its sign corrected", A1),
-    _spoof(3, "free", "synthetic data, A1, every pixel and score free", A1_FREE, slow=True),
-    _spoof(4, "A2", "synthetic data, A2, one batch per step", A2, slow=True),
-    _spoof(4, "A3", "synthetic data, A3, gradients that vanish", A3, slow=True),
-    _spoof(2, "3", "forged first state, synthetic data A1", A1, from_forged=True, slow=True),
+    _spoof(
+        3,
+        "free",
+        "synthetic data, A1, every pixel and score free",
+        A1_FREE,
+        why="its few intervals are longer than the shipped bound on the cosine; 3 has the same defect and passes",
+    ),
+    _spoof(4, "A2", "synthetic data, A2, one batch per step", A2),
+    _spoof(4, "A3", "synthetic data, A3, gradients that vanish", A3),
+    _spoof(2, "3", "forged first state, synthetic data A1", A1, from_forged=True),
 )
