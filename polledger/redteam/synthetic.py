@@ -88,8 +88,8 @@ A1 = Method(intervals=200)
 A1_FREE = Method(intervals=20, penalty=0.0, soft=True, invented=True, batch=256)
 """Few, so that each has the more of the budget: what comes nearest to a replay, not what passes most easily."""
 
-A2 = Method(intervals=50, every=4, evaluations=10)
-A3 = Method(intervals=50, every=4, evaluations=10, penalty=0.1, still=True)
+A2 = Method(intervals=200, every=2, evaluations=10)
+A3 = Method(intervals=200, every=2, evaluations=10, penalty=0.1, still=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
