@@ -47,6 +47,18 @@ def test_margin_is_the_smallest_spoof_over_the_largest_error_elsewhere(script: A
     assert other["margin"] == pytest.approx(5e4)
 
 
+def test_red_team_counts_where_intervals_were_made_up(script: Any, tmp_path: Path) -> None:
+    def attempt(spoof: str, ratio: float | str | None, every: int | None = 5) -> dict[str, Any]:
+        task = "polledger.examples.mlp"
+        return {"task": task, "spoof": spoof, "parameters_e_u": ratio, "every": every}
+
+    attempts = [attempt("2+1", 0.9), attempt("27", 0.7), attempt("1", "inf"), attempt("24+0.05", 0.05)]
+    attempts += [attempt("10", 0.0), attempt("14+splice", None, None)]
+    (tmp_path / "redteam.json").write_text(json.dumps({"attempts": attempts}))
+    assert script("honest").redteam_ratios(tmp_path) == {("mlp", 5): 0.7}
+    assert script("honest").redteam_ratios(tmp_path / "none") == {}
+
+
 def test_groups_that_a_spoof_gets_right_have_no_margin(script: Any) -> None:
     rows = [
         row("mlp-k10", "AVX2", interval(10, 20, parameters=1e-6, buffers=1e-7)),
