@@ -17,7 +17,7 @@ import platform
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from polledger.core.config import encode_config
 from polledger.core.digest import sha256
 from polledger.core.records import Checkpoint, Environment, Genesis, Step
 from polledger.core.sampling import detection_odds, draw
-from polledger.core.screening import Segment, Track
+from polledger.core.screening import Segment, Track, is_parameters, nearly_still, screen
 from polledger.core.state import FlatState, Groups, TensorData, encode_state, parse_state
 from polledger.examples.chars import Chars
 from polledger.examples.digits import Digits
@@ -290,7 +290,27 @@ def honest_run(spec: Spec, seed: int) -> dict[str, Any]:
         "budget": POLICY.screening.budget(found.total),
         "saturated": found.left > 0,
         "flags": kinds,
+        "largest": {
+            "parameters": largest_ratio(found.scan.track, parameters=True),
+            "other groups": largest_ratio(found.scan.track, parameters=False),
+        },
+        "still": {f"{ratio:g}": still_share(found.scan.track, ratio) for ratio in (1e-4, 1e-3, 1e-2)},
     }
+
+
+def largest_ratio(track: Track, *, parameters: bool) -> float:
+    """Largest displacement of a group over the upper quartile of its neighbours."""
+    segments = [
+        replace(segment, moved={g: u for g, u in segment.moved.items() if is_parameters(g) == parameters})
+        for segment in track.segments
+    ]
+    flags = screen(Track(segments=segments, places={}), replace(POLICY.screening.rules, jump=1.0))
+    return max((flag.strength for flag in flags if flag.kind == "jump"), default=0.0)
+
+
+def still_share(track: Track, ratio: float) -> float:
+    """Share of intervals that would count as still."""
+    return len(nearly_still(track.segments, ratio=ratio)) / len(track.segments)
 
 
 def nonce(*what: object) -> bytes:
@@ -315,6 +335,10 @@ def measure_honest() -> dict[str, Any]:
         "share": opened / total,
         "worst_share": max(run["opened"] / run["intervals"] for run in runs),
         "saturated": sum(run["saturated"] for run in runs),
+        "largest": {
+            name: max(run["largest"][name] for run in runs) for name in ("parameters", "other groups")
+        },
+        "still": {name: max(run["still"][name] for run in runs) for name in runs[0]["still"]},
     }
 
 

@@ -32,7 +32,7 @@ class ScreeningRules:
     arrival: float = 0.5
     pace: float = 2.0
     straight: float = 0.9999
-    probes: int = 3
+    probes: int = 2
 
 
 FEWEST = 4
@@ -198,13 +198,13 @@ def distance(a: Place, b: Place) -> float:
 
 
 def _arrivals(track: Track, rules: ScreeningRules) -> Iterator[Flag]:
-    """Further in one segment than the run goes from its end to its own end: who arrives has to stay."""
+    """Further in one segment than ``arrival`` times all the way that is left: who arrives has to stay."""
     steps = sum(segment.steps for segment in track.segments)
     for group, places in track.places.items():
         moved = [segment.moved.get(group, 0.0) for segment in track.segments]
         mean = math.fsum(moved) / steps if steps else 0.0
         for segment, value, place in zip(track.segments, moved, places[1:], strict=True):
-            limit = max(distance(place, places[-1]) / rules.arrival, NEGLIGIBLE * mean * segment.steps)
+            limit = max(rules.arrival * distance(place, places[-1]), NEGLIGIBLE * mean * segment.steps)
             if value > limit:
                 # The end of any run is one: a long segment there is not worth opening whole.
                 whole = len(segment.intervals) <= rules.probes
@@ -216,7 +216,7 @@ def _paces(track: Track, rules: ScreeningRules) -> Iterator[Flag]:
     for group, places in sorted(track.places.items()):
         width = 2
         while len(track.segments) >= (FEWEST + 1) * width:
-            yield from _merged(_fast_windows(track, group, places, width, rules))
+            yield from _apart(_fast_windows(track, group, places, width, rules))
             width *= 2
 
 
@@ -233,6 +233,15 @@ def _fast_windows(
         if net > limit:
             first, last = track.segments[start].first, track.segments[start + width - 1].last
             yield Flag(kind="pace", first=first, last=last, group=group, value=net, limit=limit, whole=False)
+
+
+def _apart(flags: Iterator[Flag]) -> Iterator[Flag]:
+    """The strongest, then the strongest that overlaps none so far, and so on: what lies in the middle of a walk."""
+    chosen: list[Flag] = []
+    for flag in sorted(flags, key=lambda flag: -flag.strength):
+        if all(flag.last < other.first or flag.first > other.last for other in chosen):
+            chosen.append(flag)
+    yield from chosen
 
 
 def _merged(flags: Iterator[Flag]) -> Iterator[Flag]:

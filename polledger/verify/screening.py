@@ -34,6 +34,11 @@ class Screening:
         """Share of intervals in segments that were compared with others, or are opened."""
         return 1 - self.uncompared / self.total
 
+    @property
+    def covered(self) -> float:
+        """Share of intervals both ends of which were read."""
+        return sum(len(segment.intervals) == 1 for segment in self.scan.track.segments) / self.total
+
     def findings(self, opened: Sequence[int]) -> list[Finding]:
         """``pass``: every stored checkpoint was read, and all that is flagged is among ``opened``.
 
@@ -71,6 +76,9 @@ class Screening:
             detail += (
                 f"; {path_share(self.scan.track.segments, opened):.0%} of the way of the parameters is opened"
             )
+        covered = self.covered
+        if covered < 1:
+            detail += f"; {1 - covered:.0%} of the intervals lie between checkpoints that were not all stored"
         if self.uncompared:
             detail += f"; {self.uncompared} intervals had too few others to be compared with"
         return detail
@@ -84,7 +92,7 @@ class Screening:
             "bytes": self.scan.size,
             "budget": self.policy.screening.budget(self.total),
             "saturated": self.left > 0,
-            "covered": sum(len(segment.intervals) == 1 for segment in segments) / self.total,
+            "covered": self.covered,
             "compared": self.compared,
             "opened_path": path_share(segments, opened),
             "flags": [flag.to_json() for flag in self.flags],

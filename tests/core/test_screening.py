@@ -147,7 +147,7 @@ def test_who_arrives_with_a_large_step_and_stays_is_flagged_among_steps_as_large
     flags = screen(track(chaos + rest), RULES)
     assert kinds(flags, "jump") == []
     assert ("arrival", 59) in kinds(flags, "arrival")
-    kept = replace(RULES, arrival=1e-9)
+    kept = replace(RULES, arrival=1e9)
     assert kinds(screen(track(chaos + rest), kept), "arrival") == []
 
 

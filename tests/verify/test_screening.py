@@ -75,7 +75,7 @@ def test_without_screening_the_same_jump_is_left_to_the_odds(tmp_path: Path) -> 
     """What would happen if nothing were flagged: the jump is not in the sample of this nonce."""
     built = forged(tmp_path / "run", jump_at(110))
     blind = parse_policy(
-        "[sample]\ntop = 0\n[screening]\njump = 1e9\npace = 1e9\narrival = 1e-9\nstraight = 0.999999999"
+        "[sample]\ntop = 0\n[screening]\njump = 1e9\npace = 1e9\narrival = 1e9\nstraight = 0.999999999"
     )
     assert "REFUTED" not in verdicts(built, policy=blind)
     assert verdicts(built) == ["REFUTED"] * 5
@@ -83,7 +83,7 @@ def test_without_screening_the_same_jump_is_left_to_the_odds(tmp_path: Path) -> 
 
 def test_the_intervals_that_move_furthest_are_opened(tmp_path: Path) -> None:
     built = forged(tmp_path / "run", jump_at(110))
-    blind = "[screening]\njump = 1e9\npace = 1e9\narrival = 1e-9\nstraight = 0.999999999\n"
+    blind = "[screening]\njump = 1e9\npace = 1e9\narrival = 1e9\nstraight = 0.999999999\n"
     assert verdicts(built, policy=parse_policy(blind)) == ["REFUTED"] * 5
 
 
@@ -143,6 +143,8 @@ def test_a_jump_between_states_that_were_not_stored_is_refuted_too(tmp_path: Pat
     assert report.verdict == "REFUTED"
     assert report.screening is not None
     assert report.screening["covered"] < 0.05
+    honest = check(make_run(tmp_path / "honest", spec(keep=2)), sample=ONE)
+    assert "100% of the intervals lie between checkpoints" in named(honest, "screening")[0].detail
     assert report.sample is not None
     assert {100, 101} <= set(report.sample.flagged)
 
@@ -233,7 +235,7 @@ def test_a_tiny_learning_rate_after_an_early_plant_is_not_verified(tmp_path: Pat
     hooks = Hooks(values=values, after_step=jump_at(1))
     built = make_run(tmp_path / "run", spec(kind="custom"), hooks=hooks)
     assert set(verdicts(built)) <= {"REFUTED", "UNVERIFIABLE"}
-    blind = parse_policy("[sample]\ntop = 0\n[screening]\njump = 1e9\npace = 1e9\narrival = 1e-9")
+    blind = parse_policy("[sample]\ntop = 0\n[screening]\njump = 1e9\npace = 1e9\narrival = 1e9")
     report = check(built, sample=ONE, policy=blind, nonce=b"q" * 32)
     assert any("stand still" in finding.detail for finding in named(report, "stillness"))
 
