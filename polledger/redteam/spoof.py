@@ -94,7 +94,8 @@ class Spoof:
 class Outcome:
     """What became of one forgery. ``report`` is the object that ``polledger verify --json`` printed.
 
-    ``reference``: whether a verifier of the published kind accepts it; None where that says nothing.
+    ``reference``: whether a verifier of the published kind accepts it by the l2 distance, ``shipped`` by all four that
+    its code has; None where that says nothing.
     """
 
     spoof: str
@@ -102,3 +103,4 @@ class Outcome:
     forgery: Forgery
     report: Mapping[str, Any]
     reference: bool | None
+    shipped: bool | None

@@ -1,5 +1,6 @@
 """Trying a spoof: forge it, show it to a verifier of the published kind, then to the command that an auditor types."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from polledger.errors import PolledgerError, Unavailable
-from polledger.redteam.reference import ReferenceVerdict, reference_verdict
+from polledger.redteam.reference import ALPHA, SHIPPED, ReferenceVerdict, reference_verdict
 from polledger.redteam.spoof import Attempt, Forgery, Outcome, Spoof, Target
 
 VERDICTS = ("VERIFIED", "REFUTED", "UNVERIFIABLE")
@@ -56,6 +57,11 @@ def verify_forgery(forgery: Forgery, target: Target) -> Mapping[str, Any]:
 def ask_reference(forgery: Forgery, target: Target) -> ReferenceVerdict | None:
     """What a verifier of the published kind says; None where it cannot read what the forgery is."""
     words = list(forgery.arguments)
+    inputs = dict(target.inputs)
+    for option, value in itertools.pairwise(words):
+        if option == "--input":
+            name, _, path = value.partition("=")
+            inputs[name] = path
     task = words[words.index("--task") + 1] if "--task" in words else target.task
     own = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "--input"]
     inputs = dict(item.split("=", 1) for item in own) if own else target.inputs
@@ -65,19 +71,26 @@ def ask_reference(forgery: Forgery, target: Target) -> ReferenceVerdict | None:
         return None
 
 
+def accepts_by_l2(found: ReferenceVerdict) -> bool:
+    """Whether it would accept if it looked at the l2 distance alone, as the papers do, not at all four of its code."""
+    looks_drawn = found.smallest_p >= ALPHA and found.data_matches is not False
+    return bool(found.intervals) and looks_drawn and found.largest_error <= SHIPPED.l2
+
+
 def try_spoof(spoof: Spoof, target: Target, attempt: Attempt, *, verify: Verify = verify_forgery) -> Outcome:
     """Forge and verify once. Raises UsageError or Unavailable where the target's task does not lend itself to it."""
     attempt.watch("forging")
     forgery = spoof.forge(target, attempt)
-    reference = None
+    found = None
     if spoof.reference:
         attempt.watch("asking a verifier of the published kind")
-        reference = ask_reference(forgery, target)
+        found = ask_reference(forgery, target)
     attempt.watch("verifying")
     return Outcome(
         spoof=spoof.name,
         seed=attempt.seed,
         forgery=forgery,
         report=verify(forgery, target),
-        reference=None if reference is None else reference.accepts,
+        reference=None if found is None else accepts_by_l2(found),
+        shipped=None if found is None else found.accepts,
     )
