@@ -92,9 +92,9 @@ def forge_everywhere(target: Target, attempt: Attempt) -> Forgery:
         )
 
 
-def forge_drift_once(target: Target, attempt: Attempt) -> Forgery:
+def forge_drift_once(target: Target, attempt: Attempt, *, steps: int = STEPS) -> Forgery:
     """The same from an honest first state: one gradient, then one bogus interval that plants the buffer."""
-    options = seal_options(target, attempt, every=1, settings=(*DRIFT, f"steps={STEPS}"))
+    options = seal_options(target, attempt, every=1, settings=(*DRIFT, f"steps={steps}"))
     with forging(options, thief_key(attempt.seed)) as forge:
         end = tensors_of(target.weights)
         forge.begin()
@@ -132,19 +132,21 @@ def _clear(forge: Forge) -> None:
         slots["momentum_buffer"].zero_()
 
 
-def forge_once(target: Target, attempt: Attempt, *, settings: tuple[str, ...] = ()) -> Forgery:
+def forge_once(
+    target: Target, attempt: Attempt, *, settings: tuple[str, ...] = (), steps: int = STEPS
+) -> Forgery:
     """Spoof 8: honest training but for one interval, after which momentum takes the model to WT."""
-    options = seal_options(target, attempt, every=1, settings=(*settings, f"steps={STEPS}"))
+    options = seal_options(target, attempt, every=1, settings=(*settings, f"steps={steps}"))
     with forging(options, thief_key(attempt.seed)) as forge:
         end = tensors_of(target.weights)
-        first = random.Random(attempt.seed).randrange(STEPS // 4, 3 * STEPS // 4)
+        first = random.Random(attempt.seed).randrange(steps // 4, 3 * steps // 4)
         forge.begin()
         forge.train_through(0, first - 1)
         forge.train(first - 1)
         way = distance(model_tensors(forge), end)
         push(forge, end, first)
         forge.checkpoint(first)
-        forge.train_through(first, STEPS)
+        forge.train_through(first, steps)
         return forgery_of(
             forge,
             target,
@@ -155,9 +157,9 @@ def forge_once(target: Target, attempt: Attempt, *, settings: tuple[str, ...] = 
         )
 
 
-def forge_feather(target: Target, attempt: Attempt) -> Forgery:
+def forge_feather(target: Target, attempt: Attempt, *, steps: int = STEPS) -> Forgery:
     """Spoof 8 with a learning rate too small to disturb it."""
-    return forge_once(target, attempt, settings=FEATHER)
+    return forge_once(target, attempt, settings=FEATHER, steps=steps)
 
 
 SPOOFS = (
