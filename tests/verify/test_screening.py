@@ -129,10 +129,10 @@ def walk(start: int, pieces: int, length: float) -> Any:
 
 
 @pytest.mark.parametrize("pieces", [4, 16])
-def test_a_walk_of_ordinary_steps_is_refuted(long: Built, tmp_path: Path, pieces: int) -> None:
+def test_a_walk_in_pieces_below_the_jump_limit_is_refuted(long: Built, tmp_path: Path, pieces: int) -> None:
     # Every interval counts: which ones a sample opens depends on the run's secret.
-    ordinary = np.median([segment.pace for segment in scanned(long).track.segments])
-    built = forged(tmp_path / "run", walk(100, pieces, float(pieces * ordinary / np.sqrt(15))))
+    longest = 2.5 * np.median([segment.pace for segment in scanned(long).track.segments])
+    built = forged(tmp_path / "run", walk(100, pieces, float(pieces * longest / np.sqrt(15))))
     assert verdicts(built, policy=parse_policy("[sample]\ntop = 0")) == ["REFUTED"] * 5
 
 
