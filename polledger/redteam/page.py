@@ -54,9 +54,10 @@ def redteam_page(value: Mapping[str, Any], lines: Iterable[Line]) -> str:
         f"<p>{_summary(shown)}</p>",
         _facts(value),
         '<div class="wide" role="region" aria-label="Spoofs" tabindex="0"><table>',
-        "<caption>Each spoof forged a whole run that ends in the stolen model, sealed and timestamped under the "
-        "thief's key; the verdict is that of <code>polledger verify</code>. Errors are over displacements, "
-        "those of the closest interval that failed: by its worst group and, in brackets, by its parameters.</caption>",
+        "<caption>Each spoof forged a whole run, sealed and timestamped as a prover would; the verdict is that of "
+        "<code>polledger verify</code>. Costs are in gradient computations of one honest training, errors in "
+        "displacements, of the closest interval that failed: by its worst group and, in brackets, by its parameters."
+        "</caption>",
         f"<thead><tr>{''.join(f'<th scope=col>{heading}</th>' for heading in _HEADINGS)}</tr></thead><tbody>",
         *map(_row, shown),
         "</tbody></table></div>",

@@ -1,6 +1,5 @@
 """Trying a spoof: forge it, show it to a verifier of the published kind, then to the command that an auditor types."""
 
-import itertools
 import json
 import subprocess
 import sys
@@ -57,11 +56,6 @@ def verify_forgery(forgery: Forgery, target: Target) -> Mapping[str, Any]:
 def ask_reference(forgery: Forgery, target: Target) -> ReferenceVerdict | None:
     """What a verifier of the published kind says; None where it cannot read what the forgery is."""
     words = list(forgery.arguments)
-    inputs = dict(target.inputs)
-    for option, value in itertools.pairwise(words):
-        if option == "--input":
-            name, _, path = value.partition("=")
-            inputs[name] = path
     task = words[words.index("--task") + 1] if "--task" in words else target.task
     own = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "--input"]
     inputs = dict(item.split("=", 1) for item in own) if own else target.inputs
