@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what optimisation buys a thief: synthetic batches (spoofs 2+3, 3, 4), steering (22), drift (24).
 
-    scripts/optimised.py [--budgets 4 16 64] [--seeds 1] [--only 22+domains 3] [--steps 400]
+    scripts/optimised.py [--budgets 16] [--seeds 1] [--only 22+domains 3] [--steps 400]
 
 Trains the perceptron example once, steals its last weights, and gives every spoof each budget, in gradient
 computations of that training. Writes docs/evidence/optimised.json as it goes: what each spoof cost and reached, what
@@ -38,7 +38,7 @@ SPOOFS: tuple[Spoof, ...] = (*steering.LIMITS, *synthetic.SPOOFS, *tolerance_dri
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what optimisation buys a thief.")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[4.0, 16.0, 64.0])
+    parser.add_argument("--budgets", type=float, nargs="+", default=[16.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--steps", type=int, default=400)
