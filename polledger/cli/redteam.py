@@ -248,7 +248,7 @@ def _sentence(lines: "Sequence[Line]", verified: "Sequence[Line]", tried: _Trial
     if verified:
         names = ", ".join(line.spoof for line in verified)
         return f"{len(verified)} of {len(lines) - known} spoofs got a VERIFIED: {names}{rest}"
-    return f"none of {len(lines) - known} spoofs was VERIFIED{rest}"
+    return f"no spoof of {len(lines) - known} was VERIFIED{rest}"
 
 
 def table_text(lines: "Sequence[Line]", console: Any) -> str:

@@ -78,7 +78,7 @@ def _summary(lines: list[Line]) -> str:
             f'<span class="bad">{len(verified)} of {len(lines)} spoofs got a VERIFIED: '
             f"{escape(', '.join(verified))}.</span>"
         )
-    return f'<span class="good">None of {len(lines)} spoofs was VERIFIED.</span>'
+    return f'<span class="good">No spoof of {len(lines)} was VERIFIED.</span>'
 
 
 def _facts(value: Mapping[str, Any]) -> str:

@@ -1,0 +1,190 @@
+"""What tables and pages make of trials: counts, intervals of confidence, words, one page that fetches nothing."""
+
+import base64
+import hashlib
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from polledger.errors import UsageError
+from polledger.redteam.page import redteam_page
+from polledger.redteam.table import (
+    Row,
+    chance,
+    clopper_pearson,
+    lines_of,
+    opened_words,
+    reference_words,
+    smallest_ratio,
+    verdict_words,
+)
+
+
+def row(**values: Any) -> Row:
+    plain: dict[str, Any] = {
+        "spoof": "9",
+        "number": 9,
+        "title": "one jump",
+        "source": "this project",
+        "seed": 0,
+        "verdict": "REFUTED",
+        "step": 9,
+        "finding": "replay",
+        "detail": "too far",
+        "cost": 1.0,
+        "reference": True,
+        "shipped": True,
+        "why": "",
+        "sample": 20,
+        "intervals": 1000,
+        "opened": 25,
+        "bogus": 1,
+        "odds": 0.02,
+        "flagged": 3,
+        "smallest": 1.0,
+        "parameters": 0.5,
+        "reached": {"wt": 0.25},
+        "note": "",
+        "limit": False,
+    }
+    return Row(**{**plain, **values})
+
+
+VERIFIED = {
+    "verdict": "VERIFIED",
+    "step": None,
+    "finding": "",
+    "detail": "",
+    "smallest": None,
+    "parameters": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [(20, 20, 0.83157, 1.0), (0, 20, 0.0, 0.16843), (19, 20, 0.75127, 0.99873), (2, 3, 0.09430, 0.99160)],
+)
+def test_intervals_of_confidence_are_those_of_the_tables(
+    hits: int, trials: int, low: float, high: float
+) -> None:
+    assert clopper_pearson(hits, trials) == pytest.approx((low, high), abs=5e-6)
+
+
+def test_a_rate_of_nothing_has_no_interval() -> None:
+    with pytest.raises(UsageError):
+        clopper_pearson(0, 0)
+    with pytest.raises(UsageError):
+        clopper_pearson(3, 2)
+
+
+def test_one_line_per_spoof_counts_what_was_found() -> None:
+    rows = [row(seed=0), row(seed=1, **VERIFIED), row(seed=2, cost=4.0, smallest=0.3), row(spoof="10")]
+    line, other = lines_of(rows)
+    assert (line.spoof, other.spoof) == ("9", "10")
+    assert (line.trials, line.detected, line.verdicts) == (3, 2, {"REFUTED": 2, "VERIFIED": 1})
+    assert (line.low, line.high) == clopper_pearson(2, 3)
+    assert (line.by, line.cost, line.smallest, line.reference) == (("step 9 (replay)",), 2.0, 0.3, 3)
+    assert line.succeeded
+    assert not other.succeeded
+    assert verdict_words(line) == "2 REFUTED, 1 VERIFIED of 3 by step 9 (replay)"
+
+
+def test_a_stated_limit_that_verifies_is_no_success() -> None:
+    (line,) = lines_of([row(limit=True, **VERIFIED)])
+    assert not line.succeeded
+    assert verdict_words(line) == "VERIFIED, as the limits say"
+
+
+def test_ratios_are_those_of_the_closest_interval_that_failed() -> None:
+    def interval(outcome: str, **groups: tuple[float, float]) -> dict[str, Any]:
+        return {
+            "outcome": outcome,
+            "groups": {f"model/{name}": {"e": e, "u": u} for name, (e, u) in groups.items()},
+        }
+
+    report = {
+        "intervals": [
+            interval("pass", parameters=(1e-9, 1.0)),
+            interval("fail", parameters=(0.2, 1.0), buffers=(3.0, 4.0)),
+            interval("fail", parameters=(0.1, 1.0), buffers=(1.0, 0.0)),
+        ]
+    }
+    assert smallest_ratio(report) == 0.75
+    assert smallest_ratio(report, group="/parameters") == 0.1
+    assert smallest_ratio({"intervals": report["intervals"][2:]}) == math.inf
+    assert smallest_ratio({"intervals": report["intervals"][:1]}) is None
+
+
+def test_words_say_what_was_drawn_and_who_else_accepts() -> None:
+    (line,) = lines_of([row()])
+    assert opened_words(line) == "n = 20 of 1000, 1 bogus: the draw alone finds 2 %"
+    assert reference_words(line) == "published verifier accepts"
+    (line,) = lines_of([row(shipped=False)])
+    assert reference_words(line) == "published verifier accepts by l2, not by all four of its distances"
+    (line,) = lines_of([row(reference=None, shipped=None, why="it knows no time")])
+    assert reference_words(line) == "published verifier: it knows no time"
+    assert (chance(0.9999), chance(1.0)) == (">99.9 %", "100 %")
+
+
+class Tags(HTMLParser):
+    """Checks nesting, and keeps every tag and attribute."""
+
+    VOID = frozenset({"meta"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page(*rows: Row) -> str:
+    target = {"run": "R", "task": "t.py", "settings": ["lr=0.1"], "steps": 5, "every": 1, "warm": 0}
+    skipped = [{"spoof": "22", "seed": 0, "reason": "needs <labels>"}]
+    return redteam_page({"target": target, "skipped": skipped}, lines_of(rows))
+
+
+def test_the_page_is_well_formed_and_has_a_row_for_every_spoof() -> None:
+    text = page(row(), row(spoof="10", title="a < b & c", **VERIFIED))
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert sum(tag == "th" and attributes.get("scope") == "row" for tag, attributes in tags.seen) == 2
+    assert "a &lt; b &amp; c" in text
+    assert "needs &lt;labels&gt;" in text
+    assert "1 of 2 spoofs got a VERIFIED: 10." in text
+
+
+def test_the_page_fetches_nothing_and_runs_nothing() -> None:
+    text = page(row())
+    tags = Tags()
+    tags.feed(text)
+    names = {tag for tag, _ in tags.seen}
+    assert not names & {"script", "link", "img", "iframe", "object", "embed", "form"}
+    assert not any(
+        name in ("src", "href", "style") or name.startswith("on") for _, found in tags.seen for name in found
+    )
+    assert not re.search(r"https?:|url\(|@import", text)
+
+
+def test_the_pages_policy_allows_its_own_style_and_nothing_else() -> None:
+    text = page(row())
+    style = re.search(r"<style>(.*)</style>", text, re.DOTALL)
+    assert style is not None
+    allowed = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    tags = Tags()
+    tags.feed(text)
+    (policy,) = [
+        found["content"] for tag, found in tags.seen if found.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy == f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
