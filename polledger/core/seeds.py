@@ -11,6 +11,7 @@ from polledger.errors import UsageError
 _SEED_LABEL = b"polledger/seed/1\x00"
 _RNG_LABEL = b"polledger/rng/1"
 _EXAMPLE_LABEL = b"polledger/example/1\x00"
+_DATA_LABEL = b"polledger/data/1\x00"
 _BATCH_LABEL = b"polledger/batch/1\x00"
 
 
@@ -78,6 +79,17 @@ def batch_digest(salt: bytes, chunks: Iterable[Buffer]) -> bytes:
     ``chunks`` and errors as in :func:`example_leaf`.
     """
     return _salted(_BATCH_LABEL, salt, chunks)
+
+
+def known_entry(chunks: Iterable[Buffer]) -> bytes:
+    """H("polledger/data/1" ‖ 0 ‖ canonical bytes): an example without a salt, for data that are no secret.
+
+    The digest of a data set is the RFC 9162 root over ``leaf_hash`` of these, in order.
+    """
+    digest = _sha256(_DATA_LABEL)
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.digest()
 
 
 def _salted(label: bytes, salt: bytes, chunks: Iterable[Buffer]) -> bytes:

@@ -4,7 +4,7 @@ Examples come from the verifier's own copy of the data. One that does not match 
 verifier's wrong file: that is ``unverifiable``. Once examples are authenticated, a batch that differs is the record's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import UnsetType
@@ -21,6 +21,8 @@ from polledger.core.seeds import batch_digest, example_leaf, salt, training_seed
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.objects import ObjectStore
 from polledger.verify.domains import DomainCheck
+from polledger.verify.knowndata import NAME as KNOWN
+from polledger.verify.knowndata import KnownData
 from polledger.verify.lineage import Interval
 
 NAME = "inclusion"
@@ -45,16 +47,21 @@ class OpenedInterval:
 
 @dataclass(slots=True, kw_only=True)
 class DataChecks:
-    """Opens and checks what steps consumed, collecting findings. ``secret`` None: nothing can be checked."""
+    """Opens and checks what steps consumed, collecting findings. ``secret`` None: nothing can be checked.
+
+    ``known``: digests of data sets, if it has to be one of these.
+    """
 
     genesis: Genesis
     objects: ObjectStore
     secret: bytes | None
     secret_problem: str = ""
+    known: Sequence[str] = ()
     findings: list[Finding] = field(default_factory=list)
     secret_proven: bool = False
     """Some committed example or batch matched under the run secret: one that does not match now is not its damage."""
     domains: DomainCheck = field(init=False)
+    known_data: KnownData | None = None
     _leaves: bytes | None = None
     _leaves_missing: bool = False
     _order: Order | None = None
@@ -70,6 +77,8 @@ class DataChecks:
         if dataset is not None and type(size) is int and 1 <= size <= BATCH_MAX and dataset.size <= SIZE_MAX:
             self._batch_size = size
             self._order = Order(self.training_seed, dataset.size)
+        if self.known and dataset is not None:
+            self.known_data = KnownData(known=self.known, size=dataset.size, findings=self.findings)
 
     @property
     def dataset(self) -> Dataset | None:
@@ -88,6 +97,8 @@ class DataChecks:
         Raises ReplayFailed if the task's code cannot open it.
         """
         wanted = [(step.step, self._indices(step)) for step in interval.steps]
+        if self.known_data is not None:
+            self.known_data.read(replayer)
         authentic = True
         batches = []
         for step, batch in zip(interval.steps, replayer.open_batches(wanted), strict=True):
@@ -129,7 +140,7 @@ class DataChecks:
                 return False
             self.secret_proven = True
             self._check_domain(step, index, example, interval)
-        return True
+        return self.known_data is None or self.known_data.check(batch)
 
     def _check_domain(self, step: Step, index: int, example: bytes, interval: int) -> None:
         try:
@@ -213,6 +224,9 @@ class DataChecks:
         if self.dataset is None:
             detail = "batches are committed, but their data have no committed origin"
             yield Finding(step=7, name="data.origin", outcome="unverifiable", detail=detail)
+            if self.known:
+                detail = "the policy names data sets, and the run commits to none"
+                yield Finding(step=7, name=KNOWN, outcome="unverifiable", detail=detail)
 
     def _fields(self) -> str:
         parts = (

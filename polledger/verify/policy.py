@@ -178,6 +178,16 @@ class Requirements(_Table, frozen=True):
     dataset_root: bool = False
 
 
+class DataBounds(_Table, frozen=True):
+    """Step 7. ``known``: hex digests of data sets, one of which the run must be trained on; none: any will do."""
+
+    known: list[str] = msgspec.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for digest in self.known:
+            _require(_is_digest(digest), f"data.known: {digest!r}")
+
+
 class CodeBounds(_Table, frozen=True):
     """``trusted``: hex digests of task sources that may run without asking.
 
@@ -190,9 +200,7 @@ class CodeBounds(_Table, frozen=True):
     def __post_init__(self) -> None:
         _require(0 < self.patience <= 1e6, "code.patience is more than 0 and at most 1e6 seconds")
         for digest in self.trusted:
-            _require(
-                len(digest) == 64 and set(digest) <= set("0123456789abcdef"), f"code.trusted: {digest!r}"
-            )
+            _require(_is_digest(digest), f"code.trusted: {digest!r}")
 
 
 class ReplaySettings(_Table, frozen=True):
@@ -220,12 +228,17 @@ class Policy(_Table, frozen=True):
     sample: SampleBounds = msgspec.field(default_factory=SampleBounds)
     time: TimeBounds = msgspec.field(default_factory=TimeBounds)
     require: Requirements = msgspec.field(default_factory=Requirements)
+    data: DataBounds = msgspec.field(default_factory=DataBounds)
     code: CodeBounds = msgspec.field(default_factory=CodeBounds)
     replay: ReplaySettings = msgspec.field(default_factory=ReplaySettings)
 
     def digest(self) -> bytes:
         """SHA-256 of the canonical encoding: equal for equal policies, however the file was written."""
         return sha256(encode(_canonical(msgspec.to_builtins(self))))
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
 def _require(condition: bool, message: str) -> None:

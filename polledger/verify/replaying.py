@@ -70,6 +70,7 @@ class ReplaySession:
             objects=task.objects,
             secret=task.secret,
             secret_problem=task.secret_problem,
+            known=task.policy.data.known,
         )
         self._prefetch = Prefetch(task.objects)
         self.custom = CustomBatches(

@@ -1,0 +1,83 @@
+"""Step 7: a policy that knows the data."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from polledger.core.merkle import leaf_hash
+from polledger.core.merkle import root as tree_root
+from polledger.core.records import Environment
+from polledger.core.replay import OpenedBatch, Replayer
+from polledger.core.seeds import known_entry
+from polledger.errors import UsageError
+from polledger.verify.policy import Policy, parse_policy
+from polledger.verify.verifier import Code
+from tests.verify.build import Built, NumpyReplayer, Spec, example, make_run
+from tests.verify.check import check, named
+
+
+def digest(spec: Spec) -> str:
+    entries = [known_entry([example(spec, index)]) for index in range(spec.examples)]
+    return tree_root([leaf_hash(entry) for entry in entries]).hex()
+
+
+def knowing(*digests: str) -> Policy:
+    listed = ", ".join(f'"{item}"' for item in digests)
+    return parse_policy(f"[data]\nknown = [{listed}]")
+
+
+def test_a_run_on_known_data_verifies(honest: Built) -> None:
+    report = check(honest, policy=knowing("ab" * 32, digest(honest.spec)))
+    assert report.verdict == "VERIFIED", report.first_bad
+    (finding,) = named(report, "data.known")
+    assert finding.outcome == "pass"
+    assert digest(honest.spec) in finding.detail
+
+
+def test_without_a_list_nothing_is_said_of_it(honest: Built) -> None:
+    assert named(check(honest), "data.known") == []
+
+
+def test_a_run_on_other_data_is_unverifiable_and_its_digest_is_said(honest: Built) -> None:
+    report = check(honest, policy=knowing(digest(replace(honest.spec, labels=1))))
+    assert report.verdict == "UNVERIFIABLE"
+    (finding,) = named(report, "data.known")
+    assert digest(honest.spec) in finding.detail
+    assert "data.known" in (finding.remedy or "")
+
+
+def test_a_run_that_commits_to_no_data_set_is_unverifiable(custom: Built) -> None:
+    report = check(custom, policy=knowing("ab" * 32))
+    assert report.verdict == "UNVERIFIABLE"
+    assert [finding.outcome for finding in named(report, "data.known")] == ["unverifiable"]
+
+
+class TwoFaced(NumpyReplayer):
+    """Gives known data to whoever reads all of them, and the ones that were trained on to whoever opens a step."""
+
+    def open_batches(self, steps: Sequence[tuple[int, Sequence[int] | None]]) -> Iterator[OpenedBatch]:
+        whole = any(indices is not None and len(indices) > 4 for _, indices in steps)
+        self.data = replace(self.spec, labels=0) if whole else self.spec
+        return super().open_batches(steps)
+
+
+def test_data_that_show_another_face_when_read_as_a_whole_are_unverifiable(tmp_path: Path) -> None:
+    steered = make_run(tmp_path / "run", Spec(labels=1, domains=None))
+    policy = knowing(digest(Spec(domains=None)))
+
+    def engine(environment: Environment) -> AbstractContextManager[Replayer]:
+        return nullcontext(TwoFaced(spec=steered.spec, environment=environment))
+
+    code = Code(summary={}, engines=engine, inputs_declared=True)
+    report = check(steered, policy=policy, code=lambda genesis: code)
+    assert report.verdict == "UNVERIFIABLE"
+    assert [finding.outcome for finding in named(report, "data.known")] == ["pass", "unverifiable"]
+
+
+@pytest.mark.parametrize("wrong", ["ab", "AB" * 32, "zz" * 32])
+def test_a_policy_lists_digests_in_hexadecimal(wrong: str) -> None:
+    with pytest.raises(UsageError, match="data"):
+        knowing(wrong)
