@@ -63,6 +63,8 @@ LIMITS = (
     "One bogus interval among N is found with probability n/N, unless it moves the state further than the training "
     "around it: then screening of the stored checkpoints finds it. A walk as slow and crooked as training is left to "
     "the odds, and so is what happens between checkpoints that were not stored.",
+    "Data invented before genesis can lead honest training anywhere: verify on your own copy of the data, or list the "
+    "digests of those you know in the policy (data.known).",
     "Across hardware a tolerance remains; chaotic or low-precision long intervals are uncheckable off the recording "
     "hardware.",
     "Withholding cannot be told from loss, and many secret forks need outside witnesses to be seen.",
