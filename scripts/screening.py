@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Measures the screening of stored checkpoints: what it asks of honest runs, and what it finds of forged ones.
 
-    scripts/screening.py [honest] [jumps] [walks] [-o docs/evidence/screening.json]
+    scripts/screening.py [honest] [jumps] [walks] [kept] [-o docs/evidence/screening.json]
 
 Runs are trained in process, unsealed; their states go through the verifier's own measuring and rules. *honest*: how
 many intervals flags have opened, over tasks, optimizers, schedules and seeds. *jumps*: one interval that leads from
 an honest state to a stolen model, honest training before and after it. *walks*: the same way in L intervals, straight
-or crooked, and after a phase of large steps. A forged interval counts as found when it is opened: its replay decides
-the rest. Parts that are not named keep the figures that are in the file.
+or crooked, and after a phase of large steps. *kept*: one jump where not every checkpoint was stored. A forged interval
+counts as found when it is opened: its replay decides the rest. Parts that are not named keep the figures of the file.
 """
 
 import argparse
@@ -137,9 +137,10 @@ class Judge:
     kind: str
     seed: bytes
     steps: list[Step] = field(default_factory=list)
-    intervals: list[Interval] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     values: list[Any] = field(default_factory=lambda: [{}])
+    keep: int = 1
+    """Intervals between two states that are taken."""
     before: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """Places of what was judged already and is not measured again: ``segments`` and ``values`` begin with it too."""
 
@@ -179,6 +180,7 @@ class Judge:
             Checkpoint(v=1, run=bytes(16), index=0, step=at, root=bytes(32), stored=True)
             for at in (self.steps[0].step, step)
         ]
+        first = self.segments[-1].last + 1 if self.segments else 0
         interval = Interval(
             number=len(self.segments),
             start=ends[0],
@@ -186,14 +188,13 @@ class Judge:
             steps=tuple(self.steps),
             environment=NOWHERE,
         )
-        self.intervals.append(interval)
         movement = self.meter.take(state, self.rules.expected([interval]))
         if movement is None:
             raise RuntimeError("the first state was not taken first")
         self.segments.append(
             Segment(
-                first=interval.number,
-                last=interval.number,
+                first=first,
+                last=first + self.keep - 1,
                 steps=len(self.steps),
                 moved=movement.moved,
                 still=movement.still,
@@ -225,7 +226,7 @@ class Judge:
             size=0,
             problems=(),
         )
-        return step_screening(scan, total=len(self.segments), policy=POLICY, seed=seed)
+        return step_screening(scan, total=self.segments[-1].last + 1, policy=POLICY, seed=seed)
 
 
 # Honest runs
@@ -589,7 +590,7 @@ def chaotic(steps: int) -> Spec:
     )
 
 
-def measure_jumps(seeds: int = 5, positions: int = 6) -> dict[str, Any]:
+def measure_jumps(seeds: int = 7, positions: int = 6) -> dict[str, Any]:
     """One jump to a stolen model at random places."""
     by_spec = {}
     everything = []
@@ -616,6 +617,43 @@ def measure_jumps(seeds: int = 5, positions: int = 6) -> dict[str, Any]:
 def attempt(run: Base, start: int, pieces: int, way: Path_, rng: random.Random) -> Trial:
     seed = nonce(run.spec.name, run.seed, start, pieces, way.__name__, rng.random())
     return judged(forged(run, start, way(run, start, pieces, rng), seed), start, pieces, seed)
+
+
+KEPT = (1, 2, 5, 10, 20, 50)
+
+
+def measure_kept(seeds: int = 2, positions: int = 6) -> dict[str, Any]:
+    """One jump where only every K-th checkpoint was stored: its segment has to stand out among longer ones."""
+    bases = [base(adamw(N), seed) for seed in range(1, seeds + 1)]
+    points = []
+    for keep in KEPT:
+        trials = []
+        for run in bases:
+            rng = random.Random(run.seed)
+            for _ in range(positions):
+                start = rng.randrange(N // 10, N - N // 10)
+                seed = nonce("kept", run.seed, start, keep)
+                trials.append(judged(_kept(run, start, keep, seed), start, 1, seed))
+        points.append({"keep": keep, **summary(trials)})
+        print(
+            f"kept    every {keep}: {points[-1]['found']} of {len(trials)}", points[-1]["rules"], flush=True
+        )
+    return {"n": SAMPLE, "intervals": N, "run": bases[0].spec.name, "points": points}
+
+
+def _kept(run: Base, start: int, keep: int, seed: bytes) -> Screening:
+    runner = run.spec.runner(run.seed)
+    judge = Judge(runner=runner, kind="recipe", seed=seed, keep=keep)
+    judge.take(run.states[0], 0)
+    state = with_vector(run.states[start + 1], run.groups, run.stolen)
+    runner.load(state)
+    for n in range(run.steps):
+        _recorded(judge, run, n)
+        if n > start:
+            runner.step(n, runner.batch(n))
+        if (n + 1) % keep == 0:
+            judge.take(run.states[n + 1] if n < start else flat(runner), n + 1)
+    return judge.screened(seed)
 
 
 PLACES = (20, 80, 200, 320)
@@ -665,6 +703,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "honest": measure_honest,
     "jumps": measure_jumps,
     "walks": measure_walks,
+    "kept": measure_kept,
 }
 
 
@@ -688,6 +727,10 @@ def table(found: dict[str, Any]) -> Iterator[str]:
             f"\nOne jump in {N}, n = {SAMPLE}: found {one['found']} of {one['trials']} "
             f"(95 %: {one['low']:.3f} to {one['high']:.3f}); the draw alone {one['drawn_alone']}"
         )
+    if "kept" in found:
+        yield "\n| one jump, every K-th stored: K | found |\n|---|---|"
+        for point in found["kept"]["points"]:
+            yield f"| {point['keep']} | {point['found']}/{point['trials']} |"
     for curve in found.get("walks", {}).get("curves", []):
         yield f"\n| {curve['walk']}: L | found | uniform |\n|---|---|---|"
         for point in curve["points"]:
