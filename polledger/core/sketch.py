@@ -5,7 +5,6 @@ checkpoint under it and answers before it learns the sample. The answer is a cla
 is held against it (:mod:`polledger.verify.sketch`).
 """
 
-import math
 import struct
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -21,6 +20,9 @@ DIRECTIONS = 64
 
 SKETCH_LIMITS = Limits(size=1 << 28, depth=8, count=4_000_000)
 """A place takes 512 bytes a group: 256 MiB are 50,000 checkpoints of a model under AdamW."""
+
+LARGEST = 1e100
+"""A change of one parameter is at most 3.4e38 where it is projected: no run comes near, and no product overflows."""
 
 PlaceBytes = Annotated[bytes, Meta(min_length=8 * DIRECTIONS, max_length=8 * DIRECTIONS)]
 
@@ -57,11 +59,14 @@ class Sketches(_Struct, frozen=True, kw_only=True, tag_field="type", tag="sketch
 
 
 def parse_sketches(data: bytes) -> Sketches:
-    """The answer that ``data`` encodes. Raises MalformedError; numbers that are not finite are refused too."""
+    """The answer that ``data`` encodes. Raises MalformedError; numbers beyond LARGEST or not finite are too."""
     sketches: Sketches = parse(data, Sketches, limits=SKETCH_LIMITS)
     for sketch in sketches.sketches:
-        if not all(math.isfinite(value) for place in sketch.values for value in decode_place(place)):
-            raise MalformedError(f"the sketch after step {sketch.step} has a number that is not finite")
+        # Written so that NaN is beyond.
+        if not all(abs(value) <= LARGEST for place in sketch.values for value in decode_place(place)):
+            raise MalformedError(
+                f"the sketch after step {sketch.step} has a number that is not finite or too large"
+            )
     return sketches
 
 

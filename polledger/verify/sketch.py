@@ -61,7 +61,8 @@ def make_sketches(lineage: Lineage, objects: ObjectStore, *, head: bytes, seed: 
 def answer_problems(answer: Sketches, lineage: Lineage, *, head: bytes, seed: bytes) -> list[str]:
     """Why ``answer`` is not one to this verifier's question; empty where it is.
 
-    It speaks of this run, head and seed, and of every stored checkpoint of the final lineage in order.
+    It speaks of this run, head and seed, and of every stored checkpoint of the final lineage in order, from places
+    that are zero.
     """
     problems = []
     if answer.run != lineage.genesis.run:
@@ -73,7 +74,16 @@ def answer_problems(answer: Sketches, lineage: Lineage, *, head: bytes, seed: by
     stored = [(checkpoint.step, checkpoint.root) for _, checkpoint in stored_checkpoints(lineage.intervals)]
     if [(sketch.step, sketch.root) for sketch in answer.sketches] != stored:
         problems.append("the sketches are not those of the stored checkpoints, in order")
+    # Far from zero, a difference of two places would have as many wrong digits as the prover wants.
+    problems += [f"the places of {group} do not begin at zero" for group in _begin_elsewhere(answer)]
     return problems
+
+
+def _begin_elsewhere(answer: Sketches) -> Iterator[str]:
+    for sketch in answer.sketches[:1]:
+        for group, place in zip(answer.groups, sketch.values, strict=True):
+            if any(decode_place(place)):
+                yield group
 
 
 def track_of(answer: Sketches, lineage: Lineage) -> Track:
@@ -130,7 +140,10 @@ def check_opened(
         own = np.zeros(DIRECTIONS)
         if group in meter.sketches:
             own = meter.sketches[group][1] - meter.sketches[group][0]
-        apart, allowed = float(np.abs(own - claimed).max()), TOLERANCE * moved.get(group, 0.0) + lost
+        size = moved.get(group, 0.0)
+        # What is not finite is in no sketch, and excuses nothing in it.
+        size = size if math.isfinite(size) else float(np.linalg.norm(own))
+        apart, allowed = float(np.abs(own - claimed).max()), TOLERANCE * size + lost
         if apart > allowed:
             found.append(Contradiction(group=group, apart=apart, allowed=allowed))
     unsaid = meter.sketches.keys() - set(answer.groups)

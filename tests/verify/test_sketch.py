@@ -1,5 +1,6 @@
 """The two-party form: what a prover answers under a seed, what is screened from it, what an opened payload refutes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,19 @@ def test_numbers_that_are_not_finite_are_no_answer(honest: Built) -> None:
             parse_sketches(encode(poisoned))
 
 
+@pytest.mark.parametrize("value", [1e101, -1e308])
+def test_numbers_that_no_projection_reaches_are_no_answer(honest: Built, value: float) -> None:
+    """Sums and products of what is let through stay numbers: the rules fail on no answer."""
+    answer = with_place(answer_of(honest), 3, "model/parameters", lambda place: place + value)
+    with pytest.raises(MalformedError, match="sketch after step 4"):
+        parse_sketches(encode(answer))
+    signs = np.where(np.arange(DIRECTIONS) % 2, 9e99, -9e99)
+    for at in range(1, 6):
+        answer = with_place(answer, at, "model/parameters", lambda place, at=at: signs * (-1) ** at)
+    flags = screen(track_of(parse_sketches(encode(answer)), lineage_of(honest)), ScreeningRules())
+    assert flags
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -109,6 +123,15 @@ def test_an_answer_leaves_no_checkpoint_out_and_invents_none(honest: Built) -> N
     )
     for bad in (short, other):
         assert answer_problems(bad, lineage_of(honest), head=HEAD, seed=SEED)
+
+
+def test_places_begin_at_zero(honest: Built) -> None:
+    """Far from zero the difference of two places says nothing: any lie would be lost in their roundings."""
+    answer = answer_of(honest)
+    for at in range(len(answer.sketches)):
+        answer = with_place(answer, at, "model/parameters", lambda place: place + 2.0**60)
+    (problem,) = answer_problems(answer, lineage_of(honest), head=HEAD, seed=SEED)
+    assert "model/parameters" in problem
 
 
 def test_a_missing_object_is_named_to_the_prover(tmp_path: Path) -> None:
@@ -180,6 +203,29 @@ def test_an_answer_that_smooths_a_jump_over_is_contradicted_by_any_payload_in_it
         )
         assert [item.group for item in found] == [group]
         assert found[0].apart > found[0].allowed
+
+
+def test_a_number_that_is_not_finite_excuses_no_lie(honest: Built) -> None:
+    """One parameter that turns into NaN makes the displacement infinite, not what an answer may be off by."""
+    start, end = opened(honest, 4), _with_nan(opened(honest, 8))
+    meter = Meter(OBJECTS, seed=SEED, every_group=True)
+    for flat in (start, end):
+        meter.take(flat)
+    change = meter.sketches["model/parameters"][1]
+    answer = answer_of(honest)
+    begin = np.array(decode_place(answer.sketches[3].values[answer.groups.index("model/parameters")]))
+    for lie, contradicted in ((0.0, False), (1e6, True)):
+        said = with_place(answer, 4, "model/parameters", lambda _, lie=lie: begin + change + lie)
+        found = check_opened(said, 3, start=start, end=end, objects=OBJECTS)
+        assert [item.group for item in found] == ["model/parameters"] * contradicted
+
+
+def _with_nan(flat: FlatState) -> FlatState:
+    (w,) = (tensor for tensor in flat.tensors if tensor.path == "model/w")
+    values = np.frombuffer(w.data, "<f4").copy()
+    values[0] = np.nan
+    changed = replace(w, data=memoryview(values.tobytes()))
+    return replace(flat, tensors=[changed if tensor is w else tensor for tensor in flat.tensors])
 
 
 def test_a_group_that_the_answer_leaves_out_is_a_contradiction(honest: Built) -> None:
