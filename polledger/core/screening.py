@@ -71,8 +71,8 @@ class Segment:
 
     @property
     def pace(self) -> float:
-        """l2 displacement of all parameters."""
-        return math.sqrt(math.fsum(u * u for group, u in self.moved.items() if is_parameters(group)))
+        """l2 displacement of all parameters; infinite where one changed to or from what is not finite."""
+        return math.hypot(*(u for group, u in self.moved.items() if is_parameters(group)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +202,8 @@ def _arrivals(track: Track, rules: ScreeningRules) -> Iterator[Flag]:
     steps = sum(segment.steps for segment in track.segments)
     for group, places in track.places.items():
         moved = [segment.moved.get(group, 0.0) for segment in track.segments]
-        mean = math.fsum(moved) / steps if steps else 0.0
+        # Where one number is not finite its segment is flagged anyway, and the others are still compared.
+        mean = math.fsum(value for value in moved if math.isfinite(value)) / steps if steps else 0.0
         for segment, value, place in zip(track.segments, moved, places[1:], strict=True):
             limit = max(rules.arrival * distance(place, places[-1]), NEGLIGIBLE * mean * segment.steps)
             if value > limit:

@@ -3,6 +3,7 @@
 PROTOCOL section 10, step 5, "optimizer invariants": Σv_{i+1} ≥ β2^steps Σv_i holds for every element.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,10 @@ class OptimizerRules:
             in_force = list(self._in_force(intervals, name))
             for slot in SLOTS:
                 shares = [share for values in in_force if (share := slot_decay(slot, values)) is not None]
-                if shares and (self._is_recipe() or min(shares) == 1):
-                    decay[join(escape(name), slot)] = min(shares) ** steps
+                least = min(shares, default=math.nan)
+                # What no optimizer takes (NaN too) says nothing about its sums; powers above 1 overflow.
+                if least == 1 or (0 <= least < 1 and self._is_recipe()):
+                    decay[join(escape(name), slot)] = least**steps
         return Expected(
             steps=steps,
             decay=decay,

@@ -62,14 +62,14 @@ def wanted_count(request: SampleRequest, *, total: int, policy: Policy) -> int:
     return min(total, sample_size(total=total, bogus=bogus_count(policy.sample.bogus, total), odds=odds))
 
 
-def capped_count(count: int, *, seconds: float, policy: Policy) -> int:
-    """``count`` where its replay, estimated at ``seconds``, is within the policy's budget; else fewer, at least 1.
+def capped_count(count: int, *, seconds: float, limit: float) -> int:
+    """``count`` where its replay, estimated at ``seconds``, takes no longer than ``limit``; else fewer, at least 1.
 
     To be asked again with the estimate for the smaller count until it stays.
     """
-    if count <= 1 or seconds <= policy.sample.seconds:
+    if count <= 1 or seconds <= limit:
         return count
-    return max(1, min(count - 1, math.floor(count * policy.sample.seconds / seconds)))
+    return max(1, min(count - 1, math.floor(count * limit / seconds)))
 
 
 def bogus_count(share: float, total: int) -> int:

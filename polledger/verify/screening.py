@@ -1,5 +1,6 @@
 """Step 5: has every segment that looks like anything but training opened. PROTOCOL section 10, step 5."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,11 +135,14 @@ def _unverifiable(detail: str, remedy: str) -> Finding:
 
 
 def path_share(segments: Sequence[Segment], opened: Sequence[int]) -> float:
-    """Share of the way of the parameters that lies in opened intervals; a segment's is spread over its intervals."""
+    """Share of the way of the parameters that lies in opened intervals; a segment's is spread over its intervals.
+
+    Segments whose way is not finite are left out.
+    """
     chosen = set(opened)
-    whole = sum(segment.pace for segment in segments)
-    part = sum(
-        segment.pace * sum(number in chosen for number in segment.intervals) / len(segment.intervals)
-        for segment in segments
-    )
+    whole = part = 0.0
+    for segment in segments:
+        if math.isfinite(pace := segment.pace):
+            whole += pace
+            part += pace * sum(number in chosen for number in segment.intervals) / len(segment.intervals)
     return part / whole if whole else 0.0

@@ -4,6 +4,7 @@ A run of no-op steps replays bit for bit; what it shows is nothing. Standing sti
 learning rates of 0 as recorded, and parameters that do not move, or next to nothing, between stored checkpoints.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,8 +37,15 @@ def step_stillness(task: StillnessTask) -> list[Finding]:
         return []
     if task.scan.problems:
         return [_unverifiable(task.scan.problems[0], "restore the object from a copy")]
-    ratio = task.policy.structure.still_ratio
-    segments = nearly_still(task.scan.track.segments, ratio=ratio)
+    track = task.scan.track
+    endless = {number for item in track.segments if not math.isfinite(item.pace) for number in item.intervals}
+    if endless:
+        # Beside an infinite way every other is next to none.
+        detail = (
+            f"how far the run moves is not known: parameters are not finite in intervals {_some(endless)}"
+        )
+        return [_unverifiable(detail, "see where the training diverged")]
+    segments = nearly_still(track.segments, ratio=task.policy.structure.still_ratio)
     still = set(task.declared).union(*(segment.intervals for segment in segments))
     return list(_judge(task, still, task.scan.displacement))
 

@@ -283,13 +283,17 @@ def _within_budget(
 ) -> int:
     """``count``, or fewer so that replaying what is drawn stays within the policy's seconds.
 
-    What the prover did not store has to be replayed as well and counts, and so does what was ``probed``; what
-    screening and the largest displacements add does not: it is opened whatever it costs.
+    What the prover did not store has to be replayed as well and counts, and so do first, last and ``probed``. Where
+    these alone take longer, only so many are drawn as take no longer. What screening and the largest displacements add
+    does not count: it is opened whatever it costs.
     """
+    ends = {0, len(lineage.intervals) - 1} if lineage.intervals else set()
+    owed = pace * _steps(with_sources({*ends, *probed}, lineage.intervals), lineage)
+    limit = max(policy.sample.seconds, owed)
     while True:
         drawn = {*draw(count=count)[0].intervals, *probed}
         seconds = pace * _steps(with_sources(drawn, lineage.intervals), lineage)
-        smaller = capped_count(count, seconds=seconds, policy=policy)
+        smaller = capped_count(count, seconds=seconds, limit=limit)
         if smaller == count:
             return count
         count = smaller
@@ -325,11 +329,9 @@ def _announcement(sample: Sample, odds: Sequence[Odds], *, seconds: float, reder
 def with_sources(numbers: set[int], intervals: Sequence[Interval]) -> tuple[int, ...]:
     """``numbers`` and, where the start of one was not stored, the intervals before it that re-derive it, ascending."""
     wanted = set(numbers)
-    for number in numbers:
-        at = number
-        while at > 0 and not intervals[at].start.stored:
-            at -= 1
-            wanted.add(at)
+    for at in range(max(numbers, default=0), 0, -1):
+        if at in wanted and not intervals[at].start.stored:
+            wanted.add(at - 1)
     return tuple(sorted(wanted))
 
 

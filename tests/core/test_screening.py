@@ -240,6 +240,29 @@ def test_flags_come_in_order_and_say_how_strong_they_are() -> None:
     }
 
 
+def test_numbers_near_the_end_of_their_range_are_only_large() -> None:
+    """What float64 parameters may hold: squares that no sum holds."""
+    huge = Segment(first=0, last=0, steps=1, moved={GROUP: 1.3e154, "ema/parameters": 1.3e154})
+    assert huge.pace > 1.3e154
+    assert largest([huge], 1) == (0,)
+    places = [[(-1.0) ** at * 1e99 * (-1.0) ** axis for axis in range(16)] for at in range(9)]
+    assert {flag.kind for flag in screen(track(places), RULES)} == {"arrival"}
+    assert cosine(places[0], places[1], places[2]) == pytest.approx(-1)
+
+
+def test_a_number_that_is_not_finite_hides_no_arrival() -> None:
+    """One parameter that turns into NaN somewhere makes the mean pace infinite, not the steps of others small."""
+    places = shifted(wandering(64), 60, 30.0)
+    flagged = {flag.first for flag in screen(track(places), RULES) if flag.kind == "arrival"}
+    assert 59 in flagged
+    broken = track(places)
+    segments = list(broken.segments)
+    segments[5] = replace(segments[5], moved={GROUP: math.inf})
+    found = screen(replace(broken, segments=segments), RULES)
+    assert {flag.first for flag in found if flag.kind == "arrival"} == flagged | {5}
+    assert ("jump", 5) in kinds(found, "jump")
+
+
 def test_the_largest_segments_are_chosen_by_intervals_and_at_least_one_is() -> None:
     segments = [
         Segment(first=0, last=0, steps=1, moved={GROUP: 1.0}),

@@ -90,12 +90,12 @@ def test_only_the_default_is_capped_by_the_replay_budget() -> None:
     assert SampleRequest().capped
     assert not SampleRequest(count=3).capped
     assert not SampleRequest(odds=0.9).capped
-    assert capped_count(44, seconds=44 * 30.0, policy=POLICY) == 10
-    assert capped_count(44, seconds=300.0, policy=POLICY) == 44
-    assert capped_count(44, seconds=300.1, policy=POLICY) == 43
-    assert capped_count(44, seconds=1e9, policy=POLICY) == 1
-    assert capped_count(1, seconds=1e9, policy=POLICY) == 1
-    assert capped_count(44, seconds=0.0, policy=POLICY) == 44
+    assert capped_count(44, seconds=44 * 30.0, limit=300.0) == 10
+    assert capped_count(44, seconds=300.0, limit=300.0) == 44
+    assert capped_count(44, seconds=300.1, limit=300.0) == 43
+    assert capped_count(44, seconds=1e9, limit=300.0) == 1
+    assert capped_count(1, seconds=1e9, limit=300.0) == 1
+    assert capped_count(44, seconds=0.0, limit=300.0) == 44
 
 
 def test_share_of_intervals_is_rounded_up_and_at_least_one() -> None:

@@ -1,15 +1,19 @@
 """Step 5 over sealed runs: what was forged is opened and refuted however small the sample, honest runs live."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from polledger.core.records import Checkpoint
+from polledger.core.records import Checkpoint, Genesis
 from polledger.core.screening import Segment
+from polledger.verify.lineage import build_lineage
+from polledger.verify.optimizers import OptimizerRules
 from polledger.verify.policy import Policy, parse_policy
-from polledger.verify.sampling import SampleRequest
+from polledger.verify.sampling import SampleRequest, wanted_count
 from polledger.verify.screening import path_share
 from tests.verify.build import CONFIG, Built, Hooks, Spec, make_run
 from tests.verify.check import blocking, check, named
@@ -227,6 +231,17 @@ def test_the_budget_of_replay_cuts_what_is_drawn_and_nothing_that_is_added(tmp_p
     assert report.verdict == "REFUTED"
 
 
+def test_what_costs_nothing_besides_what_is_opened_anyway_is_not_cut(tmp_path: Path) -> None:
+    """Re-deriving the start of the last interval replays the whole run: fewer drawn would save nothing."""
+    built = make_run(tmp_path / "run", spec(keep=300, config={**LONG, "steps": 60}))
+    ticks = iter(range(0, 10_000_000, 50))
+    report = check(built, sample=SampleRequest(), clock=lambda: float(next(ticks)))
+    assert report.verdict == "VERIFIED", blocking(report)
+    assert report.sample is not None
+    assert len(report.sample.intervals) == 60
+    assert report.sample.drawn == wanted_count(SampleRequest(), total=60, policy=Policy())
+
+
 def test_a_tiny_learning_rate_after_an_early_plant_is_not_verified(tmp_path: Path) -> None:
     """Weights planted in the second interval, then steps that keep them."""
 
@@ -250,6 +265,32 @@ def test_path_share_spreads_a_segment_over_its_intervals() -> None:
     assert path_share(segments, [1, 2]) == 0.375
     assert path_share(segments, []) == 0.0
     assert path_share([], [1]) == 0.0
+    endless = Segment(first=5, last=5, steps=1, moved={"model/parameters": math.inf})
+    assert path_share([*segments, endless], [0, 5]) == 0.25
+
+
+def test_parameters_that_are_not_finite_are_said_to_be_so(tmp_path: Path) -> None:
+    def spoil(step: int, state: Any) -> None:
+        if step == 20:
+            state.b[0] = np.nan
+
+    built = forged(tmp_path / "run", spoil, config={**LONG, "steps": 40})
+    report = check(built, sample=ONE)
+    assert report.verdict != "VERIFIED"
+    assert named(report, "stillness")[0].detail.endswith("parameters are not finite in intervals 20, 21")
+
+
+def test_hyperparameters_that_no_optimizer_takes_stop_no_verification(tmp_path: Path) -> None:
+    """A decay above 1, to the power of the steps between two stored checkpoints, is no number."""
+    built = make_run(tmp_path / "run", spec(config={**LONG, "steps": 3}))
+    genesis = built.records[0]
+    assert isinstance(genesis, Genesis)
+    intervals = build_lineage(genesis, built.records).intervals
+    long = replace(intervals[0], steps=intervals[0].steps * 2000)
+    for beta in (2.0, 3, -1.0, math.nan, math.inf):
+        values = {("optimizer", 0): {"betas_0": 0.9, "betas_1": beta, "lr": 0.1}}
+        expected = OptimizerRules(genesis, [values]).expected([long])
+        assert "optimizer/exp_avg_sq" not in expected.decay
 
 
 def test_flags_never_refute_by_themselves(long: Built) -> None:
