@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from polledger.core.sampling import draw, sample_seed
 from polledger.errors import UsageError
 from polledger.verify.policy import DEFAULT_BOUNDS, Policy, load_policy, parse_policy
 
@@ -117,3 +118,12 @@ def test_the_documented_default_policy_is_the_default() -> None:
     block = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
     assert block is not None
     assert parse_policy(block[1]) == Policy()
+
+
+def test_the_documented_digest_and_sample_are_those_of_the_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    policy = Policy().digest()
+    seed = sample_seed(nonce=bytes(16), head=bytes(32), policy=policy)
+    sample = ", ".join(map(str, draw(seed, total=60, count=8)))
+    for said in (policy.hex(), seed.hex(), f"of N = 60, n = 8 the sample {sample}."):
+        assert said in text
