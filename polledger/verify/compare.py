@@ -247,18 +247,3 @@ def _pairs(
 ) -> Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     for (a, b), (c, d) in zip(slices(found, replayed), slices(final, start), strict=True):
         yield difference(a, b), difference(c, d)
-
-
-def norm(tensors: Iterable[TensorData]) -> float:
-    """l2 norm over all floating ``tensors``."""
-    return math.sqrt(_total(squared_distance(tensor, None) for tensor in tensors))
-
-
-def distance(a: Iterable[TensorData], b: Iterable[TensorData]) -> float:
-    """l2 distance over the tensors of ``a``; one without a counterpart of its form in ``b`` counts in full."""
-    others = {tensor.path: tensor for tensor in b}
-    total = 0.0
-    for tensor in a:
-        other = others.get(tensor.path)
-        total += squared_distance(tensor, other if other is not None and same_form(tensor, other) else None)
-    return math.sqrt(total)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from polledger.core.encoding import STATE_LIMITS, parse
 from polledger.core.state import Entry, FlatState, StateManifest, encode_state, parse_state, state_root
 from polledger.errors import MalformedError, Unavailable
-from polledger.files import fresh_memory, open_regular
-from polledger.store.objects import ObjectMissing, ObjectStore
+from polledger.files import fresh_memory
+from polledger.store.objects import ObjectStore
 
 STATE_BYTES = 1 << 42
 """Largest state file read, 4 TiB: a guard against nonsense, memory is the real bound."""
@@ -62,27 +62,6 @@ def _manifest_length(head: bytes) -> int:
     if len(head) < 8 or length > STATE_LIMITS.size:
         raise MalformedError("a state file has no manifest, or one that is too large")
     return length
-
-
-def read_entries(objects: ObjectStore, root: bytes) -> list[Entry]:
-    """The entries of the stored state of ``root``, checked against it, without reading the tensors.
-
-    Raises Unavailable naming the object. Not checked: that the tensors' data are there and undamaged.
-    """
-    path = objects.path(root)
-    try:
-        with open_regular(path) as (file, size):
-            head = file.read(8) or b""
-            length = _manifest_length(head)
-            data = head + (file.read(min(length, size)) or b"")
-        entries = parse_manifest(data)
-    except FileNotFoundError:
-        raise ObjectMissing(root, path) from None
-    except MalformedError as error:
-        raise Unavailable(_damaged(root, error)) from None
-    if state_root(entries) != root:
-        raise Unavailable(_damaged(root, MalformedError("its entries do not give its root")))
-    return entries
 
 
 def _damaged(root: bytes, error: MalformedError) -> str:

@@ -13,8 +13,6 @@ from polledger.errors import UsageError
 from polledger.verify import compare
 from polledger.verify.compare import (
     compare_states,
-    distance,
-    norm,
     parameter_tensors,
     residual_cosine,
     same_bytes,
@@ -203,18 +201,6 @@ def test_residual_at_a_right_angle_has_cosine_zero() -> None:
     base = state()
     final = state(w=base.w + np.float32(8))
     assert cosine(state(b=base.b + np.float32(1)), base, base, final) == pytest.approx(0.0)
-
-
-def test_norm_and_distance() -> None:
-    a = parameter_tensors(
-        flatten(state(w=np.full((5, 3), 2, np.float32), b=np.zeros(3, np.float32))), OBJECTS
-    )
-    b = parameter_tensors(
-        flatten(state(w=np.full((5, 3), 1, np.float32), b=np.zeros(3, np.float32))), OBJECTS
-    )
-    assert norm(a) == pytest.approx(math.sqrt(60))
-    assert distance(a, b) == pytest.approx(math.sqrt(15))
-    assert distance(a, []) == pytest.approx(math.sqrt(60))
 
 
 def test_empty_tensors_have_no_distance() -> None:

@@ -202,3 +202,12 @@ def test_counters_and_single_changes_are_measured_where_asked() -> None:
     assert movement.reach == {"model/parameters": (2.0, 5.0)}
     _, (_, unasked) = meter(before, after)
     assert (unasked.grown, unasked.reach, unasked.lessened) == ({}, {}, {})
+
+
+def test_distance_of_two_sets_of_tensors() -> None:
+    a = [tensor("model/w", [2.0] * 15), tensor("model/b", [0.0] * 3)]
+    b = [tensor("model/w", [1.0] * 15), tensor("model/b", [[0.0]])]
+    found = Meter(OBJECTS, seed=SEED)
+    assert found.distance(a, []) == pytest.approx(math.sqrt(60))
+    assert found.distance(a, b) == pytest.approx(math.sqrt(15))
+    assert found.distance([tensor("model/w", [1.0] * 4)], b) == pytest.approx(2.0)

@@ -17,7 +17,7 @@ from polledger.errors import Unavailable
 from polledger.files import read_bounded
 from polledger.training.determinism import THREADS_MAX, process_environment
 from polledger.training.location import resolve_task
-from polledger.verify.compare import norm
+from polledger.verify.movement import Meter
 from tests.verify.build import CONFIG, ENVIRONMENT, Built, make_run, reseal
 from tests.verify.check import check, copy_of, failures, named
 
@@ -57,7 +57,7 @@ def test_a_sum_beyond_float64_is_infinite_and_raises_nothing() -> None:
 
     data = memoryview(np.array([1.3e154]).tobytes())
     tensors = [TensorData(path=name, dtype="float64", shape=(1,), data=data) for name in "ab"]
-    assert norm(tensors) == float("inf")
+    assert Meter([], seed=b"s").distance(tensors, []) == float("inf")
 
 
 def test_a_sparse_file_is_unavailable(tmp_path: Path) -> None:
