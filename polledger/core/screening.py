@@ -320,10 +320,13 @@ def largest(segments: Sequence[Segment], count: int) -> tuple[int, ...]:
 
 
 def nearly_still(segments: Sequence[Segment], *, ratio: float) -> list[Segment]:
-    """Segments whose parameters keep their bits, or move less than ``ratio`` of the run's mean pace per step."""
+    """Segments whose parameters keep their bits, or move less than ``ratio`` of the run's mean pace per step.
+
+    Where there are no parameters nothing moves.
+    """
     steps = sum(segment.steps for segment in segments)
     mean = math.fsum(segment.pace for segment in segments) / steps if steps else 0.0
-    return [segment for segment in segments if segment.still or segment.pace < ratio * mean * segment.steps]
+    return [item for item in segments if item.still or not item.pace or item.pace < ratio * mean * item.steps]
 
 
 def adam_reach(*, beta1: float, beta2: float) -> float:

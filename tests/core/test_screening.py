@@ -284,6 +284,12 @@ def test_nearly_still_is_relative_to_the_mean_pace_of_the_run() -> None:
     assert [segment.first for segment in nearly_still(segments, ratio=0.0)] == [5]
 
 
+def test_a_run_without_parameters_stands_still() -> None:
+    """No rule over parameters would look at it; that the rest of its state changes is no reason to let it pass."""
+    segments = [Segment(first=i, last=i, steps=1, moved={"model": 1.0}) for i in range(10)]
+    assert nearly_still(segments, ratio=1e-4) == segments
+
+
 @pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9, 0.95])
 @pytest.mark.parametrize("beta2", [0.95, 0.99, 0.999])
 def test_no_gradients_move_adam_further_than_its_reach(beta1: float, beta2: float) -> None:
