@@ -228,9 +228,9 @@ def _fast_windows(
     starts = range(0, len(places) - width, width // 2)
     nets = [distance(places[start], places[start + width]) for start in starts]
     for at, (start, net) in enumerate(zip(starts, nets, strict=True)):
-        others = [j for j in range(len(nets)) if abs(j - at) >= 2]
-        others = sorted(others, key=lambda j: abs(j - at))[:WINDOWS]
-        limit = rules.pace * _upper([nets[j] for j in others])
+        near = range(max(0, at - 1 - WINDOWS), min(len(nets), at + 2 + WINDOWS))
+        apart = sorted((j for j in near if abs(j - at) >= 2), key=lambda j: abs(j - at))
+        limit = rules.pace * _upper([nets[j] for j in apart[:WINDOWS]])
         if net > limit:
             first, last = track.segments[start].first, track.segments[start + width - 1].last
             yield Flag(kind="pace", first=first, last=last, group=group, value=net, limit=limit, whole=False)
