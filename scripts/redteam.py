@@ -427,7 +427,7 @@ def table_of(lines: Iterable[Line]) -> str:
 
 
 def _cells(line: Line) -> Sequence[str]:
-    accepted = "–" if line.reference is None else f"{line.reference} ({line.shipped}) of {line.trials}"
+    accepted = "–" if line.reference is None else f"{line.reference} ({line.shipped}) of {line.asked}"
     return (
         line.spoof,
         line.title,

@@ -202,7 +202,7 @@ def _conclude(tried: _Trials, run: Path, target: "Target", report: Path | None) 
     from polledger.redteam.table import lines_of
 
     lines = lines_of(tried.rows)
-    verified = [line for line in lines if line.succeeded]
+    verified = any(line.succeeded for line in lines)
     code = EXIT_REFUTED if verified else EXIT_CANNOT_PROCEED if tried.crashed or not lines else EXIT_OK
     value = {
         "schema": SCHEMA,
@@ -224,7 +224,7 @@ def _conclude(tried: _Trials, run: Path, target: "Target", report: Path | None) 
     output.result(value)
     if lines and not output.quiet and not output.json:
         output.styled(table_text(lines, output.console()))
-    output.sentence(_sentence(lines, verified, tried))
+    output.sentence(_sentence(lines, tried))
     return code
 
 
@@ -238,17 +238,12 @@ def _write(directory: Path, value: dict[str, Any], lines: "Sequence[Line]") -> N
         raise Unavailable(f"cannot write the report to {directory}: {error.strerror or error}") from None
 
 
-def _sentence(lines: "Sequence[Line]", verified: "Sequence[Line]", tried: _Trials) -> str:
-    known = sum(1 for line in lines if line.limit and line.verdicts.get("VERIFIED"))
+def _sentence(lines: "Sequence[Line]", tried: _Trials) -> str:
+    from polledger.redteam.table import summary_words
+
     left = {item["spoof"] for item in tried.skipped}
-    rest = f"; {known} verified as the limits say" if known else ""
-    rest += f"; {len(left)} could not be tried" if left else ""
-    if not lines:
-        return f"no spoof could be tried{rest}"
-    if verified:
-        names = ", ".join(line.spoof for line in verified)
-        return f"{len(verified)} of {len(lines) - known} spoofs got a VERIFIED: {names}{rest}"
-    return f"no spoof of {len(lines) - known} was VERIFIED{rest}"
+    rest = f"; {len(left)} could not be tried" if left else ""
+    return f"{summary_words(lines) if lines else 'no spoof could be tried'}{rest}"
 
 
 def table_text(lines: "Sequence[Line]", console: Any) -> str:

@@ -15,10 +15,9 @@ from polledger.redteam.spoof import Outcome, Spoof
 class Row:
     """One trial in plain values.
 
-    ``cost``: gradient computations in those of honestly training the run that the spoof claims. ``reference``: whether
-    a verifier of the published kind accepts it by the l2 distance, ``shipped`` by all four of its code, None where it
-    has nothing to pass (``why``). ``step``, ``finding`` and
-    ``detail`` say what decided, empty for VERIFIED. ``sample`` intervals of ``intervals`` were drawn, ``opened``
+    ``cost``: as :attr:`Forgery.gradients`. ``reference``: whether a verifier of the published kind accepts it by the l2
+    distance, ``shipped`` by all four of its code, None where it has nothing to pass (``why``). ``step``, ``finding``
+    and ``detail`` say what decided, empty for VERIFIED. ``sample`` intervals of ``intervals`` were drawn, ``opened``
     opened, and ``bogus`` are not training; ``odds`` is the chance that the draw alone holds one of these, None where
     no interval is bogus. ``flagged``: how many screening chose. ``smallest`` is the smallest error over displacement
     among the intervals that failed, each by its worst group; ``reached`` are distances by name.
@@ -123,8 +122,8 @@ class Line:
 
     ``detected``: not VERIFIED. ``by``: the steps that decided, most frequent first. ``odds``: mean of the chances that
     the draw alone finds it, None where no interval is bogus. ``reference`` and ``shipped``: how many a verifier of the
-    published kind accepted, None where that says nothing. ``smallest`` and ``parameters``: the smallest ratios that any
-    seed reached.
+    published kind accepted of ``asked`` that it could read, None where that says nothing. ``smallest`` and
+    ``parameters``: the smallest ratios that any seed reached.
     """
 
     spoof: str
@@ -141,6 +140,7 @@ class Line:
     intervals: int | None
     bogus: int
     cost: float
+    asked: int
     reference: int | None
     shipped: int | None
     why: str
@@ -191,6 +191,7 @@ def _line(rows: Sequence[Row]) -> Line:
         intervals=shown.intervals,
         bogus=shown.bogus,
         cost=_mean([row.cost for row in rows]) or 0.0,
+        asked=sum(row.reference is not None for row in rows),
         reference=_accepted([row.reference for row in rows]),
         shipped=_accepted([row.shipped for row in rows]),
         why=shown.why,
@@ -243,6 +244,17 @@ def _root(rising: Callable[[float], float]) -> float:
     return (low + high) / 2
 
 
+def summary_words(lines: Sequence[Line]) -> str:
+    """The result in half a sentence. Stated limits that verified are neither a success nor a failure of the rest."""
+    known = sum(bool(line.limit and line.verdicts.get("VERIFIED")) for line in lines)
+    verified = [line.spoof for line in lines if line.succeeded]
+    rest = f"; {known} verified as the limits say" if known else ""
+    tried = len(lines) - known
+    if verified:
+        return f"{len(verified)} of {tried} spoofs got a VERIFIED: {', '.join(verified)}{rest}"
+    return f"no spoof of {tried} was VERIFIED{rest}"
+
+
 def verdict_words(line: Line) -> str:
     """``REFUTED by step 9 (replay)``, with counts where several seeds were tried."""
     by = f" by {' or '.join(line.by)}" if line.by else ""
@@ -279,10 +291,10 @@ def reference_words(line: Line) -> str:
     """What a verifier of the published kind does with it, or why that says nothing."""
     if line.reference is None:
         return f"published verifier: {line.why or 'cannot read it'}"
-    if line.trials == 1:
+    if line.asked == 1:
         four = " by l2, not by all four of its distances" if line.reference and not line.shipped else ""
         return f"published verifier {'accepts' if line.reference else 'rejects'}{four}"
-    return f"published verifier accepts {line.reference} of {line.trials}, {line.shipped} by all four of its distances"
+    return f"published verifier accepts {line.reference} of {line.asked}, {line.shipped} by all four of its distances"
 
 
 def ratio_words(line: Line) -> str:

@@ -72,9 +72,7 @@ def test_it_prints_one_object_of_a_stable_schema(tried: tuple[Any, Path]) -> Non
 
 def test_the_last_line_says_what_verified_and_that_limits_foretold_it(tried: tuple[Any, Path]) -> None:
     done, _ = tried
-    assert (
-        done.stderr.strip().splitlines()[-1] == "no spoof of 1 was VERIFIED; 1 verified as the limits say"
-    )
+    assert done.stderr.strip().splitlines()[-1] == "no spoof of 1 was VERIFIED; 1 verified as the limits say"
 
 
 def test_it_writes_the_report_and_keeps_the_runs_where_asked(tried: tuple[Any, Path]) -> None:

@@ -124,6 +124,10 @@ def test_words_say_what_was_drawn_and_who_else_accepts() -> None:
     assert reference_words(line) == "published verifier accepts"
     (line,) = lines_of([row(shipped=False)])
     assert reference_words(line) == "published verifier accepts by l2, not by all four of its distances"
+    (line,) = lines_of(
+        [row(), row(seed=1, reference=False, shipped=False), row(reference=None, shipped=None)]
+    )
+    assert reference_words(line) == "published verifier accepts 1 of 2, 1 by all four of its distances"
     (line,) = lines_of([row(reference=None, shipped=None, why="it knows no time")])
     assert reference_words(line) == "published verifier: it knows no time"
     assert (chance(0.9999), chance(1.0)) == (">99.9 %", "100 %")
@@ -150,7 +154,7 @@ class Tags(HTMLParser):
 
 def page(*rows: Row) -> str:
     target = {"run": "R", "task": "t.py", "settings": ["lr=0.1"], "steps": 5, "every": 1, "warm": 0}
-    skipped = [{"spoof": "22", "seed": 0, "reason": "needs <labels>"}]
+    skipped = [{"spoof": "22", "seed": seed, "reason": "needs <labels>"} for seed in range(2)]
     return redteam_page({"target": target, "skipped": skipped}, lines_of(rows))
 
 
@@ -161,8 +165,14 @@ def test_the_page_is_well_formed_and_has_a_row_for_every_spoof() -> None:
     assert tags.open == []
     assert sum(tag == "th" and attributes.get("scope") == "row" for tag, attributes in tags.seen) == 2
     assert "a &lt; b &amp; c" in text
-    assert "needs &lt;labels&gt;" in text
+    assert text.count("needs &lt;labels&gt;") == 1
     assert "1 of 2 spoofs got a VERIFIED: 10." in text
+
+
+def test_the_page_does_not_count_a_limit_that_verified_among_what_did_not() -> None:
+    text = page(row(spoof="16+unbound", limit=True, **VERIFIED), row())
+    assert "No spoof of 1 was VERIFIED; 1 verified as the limits say." in text
+    assert "No spoof could be tried." in page()
 
 
 def test_the_page_fetches_nothing_and_runs_nothing() -> None:
