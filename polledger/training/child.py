@@ -17,7 +17,7 @@ from polledger.core.encoding import real
 from polledger.core.records import Environment
 from polledger.errors import EnvironmentMismatch, MalformedError, PolledgerError, UsageError
 from polledger.training import wire
-from polledger.training.isolation import Isolation, isolate
+from polledger.training.isolation import isolate
 
 if TYPE_CHECKING:
     from polledger.training.runner import Runner
@@ -63,7 +63,10 @@ def _start(setup: wire.Setup, replies: BinaryIO) -> "_Session":
     here = Path.cwd()
     readable = [Path(os.fsdecode(path)) for path in setup.readable]
     taken = isolate(readable=readable, writable=[here], cuda=setup.device.startswith("cuda"))
-    session = _Session(setup, taken)
+    # Before the task loads: its code could say anything.
+    wire.write_message(replies, wire.Isolated(v=1, files=taken.files, network=taken.network))
+    replies.flush()
+    session = _Session(setup)
     wire.write_message(replies, session.ready())
     replies.flush()
     return session
@@ -144,7 +147,7 @@ def _printable(text: str) -> str:
 class _Session:
     """One loaded task and the runner that executes it."""
 
-    def __init__(self, setup: wire.Setup, isolation: Isolation) -> None:
+    def __init__(self, setup: wire.Setup) -> None:
         # Imported here: torch loads only after the environment was pinned and the process was restricted.
         from polledger.core.config import decode_config
         from polledger.training import determinism
@@ -172,7 +175,6 @@ class _Session:
             raise UsageError(
                 f"genesis calls the task a {setup.kind} task, its class is a {self._runner.kind} one"
             )
-        self._isolation = isolation
         self._environment = self._describe()
 
     def _describe(self) -> Environment:
@@ -202,8 +204,7 @@ class _Session:
         return Runner(task, seed=int(setup.seed), device=self._device)
 
     def ready(self) -> wire.Ready:
-        taken = self._isolation
-        return wire.Ready(v=1, environment=self._environment, files=taken.files, network=taken.network)
+        return wire.Ready(v=1, environment=self._environment)
 
     def answer(self, request: wire.Request, requests: BinaryIO, replies: BinaryIO) -> None:
         """Carry out one request and write its whole answer."""

@@ -50,13 +50,17 @@ class ChildProcess:
 
     def expect(self, kind: type[R]) -> R:
         """The next reply, which has to be a ``kind``. Raises ReplayFailed with the child's own reason if it failed."""
-        with self._limited():
-            reply = wire.read_reply(cast(BinaryIO, self._process.stdout))
+        reply = self._reply()
         if isinstance(reply, kind):
             return reply
+        raise MalformedError(f"{type(reply).__name__} instead of {kind.__name__}")
+
+    def _reply(self) -> wire.Reply:
+        with self._limited():
+            reply = wire.read_reply(cast(BinaryIO, self._process.stdout))
         if isinstance(reply, wire.Failed):
             raise ReplayFailed(reply.message)
-        raise MalformedError(f"{type(reply).__name__} instead of {kind.__name__}")
+        return reply
 
     def frame(self, *, limit: int) -> bytearray:
         """The next raw frame."""
@@ -66,11 +70,15 @@ class ChildProcess:
     def last_words(self) -> str:
         """Why the process ended, in one line: its own reason if it gave one, else its last output."""
         try:
-            self.expect(wire.Ready)
+            # No more than it says before its reason; it might go on for ever.
+            for _ in (wire.Isolated, wire.Ready, wire.Failed):
+                self._reply()
         except ReplayFailed as error:
             return str(error)
         except (EOFError, MalformedError):
-            self._kill()
+            pass
+        # It may have closed one pipe only, and go on.
+        self._kill()
         if self._gave_up:
             return f"no answer within {self._patience:g} s"
         self._process.wait()

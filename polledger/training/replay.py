@@ -176,10 +176,10 @@ class ReplayEngine:
     def _drop(self, role: str, variant: Variant) -> None:
         self._children.pop((role, variant)).close()
 
-    def _note(self, ready: wire.Ready) -> None:
+    def _note(self, taken: wire.Isolated) -> None:
         before = self._isolation
         self._isolation = IsolationReport(
-            files=before.files and ready.files, network=before.network and ready.network
+            files=before.files and taken.files, network=before.network and taken.network
         )
 
 
@@ -192,7 +192,8 @@ class _Conversation:
 
     def __enter__(self) -> "_Child":
         try:
-            ready = self._child.ready()
+            self._engine._note(self._child.isolated())
+            self._child.ready()
         except ReplayFailed as error:
             # What the task or this machine lacks it will lack in the next child as well.
             self._engine._refusals[self._role, self._variant] = str(error)
@@ -201,7 +202,6 @@ class _Conversation:
         except BaseException as error:
             self._abandon(error)
             raise
-        self._engine._note(ready)
         return self._child
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -268,6 +268,7 @@ class _Child(ChildProcess):
 
     def __init__(self, context: ReplayContext, *, role: str, variant: Variant) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="polledger-")
+        self._isolated: wire.Isolated | None = None
         self._ready: wire.Ready | None = None
         directory = Path(self._directory.name)
         environment = _deviate(context.environment, variant)
@@ -282,8 +283,15 @@ class _Child(ChildProcess):
         """The environment the child described itself."""
         return self.ready().environment
 
+    def isolated(self) -> wire.Isolated:
+        """Wait until the process is kept apart; what it says of that, it says before it loads the task."""
+        if self._isolated is None:
+            self._isolated = self.expect(wire.Isolated)
+        return self._isolated
+
     def ready(self) -> wire.Ready:
         """Wait until the task is loaded."""
+        self.isolated()
         if self._ready is None:
             self._ready = self.expect(wire.Ready)
         return self._ready

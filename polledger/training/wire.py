@@ -44,13 +44,19 @@ class Setup(_Message, frozen=True, kw_only=True, tag_field="type", tag="setup"):
     """What genesis calls the task; empty where nobody has said it yet."""
 
 
+class Isolated(_Message, frozen=True, kw_only=True, tag_field="type", tag="isolated"):
+    """First answer to :class:`Setup`: what was taken away, said before any code of the task can speak."""
+
+    v: int
+    files: bool
+    network: bool
+
+
 class Ready(_Message, frozen=True, kw_only=True, tag_field="type", tag="ready"):
-    """Answer to :class:`Setup` once the task is loaded."""
+    """Second answer to :class:`Setup`, once the task is loaded."""
 
     v: int
     environment: Environment
-    files: bool
-    network: bool
 
 
 class Rebuild(_Message, frozen=True, kw_only=True, tag_field="type", tag="rebuild"):
@@ -148,7 +154,7 @@ class ModelRead(_Message, frozen=True, kw_only=True, tag_field="type", tag="mode
 
 
 Request = Setup | Rebuild | Open | Replay | ReadModel
-Reply = Ready | Rebuilt | Opened | Stepped | Ended | ModelRead | Failed
+Reply = Isolated | Ready | Rebuilt | Opened | Stepped | Ended | ModelRead | Failed
 
 
 def write_frame(stream: BinaryIO, *parts: bytes | memoryview) -> None:

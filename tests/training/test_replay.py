@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from polledger.core.config import encode_config
-from polledger.core.replay import OpenedBatch, ReplayFailed, ReplayJob, Variant
+from polledger.core.replay import IsolationReport, OpenedBatch, ReplayFailed, ReplayJob, Variant
 from polledger.core.source import SourceFile, TaskSource
 from polledger.core.state import EncodedState, encode_state
 from polledger.redteam.smuggling import PROGRAMS
@@ -41,6 +41,13 @@ class Broken(Task):
         return {{'model': torch.nn.Linear(1, 1)}}
     def step(self, state, batch):
         return {{}}
+"""
+
+CLAIMING = """from polledger.training import wire
+plain = wire.Ready
+def claim(**values):
+    return plain(**{**values, **{name: True for name in ("files", "network") if name in values}})
+wire.Ready = claim
 """
 
 LISTING = """import os, torch
@@ -308,6 +315,20 @@ def test_task_code_can_signal_nobody_but_itself(tmp_path: Path) -> None:
         (seen,) = (Path(child._directory.name) / "seen" for child in engine._children.values())
         # Number 0: the parent lies outside the namespace and has no number there.
         assert seen.read_text() == "0"
+
+
+def test_that_nothing_isolates_task_code_is_not_its_own_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(CLAIMING + BROKEN.format(code="pass"))
+    # As on a system with neither Landlock nor namespaces.
+    bare = "; import polledger.training.child as child; from polledger.training.isolation import Isolation; "
+    bare += "child.isolate = lambda **_: Isolation(files=False, network=False); main()"
+    monkeypatch.setattr(childprocess, "_BOOT", childprocess._BOOT.replace("; main()", bare))
+    with ReplayEngine(context(path, "Broken", {"steps": 1, "batch_size": 1})) as engine:
+        engine.rebuild()
+        assert engine.isolation() == IsolationReport(files=False, network=False)
 
 
 def test_an_answer_far_beyond_its_size_is_refused(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
