@@ -29,6 +29,7 @@ from polledger.training.location import OWN_ROOT, TaskLocation, resolve_task
 from polledger.training.replay import ReplayContext, ReplayEngine, TaskProgram
 from polledger.training.source import PLAIN_LOOP, count_lines, source_digest, verify_tree
 from polledger.verify.policy import Policy, ReplaySettings
+from polledger.verify.replaytask import PACKAGE
 from polledger.verify.verifier import Code
 
 _RESTORE = "restore the object from a copy"
@@ -92,6 +93,7 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
         engines=engines,
         finding=_finding(committed.problem, committed.remedy) if committed.problem else None,
         inputs_declared=declares_inputs(program),
+        own=decision.files is None,
         packages=differing_packages(source),
     )
 
@@ -309,7 +311,7 @@ def differing_packages(source: TaskSource) -> tuple[str, ...]:
     paths of the machine; and what the environment class names itself.
     """
     return tuple(
-        f"package {item.name}"
+        f"{PACKAGE}{item.name}"
         for item in source.distributions
         if item.name.lower() not in CLASS_FIELDS and installed_version(item.name) != item.version
     )

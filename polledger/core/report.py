@@ -52,7 +52,7 @@ REQUIRED: tuple[tuple[int, str], ...] = (
 
 REQUIRED_WITH_MODEL: tuple[tuple[int, str], ...] = ((10, "binding"),)
 
-ADVISORY = frozenset({"unsealed", "time.tokens", "time.assurance", "data.origin", "metrics"})
+ADVISORY = frozenset({"unsealed", "time.tokens", "time.assurance", "data.origin", "isolation", "metrics"})
 """Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
 Their ``fail`` still refutes."""
 

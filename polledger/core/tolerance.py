@@ -7,7 +7,7 @@ another environment class; :func:`judge_lean` bounds its direction, not its exis
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Outcome = Literal["pass", "fail", "unverifiable"]
@@ -62,8 +62,9 @@ class Distances:
     """Further distances of one group between replayed and recorded state: reported, never judged.
 
     ``l2`` is the absolute δ of Jia et al. (2021), as are ``l1``, ``linf`` and ``cosine`` (1 − cosine, 0 for parallel
-    states). ``worst``: path of the tensor with the largest l2 error. ``reference``: estimate of d_ref, the distance
-    between two models trained from different seeds, for groups of parameters; elsewhere None.
+    states, not a number where one is zero). ``worst``: path of the tensor with the largest l2 error. ``reference``:
+    estimate of d_ref, the distance between two models trained from different seeds, for groups of parameters; elsewhere
+    None.
     """
 
     l1: float
@@ -143,6 +144,26 @@ def _tolerated(measure: GroupMeasure, tolerance: float, rules: Rules) -> tuple[O
     )
 
 
+def spared(judgement: GroupJudgement, why: str) -> GroupJudgement:
+    """``judgement``; in place of a ``fail``, ``unverifiable`` for the reason ``why``."""
+    if judgement.outcome != "fail":
+        return judgement
+    return replace(judgement, outcome="unverifiable", why=f"{judgement.why}, but {why}")
+
+
+def spared_by_coarse(judgement: GroupJudgement, coarse: float | None, *, rules: Rules) -> GroupJudgement:
+    """A ``fail`` by tolerance stands only above the floor ``coarse`` as well: code may compute in a coarser format than
+    it says. None: that floor was not measured. Nothing passes by it.
+    """
+    if coarse is None:
+        return spared(judgement, "the noise of coarser formats was not measured")
+    tolerance = rules.margin * coarse
+    # Written so that what is not finite spares.
+    if judgement.measure.e > tolerance:
+        return judgement
+    return spared(judgement, f"code that computes in bfloat16 may be off by {tolerance:.3g}")
+
+
 def judge_interval(judgements: Iterable[GroupJudgement]) -> Outcome:
     """``fail`` if one group fails, ``pass`` only if there are groups and all pass, else ``unverifiable``."""
     outcomes = [judgement.outcome for judgement in judgements]
@@ -157,13 +178,14 @@ def judge_interval(judgements: Iterable[GroupJudgement]) -> Outcome:
 class Lean:
     """How far residuals point towards the final model: mean cosine, and the most the verifier's own replays explain.
 
-    ``false_alarm``: :func:`lean_false_alarm` of the test that was made.
+    ``false_alarm``: :func:`lean_false_alarm` of the test that was made; None where the limit was LEAN_CEILING and not
+    noise.
     """
 
     mean: float
     limit: float
     acceptable: bool
-    false_alarm: float
+    false_alarm: float | None
 
 
 def judge_lean(recorded: Sequence[float], own: Sequence[Sequence[float]], *, margin: float) -> Lean:
@@ -176,17 +198,20 @@ def judge_lean(recorded: Sequence[float], own: Sequence[Sequence[float]], *, mar
     interval alone carries little. Not acceptable when there is nothing to compare, or a number is not finite.
     """
     if not recorded or len(own) != len(recorded) or not all(own):
-        return Lean(mean=math.nan, limit=math.nan, acceptable=False, false_alarm=math.nan)
+        return Lean(mean=math.nan, limit=math.nan, acceptable=False, false_alarm=None)
     mean = math.fsum(recorded) / len(recorded)
     replicas = min(len(cosines) for cosines in own)
     averages = [abs(math.fsum(cosines[j] for cosines in own)) / len(own) for j in range(replicas)]
-    limit = min(LEAN_CEILING, max(LEAN_FLOOR, margin * max(averages)))
+    noise = margin * max(averages)
+    limit = min(LEAN_CEILING, max(LEAN_FLOOR, noise))
+    # A replica that is equal in every bit says nothing about the law of those that are not.
+    telling = sum(average > 0 for average in averages)
     finite = math.isfinite(mean) and all(map(math.isfinite, averages))
     return Lean(
         mean=mean,
         limit=limit,
         acceptable=finite and mean <= limit,
-        false_alarm=lean_false_alarm(margin=margin, replicas=replicas),
+        false_alarm=None if noise > LEAN_CEILING else lean_false_alarm(margin=margin, replicas=telling),
     )
 
 

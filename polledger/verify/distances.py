@@ -41,7 +41,7 @@ class _Sums:
             if not same:
                 apart = np.abs(difference(a, b))
                 self.l1 += float(apart.sum())
-                self.linf = max(self.linf, float(apart.max(initial=0.0)))
+                self.linf = float(np.maximum(self.linf, apart.max(initial=0.0)))
                 error += float(np.dot(apart, apart))
         self.squared += error
         self.differ = self.differ or not same
@@ -49,17 +49,21 @@ class _Sums:
             self.largest, self.worst = error, path
 
     def distances(self, reference: float | None) -> Distances:
-        scale = math.sqrt(self.ours) * math.sqrt(self.theirs)
-        # Rounding may take the cosine of parallel states beyond 1.
-        cosine = max(0.0, 1.0 - self.dot / scale) if scale else 0.0
         return Distances(
             l1=self.l1,
             l2=math.sqrt(self.squared),
             linf=self.linf,
-            cosine=cosine,
+            cosine=self._cosine(),
             worst=self.worst,
             reference=reference,
         )
+
+    def _cosine(self) -> float:
+        if self.ours == self.theirs == 0:
+            return 0.0
+        scale = math.sqrt(self.ours) * math.sqrt(self.theirs)
+        # Rounding may take the cosine of parallel states beyond 1.
+        return _positive(1.0 - self.dot / scale) if scale else math.nan
 
 
 def measure_distances(
@@ -110,4 +114,9 @@ def _spread(tensor: TensorData) -> float:
             count += len(a)
             total += float(a.sum())
             squared += float(np.dot(a, a))
-    return max(0.0, squared - total * total / count) if count else 0.0
+    return _positive(squared - total * total / count) if count else 0.0
+
+
+def _positive(value: float) -> float:
+    """``value``, or 0 where it is below; what is not a number stays one that is none."""
+    return 0.0 if value < 0 else value

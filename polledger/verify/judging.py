@@ -7,15 +7,28 @@ from polledger.core.environment import same_draws
 from polledger.core.records import Genesis
 from polledger.core.replay import Replayer, ReplayFailed, ReplayJob, ReplayOutcome, Variant
 from polledger.core.report import Finding, IntervalResult
-from polledger.core.state import FlatState
-from polledger.core.tolerance import Distances, GroupJudgement, judge_group, judge_interval, judge_lean
+from polledger.core.state import FlatState, escape
+from polledger.core.tolerance import (
+    Distances,
+    GroupJudgement,
+    judge_group,
+    judge_interval,
+    judge_lean,
+    spared,
+    spared_by_coarse,
+)
 from polledger.errors import MalformedError, UsageError
 from polledger.verify.compare import Comparison, compare_states, residual_cosine
 from polledger.verify.distances import measure_distances, reference_distances
+from polledger.verify.floats import Precision
 from polledger.verify.lineage import Interval
 from polledger.verify.noise import Noise, NoiseTask, compute_precision, measure_noise, other_variant
 from polledger.verify.policy import Policy
+from polledger.verify.replaytask import PACKAGE
 from polledger.verify.states import LoadedState
+
+COARSEST: Precision = "bfloat16"
+"""What code may compute in without saying so: autocast, a cast of its own, TF32 or bfloat16 products by a switch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +52,7 @@ class Judge:
     """Applies the comparison rules and keeps account of noise replays and leaning residuals.
 
     ``final`` gives the run's last state (None where it cannot be read); ``clock`` counts seconds, ``pace`` says how
-    many a replayed step took so far.
+    many a replayed step took so far. ``own``: the code is polledger's, and computes in the format that config names.
     """
 
     genesis: Genesis
@@ -50,6 +63,7 @@ class Judge:
     pace: Callable[[], float]
     final: Callable[[], FlatState | None]
     precision_config: dict[str, object]
+    own: bool
     noise_seconds: float = 0.0
     noise_replays: int = 0
     noise_steps: int = 0
@@ -90,7 +104,45 @@ class Judge:
                 self._keep_lean(item, item.recorded, noise)
         else:
             result = self._result(item, comparison, confirmed=confirmed, why="")
+        if result.outcome == "fail" and not confirmed:
+            result = self._spare(item, result, comparison, replayer)
         return replace(result, distances=self._distances(item, item.recorded))
+
+    def _spare(
+        self, item: Replayed, result: IntervalResult, comparison: Comparison, replayer: Replayer
+    ) -> IntervalResult:
+        """``result``, a failure by tolerance, without what honest code may have come to as well: it passes nothing."""
+        why = self._other_way(item, comparison)
+        if why:
+            groups = tuple(spared(group, why) for group in result.groups)
+        elif self.own:
+            return result
+        else:
+            noise, _ = self._measured(self._noise_task(item, COARSEST), replayer)
+            floor = noise.floor if noise else {}
+            rules = self.policy.comparison.rules
+            groups = tuple(
+                spared_by_coarse(group, floor.get(group.measure.name), rules=rules) for group in result.groups
+            )
+        reason = _reason(item, groups, "", comparison.worst)
+        return replace(result, outcome=judge_interval(groups), groups=groups, why=reason)
+
+    def _other_way(self, item: Replayed, comparison: Comparison) -> str:
+        """Why the training may have gone another way here than roundings take it; empty where nothing says so."""
+        packages = [name for name in item.differences if name.startswith(PACKAGE)]
+        if packages:
+            return f"another version of the {packages[0]} may compute something else"
+        for measure in comparison.measures:
+            # A recipe has no other object than the scaler, whose numbers are counters and powers of two.
+            counted = measure.exact if self.genesis.kind == "recipe" else measure.strict_equal
+            if self._is_other(measure.name) and not counted:
+                return f"{measure.name} counted otherwise here: a step may have been left out that was not recorded so"
+        return ""
+
+    def _is_other(self, group: str) -> bool:
+        """Whether ``group`` is of an object that is no module or optimizer, such as a gradient scaler or schedule."""
+        name = group.partition("/")[0]
+        return any(escape(item.name) == name for item in self.genesis.objects if item.kind == "other")
 
     def _distances(self, item: Replayed, recorded: LoadedState) -> dict[str, Distances]:
         """What the literature compares by, for the report."""
@@ -141,10 +193,10 @@ class Judge:
         if not self._recorded_leans:
             return None
         lean = judge_lean(self._recorded_leans, self._own_leans, margin=self.policy.comparison.lean_margin)
-        detail = (
-            f"residuals lean towards the final model by {lean.mean:.3g}; noise explains {lean.limit:.3g}, which honest "
-            f"ones exceed with probability {lean.false_alarm:.2g} at most"
-        )
+        detail = f"residuals lean towards the final model by {lean.mean:.3g}; noise explains {lean.limit:.3g}"
+        if lean.false_alarm is not None:
+            chance = f"with probability {lean.false_alarm:.2g} at most, if they scatter as noise does"
+            detail += f", which honest ones exceed {chance}"
         if lean.acceptable:
             return Finding(step=9, name="drift", outcome="pass", detail=detail)
         remedy = "verify where the run was recorded: there the bits decide"
@@ -159,7 +211,9 @@ class Judge:
         """The floor, or why there is none. Without one nothing passes, and off the recorded class nothing fails."""
         if _draws_otherwise(item) and self._is_far(comparison):
             return None, "its steps draw random numbers, and this machine draws others"
-        task = self._noise_task(item)
+        return self._measured(self._noise_task(item, self._precision(item)), replayer)
+
+    def _measured(self, task: NoiseTask, replayer: Replayer) -> tuple[Noise | None, str]:
         expected = self._predicted(task)
         if self.noise_seconds + expected > self.policy.comparison.noise_seconds:
             return None, "the budget for noise replays (comparison.noise_seconds) is used up"
@@ -183,7 +237,11 @@ class Judge:
         measured = self.noise_seconds / self.noise_steps if self.noise_steps else 0.0
         return max(measured, self.pace()) * task.steps
 
-    def _noise_task(self, item: Replayed) -> NoiseTask:
+    def _precision(self, item: Replayed) -> Precision:
+        devices = (item.interval.environment.device, item.outcome.environment.device)
+        return compute_precision(self.precision_config, devices)
+
+    def _noise_task(self, item: Replayed, precision: Precision) -> NoiseTask:
         return NoiseTask(
             job=item.job,
             start=item.start.flat,
@@ -192,9 +250,7 @@ class Judge:
             objects=self.genesis.objects,
             seed=self.seed,
             replicas=self.policy.comparison.replicas,
-            precision=compute_precision(
-                self.precision_config, (item.interval.environment.device, item.outcome.environment.device)
-            ),
+            precision=precision,
             base=self.base,
             other=other_variant(item.outcome.environment, self.base),
         )

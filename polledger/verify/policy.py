@@ -170,12 +170,13 @@ class TimeBounds(_Table, frozen=True):
 
 
 class Requirements(_Table, frozen=True):
-    """What VERIFIED needs beyond the default."""
+    """What VERIFIED needs beyond the default. ``isolation``: of code that is not polledger's own."""
 
     bitwise: bool = False
     recipe: bool = False
     external_time: bool = False
     dataset_root: bool = False
+    isolation: bool = False
 
 
 class DataBounds(_Table, frozen=True):

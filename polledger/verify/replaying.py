@@ -89,6 +89,7 @@ class ReplaySession:
             final=self._last_state,
             # Only in a recipe does config decide in what it is computed: elsewhere the prover could widen the noise.
             precision_config=decode_config(genesis.config) if genesis.kind == "recipe" else {},
+            own=task.own,
         )
 
     @property

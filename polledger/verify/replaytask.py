@@ -15,6 +15,9 @@ Engines = Callable[[Environment], AbstractContextManager[Replayer]]
 
 ELSEWHERE = "verify where the run was recorded, or with the versions and thread count it records"
 
+PACKAGE = "package "
+"""What the name of a distribution follows where versions differ."""
+
 
 class NotOpened(Exception):
     """An interval that could not be replayed; the message says why and ``remedy`` what to do.
@@ -32,7 +35,8 @@ class ReplayTask:
     """What a session needs. ``values``: hyperparameters before each interval; ``seed``: the verifier's noise seed.
 
     ``inputs_declared``: the task reads inputs the verifier supplies, so a differing custom batch may be the verifier's
-    file. ``packages``: imported distributions that have another version here.
+    file. ``packages``: ``package NAME`` for imported distributions that have another version here. ``own``: the code is
+    a module of polledger itself.
     """
 
     lineage: Lineage
@@ -44,5 +48,6 @@ class ReplayTask:
     engines: Engines
     inputs_declared: bool
     packages: tuple[str, ...]
+    own: bool
     seed: bytes
     clock: Callable[[], float]

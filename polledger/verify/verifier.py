@@ -4,7 +4,7 @@ Every step's findings are collected; later steps go on as far as they can on wha
 over them (:func:`polledger.core.report.judge`) fails closed. Opens no network connection, imports no torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -41,6 +41,10 @@ from polledger.verify.stillness import StillnessTask, opened_stillness, step_sti
 from polledger.verify.structure import Structure, step_structure
 from polledger.verify.time import step_time
 
+_REACHED = {"files": "files here", "network": "the network and other processes"}
+
+_ISOLATE = "read the task's code, or verify on Linux with Landlock and user namespaces (no container that denies them)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
@@ -50,6 +54,8 @@ class Code:
     engines: Engines | None
     finding: Finding | None = None
     inputs_declared: bool = True
+    own: bool = False
+    """polledger's own module runs, not code that the prover brought."""
     packages: tuple[str, ...] = ()
     """Distributions that the task imports and that have another version here: this makes the class another one."""
 
@@ -165,6 +171,9 @@ def _verify_records(
     finally:
         if session is not None:
             session.close()
+            run.findings += isolation_findings(
+                session.isolation, own=code.own, required=request.policy.require.isolation
+            )
     _environment(run, genesis, session)
 
 
@@ -230,6 +239,7 @@ def _session(
             engines=code.engines,
             inputs_declared=code.inputs_declared,
             packages=code.packages,
+            own=code.own,
             seed=run.request.nonce,
             clock=run.clock,
         )
@@ -394,6 +404,19 @@ def _interval_finding(interval: Interval, result: IntervalResult) -> Finding:
         found=interval.end.root.hex() if failed else None,
         remedy=None if failed else result.remedy or ELSEWHERE,
     )
+
+
+def isolation_findings(taken: Mapping[str, bool], *, own: bool, required: bool) -> Iterator[Finding]:
+    """What of ``taken`` was not kept from the code that replayed; nothing to say of polledger's ``own``."""
+    lacking = [name for name in ("files", "network") if not taken.get(name, True)]
+    if own or not lacking:
+        return
+    detail = (
+        f"replay was not kept from {' and '.join(_REACHED[name] for name in lacking)}: the task's code could have "
+        "looked for the answer"
+    )
+    name = "isolation.required" if required else "isolation"
+    yield Finding(step=9, name=name, outcome="unverifiable", detail=detail, remedy=_ISOLATE)
 
 
 def _environment(run: _Run, genesis: Genesis, session: ReplaySession | None) -> None:

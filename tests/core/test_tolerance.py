@@ -190,6 +190,16 @@ def test_lean_states_the_false_alarm_of_the_test_that_was_made() -> None:
     assert lean.false_alarm == lean_false_alarm(margin=2, replicas=3)
 
 
+def test_a_replica_that_is_equal_in_every_bit_lowers_no_false_alarm() -> None:
+    # As the change of the CPU's threads is on a GPU.
+    lean = judge_lean([0.1, 0.1], [(0.01, 0.02, 0.0)] * 2, margin=2)
+    assert lean.false_alarm == lean_false_alarm(margin=2, replicas=2)
+
+
+def test_no_false_alarm_is_stated_where_noise_would_explain_more_than_the_ceiling() -> None:
+    assert judge_lean([0.95], [(0.9, 0.9)], margin=3.0).false_alarm is None
+
+
 def test_distances_are_normalised_by_the_reference_where_there_is_one() -> None:
     found = Distances(l1=1.0, l2=0.5, linf=0.1, cosine=0.0, worst="a", reference=2.0)
     assert found.normalised == 0.25

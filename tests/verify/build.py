@@ -295,9 +295,14 @@ class Built:
             NumpyReplayer(spec=self.spec, environment=environment, **options)
         )
 
-    def code(self, *, inputs_declared: bool = False, **options: Any) -> Callable[[Genesis], Code]:
+    def code(
+        self, *, inputs_declared: bool = False, own: bool = False, **options: Any
+    ) -> Callable[[Genesis], Code]:
         return lambda genesis: Code(
-            summary={"kind": genesis.kind}, engines=self.engines(**options), inputs_declared=inputs_declared
+            summary={"kind": genesis.kind},
+            engines=self.engines(**options),
+            inputs_declared=inputs_declared,
+            own=own,
         )
 
 
@@ -500,6 +505,9 @@ def reseal(
     return replace(built, run=run, records=list(records))
 
 
+ISOLATED = IsolationReport(files=True, network=True)
+
+
 class NumpyReplayer:
     """Replays the run of a Spec. ``actual`` is the machine it pretends to be, default: as recorded."""
 
@@ -518,6 +526,7 @@ class NumpyReplayer:
         wrong_values: bool = False,
         describe: Sequence[StateObject] | None = None,
         drew: bool = False,
+        isolated: IsolationReport = ISOLATED,
     ) -> None:
         self.spec, self.environment = spec, environment
         self.actual = actual or environment
@@ -525,6 +534,7 @@ class NumpyReplayer:
         self.flaky, self.fail, self.on_replay, self.wrong_values = flaky, fail, on_replay, wrong_values
         self.describe = describe
         self.drew = drew
+        self.isolated = isolated
         self.seen: list[int] = []
 
     def _described(self, variant: Variant) -> Environment:
@@ -605,7 +615,7 @@ class NumpyReplayer:
         )
 
     def isolation(self) -> IsolationReport:
-        return IsolationReport(files=True, network=True)
+        return self.isolated
 
 
 def config_of(genesis: Genesis) -> dict[str, Any]:

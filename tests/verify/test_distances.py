@@ -83,6 +83,23 @@ def test_what_is_not_finite_is_told_and_never_raises(bad: float) -> None:
     found = measured(flat(tensor("model/a", [bad, 0.0])), flat(tensor("model/a", [1.0, 0.0])))
     assert not math.isfinite(found["model/parameters"].l2)
     assert found["model/parameters"].worst == "model/a"
+    # Never "parallel" or "no error" for what cannot be told.
+    assert not math.isfinite(found["model/parameters"].linf)
+    assert math.isnan(found["model/parameters"].cosine)
+
+
+def test_what_is_not_finite_stays_so_in_the_other_tensors_and_in_d_ref() -> None:
+    ours = flat(tensor("model/a", [math.nan]), tensor("model/b", [1.0]))
+    found = measured(ours, flat(tensor("model/a", [1.0]), tensor("model/b", [2.0])))["model/parameters"]
+    assert math.isnan(found.linf)
+    assert math.isnan(reference_distances(ours, [MODEL])["model/parameters"])
+
+
+def test_a_state_of_zeros_has_no_direction() -> None:
+    found = measured(flat(tensor("model/a", [0.0])), flat(tensor("model/a", [1.0])))["model/parameters"]
+    assert math.isnan(found.cosine)
+    signs = measured(flat(tensor("model/a", [0.0])), flat(tensor("model/a", [-0.0])))["model/parameters"]
+    assert signs.cosine == 0.0
 
 
 def test_d_ref_of_independent_draws_is_estimated_from_one() -> None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from polledger.core.records import Environment, Genesis
+from polledger.core.records import Environment, Genesis, StateObject
 from polledger.core.report import IntervalResult, Report
 from polledger.core.sampling import draw, sample_seed
 from polledger.errors import EnvironmentMismatch
@@ -71,6 +71,7 @@ def session(built: Built, engines: Any = None, policy: Policy | None = None, **c
         "engines": engines or Log(built),
         "inputs_declared": False,
         "packages": (),
+        "own": True,
         "secret_problem": "",
         "seed": b"s" * 32,
         "clock": time.monotonic,
@@ -168,6 +169,95 @@ def test_other_random_numbers_refute_nobody(
     assert result.outcome == outcome
     assert found.judge.noise_replays == replays
     assert ("this machine draws others" in result.why) == (outcome == "unverifiable")
+
+
+def bent(directory: Path, size: float, *, kind: str = "recipe", slots: bool = True) -> tuple[Built, int]:
+    """A run whose weights go ``size`` further at step 9; the interval that holds it. ``slots``: it keeps momentum."""
+
+    def bend(step: int, state: Weights) -> None:
+        if step == 9:
+            state.w = (state.w + np.float32(size)).astype(np.float32)
+
+        if step >= 9 and not slots:
+            state.momentum = None
+
+    built = make_run(directory / f"run-{kind}-{size}", Spec(kind=kind), hooks=Hooks(after_step=bend))
+    intervals = session(built).task.lineage.intervals
+    return built, next(item.number for item in intervals if item.end.step > 9)
+
+
+@pytest.mark.parametrize("kind", ["recipe", "custom"])
+def test_elsewhere_a_failure_of_code_that_may_round_coarsely_needs_a_coarse_floor(
+    tmp_path: Path, kind: str
+) -> None:
+    policy = parse_policy("[comparison]\nrho = 0.02")
+    built, number = bent(tmp_path, 0.004, kind=kind)
+    own = session(built, Log(built, actual=OTHER_MACHINE), policy).open(number)
+    assert own.outcome == "fail"
+    found = session(built, Log(built, actual=OTHER_MACHINE), policy, own=False)
+    brought = found.open(number)
+    assert brought.outcome == "unverifiable"
+    assert "bfloat16" in brought.why
+    assert found.judge.noise_replays == 10
+    # On the recorded class it changes nothing, and neither where no rounding explains the error.
+    assert session(built, policy=policy, own=False).open(number).outcome == "fail"
+    far, number = bent(tmp_path, 1.0, kind=kind)
+    assert session(far, Log(far, actual=OTHER_MACHINE), own=False).open(number).outcome == "fail"
+
+
+def test_without_a_budget_for_the_coarse_floor_code_elsewhere_is_not_refuted(tmp_path: Path) -> None:
+    built, number = bent(tmp_path, 50.0)
+    ticks = iter(range(0, 1_000_000, 10))
+    # By this clock a replay of 4 steps takes 10 s, so that 5 are predicted at 50, and were measured to take 10.
+    policy = parse_policy("[comparison]\nnoise_seconds = 55")
+    found = session(
+        built, Log(built, actual=OTHER_MACHINE), policy, own=False, clock=lambda: float(next(ticks))
+    )
+    result = found.open(number)
+    assert found.judge.noise_replays == 5
+    assert (result.outcome, "coarser formats was not measured" in result.why) == ("unverifiable", True)
+
+
+def test_what_passes_elsewhere_asks_for_no_coarse_floor(honest: Built) -> None:
+    found = session(honest, Log(honest, actual=OTHER_MACHINE), own=False)
+    assert found.open(2).outcome == "pass"
+    assert found.judge.noise_replays == 5
+
+
+def test_another_version_of_a_package_refutes_nobody(tmp_path: Path) -> None:
+    built, number = bent(tmp_path, 50.0)
+    result = session(built, packages=("package timm",)).open(number)
+    assert (result.outcome, "another version of the package timm" in result.why) == ("unverifiable", True)
+    assert session(built).open(number).outcome == "fail"
+
+
+def described(built: Built, **kinds: str) -> Built:
+    """``built`` where genesis calls the objects named in ``kinds`` something else."""
+    genesis = built.records[0]
+    assert isinstance(genesis, Genesis)
+    objects = [
+        StateObject(name=item.name, kind="other") if item.name in kinds else item for item in genesis.objects
+    ]
+    return replace(built, records=[msgspec.structs.replace(genesis, objects=objects), *built.records[1:]])
+
+
+def test_elsewhere_a_scaler_that_counted_otherwise_refutes_nobody(tmp_path: Path) -> None:
+    # A step that overflowed on one machine only: the scaler left it out there, and all that follows differs.
+    for kind, changed, outcome in (
+        ("recipe", "none", "fail"),
+        ("recipe", "optimizer", "unverifiable"),
+        # Of a custom task floats may round otherwise; its counters are structure.
+        ("custom", "optimizer", "fail"),
+        ("custom, without slots", "none", "fail"),
+        ("custom, without slots", "optimizer", "unverifiable"),
+    ):
+        name, _, without = kind.partition(", ")
+        built, number = bent(tmp_path / kind / changed, 50.0, kind=name, slots=not without)
+        found = session(described(built, **{changed: "other"}), Log(built, actual=OTHER_MACHINE))
+        result = found.open(number)
+        assert result.outcome == outcome, (kind, changed)
+        told = any("counted otherwise" in group.why for group in result.groups)
+        assert told == (outcome == "unverifiable")
 
 
 def test_a_small_error_passes_whatever_was_drawn(honest: Built) -> None:

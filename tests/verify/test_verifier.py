@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from polledger.core.records import Checkpoint, Final, Genesis, Resume, Step
+from polledger.core.replay import IsolationReport
 from polledger.core.report import Finding
 from polledger.core.state import parse_state
 from polledger.verify.evidence import read_evidence
@@ -247,6 +248,35 @@ def test_a_task_that_fails_here_is_missing_evidence(honest: Built, fault: str) -
     if fault != "rebuild":
         # What was not replayed was not checked.
         assert [finding.outcome for finding in named(report, "inclusion")] == ["unverifiable"]
+
+
+@pytest.mark.parametrize(
+    ("files", "network", "reached"),
+    [(False, True, "files here"), (True, False, "the network"), (False, False, "files here and the network")],
+)
+def test_that_replay_was_not_isolated_is_said_and_blocks_where_required(
+    honest: Built, files: bool, network: bool, reached: str
+) -> None:
+    bare = IsolationReport(files=files, network=network)
+    told = check(honest, code=honest.code(isolated=bare))
+    (finding,) = named(told, "isolation")
+    assert (finding.step, finding.outcome) == (9, "unverifiable")
+    assert reached in finding.detail
+    assert told.verdict == "VERIFIED"
+    policy = parse_policy("[require]\nisolation = true")
+    required = check(honest, policy=policy, code=honest.code(isolated=bare))
+    assert required.verdict == "UNVERIFIABLE"
+    assert [found.name for found in blocking(required)] == ["isolation.required"]
+    # polledger's own module looks for nothing.
+    own = check(honest, policy=policy, code=honest.code(isolated=bare, own=True))
+    assert own.verdict == "VERIFIED"
+    assert named(own, "isolation") == named(own, "isolation.required") == []
+
+
+def test_an_isolated_replay_meets_the_requirement(honest: Built) -> None:
+    report = check(honest, policy=parse_policy("[require]\nisolation = true"))
+    assert report.verdict == "VERIFIED"
+    assert named(report, "isolation") == named(report, "isolation.required") == []
 
 
 def test_a_nondeterministic_task_is_never_refuted(honest: Built) -> None:
