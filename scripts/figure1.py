@@ -393,9 +393,10 @@ def _same_and_cross(rows: Sequence[Mapping[str, Any]]) -> Statement:
     for net in names(rows, "net"):
         found = {name: largest(rows, "e_u", net=net, machine=name, k=10) for name in others(rows)}
         spread.append(f"{net}: " + ", ".join(f"{name} {short(value)}" for name, value in found.items()))
+    err = [name for name in others(rows) if largest(rows, "e", machine=name)]
     holds = (
-        "confirmed, and by more than that: replayed as recorded the error is 0. The configuration counts, not the "
-        "machine: the same one with another thread count or instruction set errs"
+        "confirmed, and by more than that: replayed as recorded the error is 0. Errors come with: "
+        f"{', '.join(err) or 'nothing that was measured'}"
         if same == 0
         else f"not shown: replayed as recorded the error reaches {short(same)}"
     )
