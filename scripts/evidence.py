@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import random
@@ -102,6 +103,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
     return "\n".join(lines)
+
+
+def at_least(value: float | None) -> str:
+    """:func:`short`, rounded down: of a margin nothing may be printed that was not reached."""
+    if value is None or value == 0:
+        return short(value)
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    # A quotient a rounding below a whole number is that number.
+    return short(math.floor(value / unit + 1e-9) * unit)
 
 
 def short(value: float | None) -> str:

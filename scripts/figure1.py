@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 from bend import between
-from evidence import EVIDENCE, ROOT, machine, short, table, write_evidence, write_text
+from evidence import EVIDENCE, ROOT, at_least, machine, short, table, write_evidence, write_text
 
 from polledger.core.config import encode_config
 from polledger.core.digest import sha256
@@ -370,7 +370,7 @@ def _k_10(rows: Sequence[Mapping[str, Any]]) -> Statement:
         for net in names(rows, "net")
     }
     measured = "; ".join(
-        f"{net}: " + ", ".join(f"{short(value)} {phase}" for phase, value in by_phase.items())
+        f"{net}: " + ", ".join(f"{at_least(value)} {phase}" for phase, value in by_phase.items())
         for net, by_phase in found.items()
     )
     apart = [net for net, by_phase in found.items() if all(v is None or v >= 5 for v in by_phase.values())]
@@ -441,7 +441,7 @@ def print_tables(value: Mapping[str, Any]) -> None:
                 spoof = min(row["e_u"] for row in rows if _is(row, net, SPOOF, k, phase))
                 error = largest([row for row in rows if row["machine"] in columns], "e_d_ref", **where)
                 lines.append(
-                    (net, phase, k, *cells, short(spoof), short(margin(rows, net, k, phase)), short(error))
+                    (net, phase, k, *cells, short(spoof), at_least(margin(rows, net, k, phase)), short(error))
                 )
     print(table(("net", "phase", "k", SAME, *columns, "spoof", "margin", "largest honest e/d_ref"), lines))
     print("\nd_ref: distance between two trainings, and the estimate from one (what `verify` reports).\n")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bend import bend
-from evidence import EVIDENCE, command, machine, short, table, write_evidence, write_key, write_text
+from evidence import EVIDENCE, at_least, command, machine, short, table, write_evidence, write_key, write_text
 
 from polledger.core.tolerance import lean_false_alarm
 
@@ -229,7 +229,7 @@ class Work:
         }
 
     def spoofed(self, item: Run) -> dict[str, Any]:
-        """Interpolate every checkpoint of ``item``, seal that anew, and replay it where it was recorded."""
+        """Interpolate every checkpoint of ``item``, seal that anew, and replay it with one thread and no AVX."""
         target = self.place / "runs" / f"{item.name}-{SPOOF}"
         if not target.exists():
             bend(self.sealed(item), target, self.key, share=0.0)
@@ -516,7 +516,8 @@ def print_tables(value: Mapping[str, Any]) -> None:
             [
                 (
                     *(row[name] for name in ("kind", "k", "group", "phase")),
-                    *(short(row[name]) for name in ("honest", "spoof", "margin")),
+                    *(short(row[name]) for name in ("honest", "spoof")),
+                    at_least(row["margin"]),
                 )
                 for row in value["worst_margins"]
             ],

@@ -237,7 +237,7 @@ def test_committed_source_that_is_lost_is_a_finding_whoever_has_a_copy(
     genesis = own_source(copied) if own else source_of(copied, {"task.py": TASK})
     options = CodeOptions(task=None if own else "task.py")
     whole = load_code(copied.run, genesis, options, Policy())
-    assert (whole.summary["vouched"], whole.finding) == (vouched, None)
+    assert (whole.summary["vouched"], whole.finding, whole.own) == (vouched, None, own)
     digest = code.read_source(copied.run, genesis.task).files[0].digest
     path = copied.run.objects.path(digest)
     path.unlink() if loss == "missing" else path.write_bytes(b"x")

@@ -158,3 +158,19 @@ def test_a_figure_has_the_same_bytes_each_time(script: Any, tmp_path: Path) -> N
         drawn.append((tmp_path / f"{name}.svg").read_bytes())
     assert drawn[0] == drawn[1]
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (346428.9, "3.4e+05"),
+        (419.99, "4.1e+02"),
+        (4.99, "4.9"),
+        (5.0, "5"),
+        (0.57, "0.57"),
+        (0.0, "0"),
+        (None, "–"),
+    ],
+)
+def test_margins_are_rounded_down(script: Any, value: float | None, text: str) -> None:
+    assert script("evidence").at_least(value) == text

@@ -18,7 +18,8 @@ import ctypes, json, os, socket, sys
 from pathlib import Path
 sys.path.append(sys.argv[1])
 from polledger.training.isolation import isolate
-taken = isolate(readable=[Path(sys.argv[2])], writable=[Path.cwd()])
+HIDE
+taken = isolate(readable=[Path(sys.argv[2])], writable=[Path.cwd()], cuda=sys.argv[7] == "cuda")
 def reach(act):
     try:
         act()
@@ -28,6 +29,18 @@ def reach(act):
 def attach():
     # shmget, the older kind of shared memory, goes by number and knows no paths.
     if ctypes.CDLL(None, use_errno=True).shmget(int(sys.argv[5]), 0, 0) < 0:
+        raise OSError
+parent, address = int(sys.argv[6]), int(sys.argv[9])
+class Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+def read_parent():
+    own = ctypes.create_string_buffer(1)
+    ours, theirs = Vector(ctypes.addressof(own), 1), Vector(address, 1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.process_vm_readv(parent, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0) < 0:
+        raise OSError
+def mount():
+    if ctypes.CDLL(None).mount(b"none", str(Path.cwd()).encode(), b"tmpfs", 0, None) != 0:
         raise OSError
 def connect():
     with socket.create_connection(("127.0.0.1", int(sys.argv[4])), timeout=5):
@@ -40,14 +53,30 @@ print(json.dumps({
     "given_write": reach(lambda: Path(sys.argv[2]).write_bytes(b"")),
     "secret": reach(lambda: Path(sys.argv[3]).read_bytes()),
     "secret_list": reach(lambda: os.listdir(Path(sys.argv[3]).parent)),
-    "parent_memory": reach(lambda: open(f"/proc/{os.getppid()}/mem", "rb")),
-    "parent_descriptors": reach(lambda: os.listdir(f"/proc/{os.getppid()}/fd")),
-    "parent_arguments": reach(lambda: Path(f"/proc/{os.getppid()}/cmdline").read_bytes()),
+    "parent_memory": reach(lambda: open(f"/proc/{parent}/mem", "rb")),
+    "parent_memory_by_number": reach(read_parent),
+    "parent_descriptors": reach(lambda: os.listdir(f"/proc/{parent}/fd")),
+    "parent_arguments": reach(lambda: Path(f"/proc/{parent}/cmdline").read_bytes()),
+    "parent_root": reach(lambda: os.listdir(f"/proc/{parent}/root")),
+    "processes": reach(lambda: os.listdir("/proc")),
+    "mount": reach(mount),
     "numpy": reach(lambda: __import__("numpy")),
     "connect": reach(connect),
     "shared_memory": reach(attach),
     "ends_first": Path("/proc/self/oom_score_adj").read_text() == "1000\\n",
 }))
+"""
+
+HIDE = """
+if sys.argv[8 if len(sys.argv) > 8 else 3] == "hidden":
+    # As containers do: a part of /proc is covered, so that the kernel lets nobody mount it whole.
+    libc, ids = ctypes.CDLL(None), (os.getuid(), os.getgid())
+    assert libc.unshare(0x10020000) == 0
+    Path("/proc/self/setgroups").write_text("deny")
+    for name, number in zip(("uid_map", "gid_map"), ids):
+        Path("/proc/self", name).write_text(f"0 {number} 1")
+    assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
+    assert libc.mount(b"none", b"/proc/sys", b"tmpfs", 0, None) == 0
 """
 
 
@@ -65,8 +94,10 @@ def remove_shared_memory(key: int) -> None:
     assert LIBC.shmctl(LIBC.shmget(key, 0, 0), 0, None) == 0
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
+@pytest.fixture(
+    scope="module", params=[("cpu", "whole"), ("cpu", "hidden"), ("cuda", "whole"), ("cuda", "hidden")]
+)
+def probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
     """What the isolated probe reached, next to a server that a process with a network would reach."""
     import socket
 
@@ -77,17 +108,20 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
     given.write_bytes(b"data")
     secret.write_bytes(b"the answer")
     memory = shared_memory()
+    answer = ctypes.create_string_buffer(b"the answer")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
+        values = [ROOT, given, secret, port, memory, os.getpid(), *request.param, ctypes.addressof(answer)]
         done = subprocess.run(
-            [sys.executable, "-I", "-c", PROBE, str(ROOT), str(given), str(secret), str(port), str(memory)],
+            [sys.executable, "-I", "-c", PROBE.replace("HIDE\n", HIDE), *map(str, values)],
             cwd=work,
             capture_output=True,
             check=True,
         )
     remove_shared_memory(memory)
     found: dict[str, bool] = json.loads(done.stdout)
-    if not (found["files"] and found["network"]):
+    # Where CUDA cannot have its own /proc it goes without a process namespace, and says so.
+    if not found["files"] or found["network"] == (request.param == ("cuda", "hidden")):
         pytest.skip("this kernel offers neither Landlock nor user namespaces")
     return found
 
@@ -99,8 +133,12 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
         "secret",
         "secret_list",
         "parent_memory",
+        "parent_memory_by_number",
         "parent_descriptors",
         "parent_arguments",
+        "parent_root",
+        "processes",
+        "mount",
         "connect",
         "shared_memory",
     ],
@@ -119,15 +157,7 @@ import ctypes, json, os, sys, threading
 sys.path.append(sys.argv[1])
 from pathlib import Path
 from polledger.training.isolation import isolate
-if sys.argv[3] == "hidden":
-    # As containers do: a part of /proc is covered, so that the kernel lets nobody mount it whole.
-    libc, ids = ctypes.CDLL(None), (os.getuid(), os.getgid())
-    assert libc.unshare(0x10020000) == 0
-    Path("/proc/self/setgroups").write_text("deny")
-    for name, number in zip(("uid_map", "gid_map"), ids):
-        Path("/proc/self", name).write_text(f"0 {number} 1")
-    assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
-    assert libc.mount(b"none", b"/proc/sys", b"tmpfs", 0, None) == 0
+HIDE
 taken = isolate(readable=[], writable=[Path.cwd()], cuda=sys.argv[2] == "cuda")
 def named():
     # Of another thread the C library writes the name into /proc.
@@ -142,7 +172,7 @@ print(json.dumps({"files": taken.files, "network": taken.network, "named": named
 
 
 def run_threads(directory: Path, device: str, proc: str = "whole") -> dict[str, bool]:
-    command = [sys.executable, "-I", "-c", THREADS, str(ROOT), device, proc]
+    command = [sys.executable, "-I", "-c", THREADS.replace("HIDE\n", HIDE), str(ROOT), device, proc]
     done = subprocess.run(command, cwd=directory, capture_output=True, check=True)
     found: dict[str, bool] = json.loads(done.stdout)
     return found
