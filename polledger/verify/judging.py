@@ -30,6 +30,14 @@ from polledger.verify.states import LoadedState
 COARSEST: Precision = "bfloat16"
 """What code may compute in without saying so: autocast, a cast of its own, TF32 or bfloat16 products by a switch."""
 
+COARSE_FLAGS = (
+    "env_dnnl_default_fpmath_mode",
+    "env_onednn_default_fpmath_mode",
+    "env_nvidia_tf32_override",
+    "env_torch_allow_tf32_cublas_override",
+)
+"""Variables that have libraries compute in bfloat16 or TF32 whatever the code asks for, but for "0" and "STRICT"."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
@@ -115,7 +123,7 @@ class Judge:
         why = self._other_way(item, comparison)
         if why:
             groups = tuple(spared(group, why) for group in result.groups)
-        elif self.own:
+        elif self.own and not _rounds_by_switch(item):
             return result
         else:
             noise, _ = self._measured(self._noise_task(item, COARSEST), replayer)
@@ -297,6 +305,14 @@ class Judge:
             why=_reason(item, (), why, {}),
             reached=item.state.root,
         )
+
+
+def _rounds_by_switch(item: Replayed) -> bool:
+    """Whether a variable makes a library compute in a coarser format than it is asked for, here or where recorded."""
+    environments = (item.interval.environment, item.outcome.environment)
+    return any(
+        where.flags.get(name, "0") not in ("0", "STRICT") for where in environments for name in COARSE_FLAGS
+    )
 
 
 def _draws_otherwise(item: Replayed) -> bool:

@@ -199,6 +199,9 @@ def test_elsewhere_a_failure_of_code_that_may_round_coarsely_needs_a_coarse_floo
     assert brought.outcome == "unverifiable"
     assert "bfloat16" in brought.why
     assert found.judge.noise_replays == 10
+    flags = {**OTHER_MACHINE.flags, "env_onednn_default_fpmath_mode": "BF16"}
+    switched = msgspec.structs.replace(OTHER_MACHINE, flags=flags)
+    assert session(built, Log(built, actual=switched), policy).open(number).outcome == "unverifiable"
     # On the recorded class it changes nothing, and neither where no rounding explains the error.
     assert session(built, policy=policy, own=False).open(number).outcome == "fail"
     far, number = bent(tmp_path, 1.0, kind=kind)
