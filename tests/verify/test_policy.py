@@ -10,8 +10,6 @@ from polledger.core.sampling import draw, sample_seed
 from polledger.errors import UsageError
 from polledger.verify.policy import DEFAULT_BOUNDS, Policy, load_policy, parse_policy
 
-PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
-
 
 def test_an_empty_file_is_the_default_policy() -> None:
     assert parse_policy("") == Policy()
@@ -42,14 +40,6 @@ def test_bounds_that_are_not_given_keep_their_default() -> None:
 def test_digest_is_of_the_values_not_of_the_text() -> None:
     assert parse_policy("# x\n[structure]\nevery = 100").digest() == Policy().digest()
     assert parse_policy("[structure]\nevery = 99").digest() != Policy().digest()
-
-
-def test_the_documented_digest_and_sample_are_those_of_the_default_policy() -> None:
-    text = PROTOCOL.read_text()
-    seed = sample_seed(nonce=bytes(16), head=bytes(32), policy=Policy().digest())
-    sample = ", ".join(map(str, sorted(draw(seed, total=60, count=8))))
-    assert f"`{Policy().digest().hex()}`" in text
-    assert f"`{seed.hex()}`, and of N = 60, n = 8 the sample {sample}." in text
 
 
 @pytest.mark.parametrize(
