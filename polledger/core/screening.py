@@ -127,7 +127,7 @@ def is_parameters(group: str) -> bool:
 def screen(track: Track, rules: ScreeningRules) -> list[Flag]:
     """Every flag of ``track``, in order of intervals: per segment and rule the group that is furthest beyond.
 
-    A number that is not finite is always flagged.
+    A number that is not finite is always flagged: comparisons are written so that NaN is beyond every limit.
     """
     flags = [
         *_worst(_jumps(track.segments, rules)),
@@ -165,7 +165,7 @@ def _jumps(segments: Sequence[Segment], rules: ScreeningRules) -> Iterator[Flag]
             moved = [segment.moved.get(group, 0.0) for segment in alike]
             for place, value in enumerate(moved):
                 limit = rules.jump * _upper(_around(moved, place, rules.neighbours))
-                if value > limit or not math.isfinite(value):
+                if not (math.isfinite(value) and value <= limit):
                     yield _flag("jump", alike[place], group, value, limit)
 
 
@@ -206,7 +206,7 @@ def _arrivals(track: Track, rules: ScreeningRules) -> Iterator[Flag]:
         mean = math.fsum(value for value in moved if math.isfinite(value)) / steps if steps else 0.0
         for segment, value, place in zip(track.segments, moved, places[1:], strict=True):
             limit = max(rules.arrival * distance(place, places[-1]), NEGLIGIBLE * mean * segment.steps)
-            if value > limit:
+            if not value <= limit:
                 # The end of any run is one: a long segment there is not worth opening whole.
                 whole = len(segment.intervals) <= rules.probes
                 yield replace(_flag("arrival", segment, group, value, limit), whole=whole)
@@ -231,7 +231,7 @@ def _fast_windows(
         near = range(max(0, at - 1 - WINDOWS), min(len(nets), at + 2 + WINDOWS))
         apart = sorted((j for j in near if abs(j - at) >= 2), key=lambda j: abs(j - at))
         limit = rules.pace * _upper([nets[j] for j in apart[:WINDOWS]])
-        if net > limit:
+        if not net <= limit:
             first, last = track.segments[start].first, track.segments[start + width - 1].last
             yield Flag(kind="pace", first=first, last=last, group=group, value=net, limit=limit, whole=False)
 
@@ -269,7 +269,7 @@ def _straights(track: Track, rules: ScreeningRules) -> Iterator[Flag]:
 def _collinear(track: Track, group: str, places: Sequence[Place], rules: ScreeningRules) -> Iterator[Flag]:
     for at in range(len(track.segments) - 1):
         value = cosine(places[at], places[at + 1], places[at + 2])
-        if value > rules.straight:
+        if not value <= rules.straight:
             first, last = track.segments[at].first, track.segments[at + 1].last
             yield Flag(
                 kind="straight",
@@ -297,7 +297,7 @@ def _broken(segments: Sequence[Segment]) -> Iterator[Flag]:
             if count:
                 yield _flag("optimizer", segment, group, count, 0)
         for group, (value, limit) in segment.limited.items():
-            if value > limit or not math.isfinite(value):
+            if not (math.isfinite(value) and value <= limit):
                 yield _flag("optimizer", segment, group, value, limit)
 
 

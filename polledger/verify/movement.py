@@ -83,11 +83,16 @@ class Projection:
         end = self._row * width
         if end > len(self._bits):
             self._bits = random_bits(self._seed, self._purpose, max(2 * len(self._bits), end))
+        signs = _signs(self._bits[begin:end])
         projected = np.empty((len(rows), DIRECTIONS), dtype=np.float32)
-        for at in range(0, len(rows), _PRODUCT):
-            np.matmul(rows[at : at + _PRODUCT], self._matrix, out=projected[at : at + _PRODUCT])
-        projected *= _signs(self._bits[begin:end])
-        total: Sketch = projected.sum(axis=0, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for at in range(0, len(rows), _PRODUCT):
+                np.matmul(rows[at : at + _PRODUCT], self._matrix, out=projected[at : at + _PRODUCT])
+            projected *= signs
+            total: Sketch = projected.sum(axis=0, dtype=np.float64)
+        if not np.isfinite(total).all():
+            # Finite changes beyond 1e35: their sums are no float32.
+            total = (rows.astype(np.float64) @ self._matrix.astype(np.float64) * signs).sum(axis=0)
         return total
 
 
@@ -249,15 +254,16 @@ class Meter:
         epsilon, tiny = _ROUNDING.get(tensor.dtype, _COARSE)
         share, slack = decay * (1 - 8 * epsilon) ** steps, 8 * tiny * steps
         count = 0
-        for b, a in _blocks(tensor, old):
-            if tensor.dtype == "float32":
-                new = b.view("<f4")
-                least = np.multiply(a.view("<f4"), np.float32(share), out=self._more[: len(a)])
-                least -= np.float32(slack)
-                count += int(np.count_nonzero(new < least))
-            else:
-                least = to_float64(a, tensor.dtype) * share - slack
-                count += int(np.count_nonzero(to_float64(b, tensor.dtype) < least))
+        with np.errstate(invalid="ignore", over="ignore"):
+            for b, a in _blocks(tensor, old):
+                if tensor.dtype == "float32":
+                    new = b.view("<f4")
+                    least = np.multiply(a.view("<f4"), np.float32(share), out=self._more[: len(a)])
+                    least -= np.float32(slack)
+                    count += int(np.count_nonzero(new < least))
+                else:
+                    least = to_float64(a, tensor.dtype) * share - slack
+                    count += int(np.count_nonzero(to_float64(b, tensor.dtype) < least))
         return count
 
     def _reach(self, tensor: TensorData, old: TensorData) -> tuple[float, float]:
@@ -287,8 +293,12 @@ def _exact_difference(b: NDArray[np.float64], a: NDArray[np.float64]) -> NDArray
 
 
 def _largest_growth(tensor: TensorData, old: TensorData) -> float:
-    grown = [to_float64(b, tensor.dtype) - to_float64(a, tensor.dtype) for b, a in _blocks(tensor, old)]
-    return max((float(part.max()) for part in grown if len(part)), default=0.0)
+    """0 where none grew, infinite where one became what is no number."""
+    largest = 0.0
+    for b, a in _blocks(tensor, old):
+        grown = _exact_difference(to_float64(b, tensor.dtype), to_float64(a, tensor.dtype))
+        largest = max(largest, _magnitude(np.where(np.isnan(grown), math.inf, np.maximum(grown, 0.0))))
+    return largest
 
 
 def _magnitude(values: Array) -> float:

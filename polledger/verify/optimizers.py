@@ -93,7 +93,9 @@ class OptimizerRules:
 
 def _step_reach(values: Mapping[str, Number], size: float) -> float:
     unit = adam_reach(beta1=values.get("betas_0", 0.9), beta2=values.get("betas_1", 0.999))
-    return float(values.get("lr", 0.0)) * (unit + values.get("weight_decay", 0.0) * size)
+    lr = float(values.get("lr", 0.0))
+    # Without this, 0 times an unbounded step would be no number.
+    return lr * (unit + values.get("weight_decay", 0.0) * size) if lr else 0.0
 
 
 SLOTS = ("acc_delta", "exp_avg_sq", "exp_inf", "max_exp_avg_sq", "square_avg", "sum")

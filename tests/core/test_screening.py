@@ -263,6 +263,14 @@ def test_a_number_that_is_not_finite_hides_no_arrival() -> None:
     assert ("jump", 5) in kinds(found, "jump")
 
 
+@pytest.mark.parametrize("kind", ["arrival", "pace", "straight"])
+def test_a_place_that_is_no_number_is_beyond_every_limit(kind: str) -> None:
+    places = wandering(64)
+    places[20] = [math.nan, *places[20][1:]]
+    flagged = [flag for flag in screen(track(places), RULES) if flag.kind == kind]
+    assert any(flag.first <= 20 <= flag.last + 1 for flag in flagged)
+
+
 def test_the_largest_segments_are_chosen_by_intervals_and_at_least_one_is() -> None:
     segments = [
         Segment(first=0, last=0, steps=1, moved={GROUP: 1.0}),

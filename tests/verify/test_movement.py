@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from polledger.core.dtypes import DTYPE_BYTES, is_floating
 from polledger.core.records import StateObject
 from polledger.core.sketch import DIRECTIONS
 from polledger.core.state import FlatState, TensorData
@@ -96,6 +97,52 @@ def test_what_is_not_finite_is_infinitely_far_unless_its_bits_are_equal() -> Non
     assert (moved.moved["model/parameters"], kept.moved["model/parameters"]) == (math.inf, 0.0)
     assert infinite.moved["model/parameters"] == math.inf
     assert all(np.isfinite(place).all() for place in found.sketches["model/parameters"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sketch_of_changes_whose_sums_overflow_float32_is_still_one() -> None:
+    """Otherwise one huge number once would leave every later place without a distance to any other."""
+    rng = np.random.default_rng(3)
+    walk = [np.zeros(5 * ROW), 2e38 * rng.choice([-1.0, 1.0], size=5 * ROW)]
+    found, _ = meter(*(state(tensor("model/w", values)) for values in walk))
+    _, place = found.sketches["model/parameters"]
+    assert np.linalg.norm(place) == pytest.approx(2e38 * math.sqrt(5 * ROW), rel=0.4)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", sorted(name for name in DTYPE_BYTES if is_floating(name)))
+@pytest.mark.parametrize("count", [0, 1, ROW, 64 * ROW + 3])
+def test_any_bits_of_any_format_are_measured(dtype: str, count: int) -> None:
+    """A state holds what its prover put there: NaN of every kind, infinities, denormal and huge numbers."""
+    rng = np.random.default_rng(5)
+    expected = Expected(
+        steps=3,
+        decay={"optimizer/sum": 0.9},
+        counters=frozenset({"optimizer/sum"}),
+        reached=frozenset({"model/parameters"}),
+    )
+    tensors = [
+        TensorData(
+            path=path, dtype=dtype, shape=(count,), data=memoryview(rng.bytes(DTYPE_BYTES[dtype] * count))
+        )
+        for path in ("model/w", "model/w", slot(0, "sum"), slot(0, "sum"))
+    ]
+    old, new, before, after = tensors
+    found, (_, movement) = meter(state(old, before), state(new, after), expected=expected)
+    with np.errstate(all="ignore"):
+        exact = math.sqrt(squared_distance(new, old))
+    assert movement.moved["model/parameters"] == pytest.approx(exact, rel=1e-5)
+    assert np.isfinite(found.sketches["model/parameters"][-1]).all()
+
+
+def test_a_counter_that_becomes_no_number_hides_the_growth_of_no_other() -> None:
+    before, after = np.zeros(65 * ROW), np.zeros(65 * ROW)
+    after[5], after[-1] = math.nan, 7.0
+    path = slot(0, "step")
+    expected = Expected(counters=frozenset({"optimizer/step"}))
+    for values, grown in ((after, math.inf), (np.nan_to_num(after), 7.0), (-np.nan_to_num(after), 0.0)):
+        _, (_, movement) = meter(state(tensor(path, before)), state(tensor(path, values)), expected=expected)
+        assert movement.grown == {"optimizer/step": grown}
 
 
 def test_still_means_equal_bits_of_every_parameter() -> None:

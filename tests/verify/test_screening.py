@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from polledger.core.records import Checkpoint, Genesis
 from polledger.core.screening import Segment
 from polledger.verify.lineage import build_lineage
+from polledger.verify.movement import Movement
 from polledger.verify.optimizers import OptimizerRules
 from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.sampling import SampleRequest, wanted_count
@@ -291,6 +293,21 @@ def test_hyperparameters_that_no_optimizer_takes_stop_no_verification(tmp_path: 
         values = {("optimizer", 0): {"betas_0": 0.9, "betas_1": beta, "lr": 0.1}}
         expected = OptimizerRules(genesis, [values]).expected([long])
         assert "optimizer/exp_avg_sq" not in expected.decay
+
+
+def test_a_step_of_learning_rate_0_reaches_nothing_whatever_the_rest(tmp_path: Path) -> None:
+    built = make_run(tmp_path / "run", spec(config={**LONG, "steps": 3}))
+    genesis = built.records[0]
+    assert isinstance(genesis, Genesis)
+    intervals = build_lineage(genesis, built.records).intervals[:1]
+    movement = Movement(reach={"model/parameters": (0.1, 1.0)})
+    for lr, limit in ((0.0, 0.0), (0.1, math.inf)):
+        first = replace(
+            intervals[0], steps=(msgspec.structs.replace(intervals[0].steps[0], groups=msgspec.UNSET),)
+        )
+        values = {("optimizer", 0): {"betas_0": 0.999, "betas_1": 0.9, "lr": lr}}
+        limited = OptimizerRules(genesis, [values]).limited([first], movement)
+        assert limited == {"model/parameters": (0.1, limit)}
 
 
 def test_flags_never_refute_by_themselves(long: Built) -> None:
