@@ -50,6 +50,16 @@ def claim(**values):
 wire.Ready = claim
 """
 
+HALF_CLOSING = """import os, time
+from polledger.training import determinism, wire
+# Descriptors 3 and 4 are the pipes: requests, replies.
+os.close(3)
+with os.fdopen(4, "wb", closefd=False) as replies:
+    for _ in range(2):
+        wire.write_message(replies, wire.Ready(v=1, environment=determinism.describe_environment()))
+time.sleep(600)
+"""
+
 LISTING = """import os, torch
 from polledger import Task
 class Listing(Task):
@@ -317,15 +327,30 @@ def test_task_code_can_signal_nobody_but_itself(tmp_path: Path) -> None:
         assert seen.read_text() == "0"
 
 
+def start_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children start as on a system with neither Landlock nor namespaces."""
+    bare = "; import polledger.training.child as child; from polledger.training.isolation import Isolation; "
+    bare += "child.isolate = lambda **_: Isolation(files=False, network=False); main()"
+    monkeypatch.setattr(childprocess, "_BOOT", childprocess._BOOT.replace("; main()", bare))
+
+
+def test_a_child_that_takes_no_request_and_goes_on_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(HALF_CLOSING + BROKEN.format(code="pass"))
+    start_bare(monkeypatch)
+    halting = replace(context(path, "Broken", {"steps": 1, "batch_size": 1}), patience=20.0)
+    with ReplayEngine(halting) as engine, pytest.raises(ReplayFailed, match="no answer within 20 s"):
+        engine.rebuild()
+
+
 def test_that_nothing_isolates_task_code_is_not_its_own_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "broken.py"
     path.write_text(CLAIMING + BROKEN.format(code="pass"))
-    # As on a system with neither Landlock nor namespaces.
-    bare = "; import polledger.training.child as child; from polledger.training.isolation import Isolation; "
-    bare += "child.isolate = lambda **_: Isolation(files=False, network=False); main()"
-    monkeypatch.setattr(childprocess, "_BOOT", childprocess._BOOT.replace("; main()", bare))
+    start_bare(monkeypatch)
     with ReplayEngine(context(path, "Broken", {"steps": 1, "batch_size": 1})) as engine:
         engine.rebuild()
         assert engine.isolation() == IsolationReport(files=False, network=False)
