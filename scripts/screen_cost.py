@@ -6,8 +6,8 @@
 The states are made up: a model of 24 layers under AdamW in float32; three are stored and read in turn. Both are taken
 alternately and the best round of each counts, because other programs only ever slow a measurement down. SHA-256 runs on
 one core over memory that was used before, without reading a file; the pass reads files, which the first round leaves in
-the page cache. The last column is the ratio of processor times, of the pass that of its busier thread: what the ratio
-comes to where two cores are free, on a machine that has other work as well.
+the page cache. The last column is the ratio by processor time, half of all the pass's threads together or that of its
+busiest: what the ratio comes to with two cores to itself, on a machine that has other work as well.
 """
 
 import argparse
@@ -118,11 +118,11 @@ def lineage(roots: list[bytes]) -> Lineage:
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Of the clock, and of the processor for the busier one of this thread and all others together."""
+    """Of the clock, and the processor's: of this thread, or half of all threads together if that is more."""
     wall, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
     work()
     spent = time.thread_time() - own
-    return time.perf_counter() - wall, max(spent, time.process_time() - cpu - spent)
+    return time.perf_counter() - wall, max(spent, (time.process_time() - cpu) / 2)
 
 
 def measure(place: Path, *, megabytes: int, count: int, rounds: int) -> dict[str, Any]:
@@ -136,6 +136,7 @@ def measure(place: Path, *, megabytes: int, count: int, rounds: int) -> dict[str
     data = bytearray(store.path(roots[0]).read_bytes())
 
     def hash_as_many() -> None:
+        """One thread: its processor time counts in full."""
         for _ in roots:
             hashlib.sha256(data).digest()
 

@@ -17,7 +17,7 @@ from polledger.core.records import StateObject
 from polledger.core.screening import is_parameters
 from polledger.core.sketch import DIRECTIONS
 from polledger.core.state import FlatState, Groups, TensorData
-from polledger.verify.compare import same_bytes
+from polledger.verify.compare import same_bytes, same_form
 from polledger.verify.floats import Array, bit_patterns, real_dtype, to_float64
 
 ROW = 1024
@@ -156,11 +156,10 @@ class Meter:
         changes = {group: np.zeros(DIRECTIONS) for group in self.sketches}
         for projection in self._projections.values():
             projection.start()
-        for path, tensor in tensors.items():
-            old = before.get(path)
-            if old is not None and (old.dtype != tensor.dtype or old.shape != tensor.shape):
-                old = None
-            self._tensor(tensor, old, movement, changes, expected or Expected())
+        with _unwarned():
+            for tensor in tensors.values():
+                old = _counterpart(before, tensor)
+                self._tensor(tensor, old, movement, changes, expected or Expected())
         for group, change in changes.items():
             self.sketches[group].append(self.sketches[group][-1] + change)
         movement.moved = {group: math.sqrt(squared) for group, squared in movement.moved.items()}
@@ -169,13 +168,11 @@ class Meter:
     def distance(self, tensors: Sequence[TensorData], others: Sequence[TensorData]) -> float:
         """l2 distance over the floating ``tensors``; one without a counterpart of its form counts in full."""
         by_path = {tensor.path: tensor for tensor in others}
-        total = 0.0
-        for tensor in tensors:
-            old = by_path.get(tensor.path)
-            if old is not None and (old.dtype != tensor.dtype or old.shape != tensor.shape):
-                old = None
-            total += self._displacement(tensor, old, "", None)
-        return math.sqrt(total)
+        with _unwarned():
+            squares = [
+                self._displacement(tensor, _counterpart(by_path, tensor), "", None)[0] for tensor in tensors
+            ]
+        return math.sqrt(sum(squares))
 
     def _sketch_new_groups(self, tensors: Mapping[str, TensorData]) -> None:
         for path, tensor in tensors.items():
@@ -203,7 +200,9 @@ class Meter:
             movement.still = old is not None and same_bytes(tensor.data, old.data)
         if not is_floating(tensor.dtype):
             return
-        squared = self._displacement(tensor, old, group, changes.get(group))
+        squared, reach = self._displacement(
+            tensor, old, group, changes.get(group), reach=group in expected.reached
+        )
         movement.moved[group] = movement.moved.get(group, 0.0) + squared
         if old is None:
             return
@@ -213,33 +212,39 @@ class Meter:
         if group in expected.counters:
             movement.grown[group] = max(movement.grown.get(group, 0.0), _largest_growth(tensor, old))
         if group in expected.reached:
-            movement.reach[group] = _larger(movement.reach.get(group, (0.0, 0.0)), self._reach(tensor, old))
+            movement.reach[group] = _larger(movement.reach.get(group, (0.0, 0.0)), reach)
 
     def _displacement(
-        self, tensor: TensorData, old: TensorData | None, group: str, change: Sketch | None
-    ) -> float:
-        """Squared displacement of one tensor; its projection is added to ``change``, if that is given."""
-        total = 0.0
+        self,
+        tensor: TensorData,
+        old: TensorData | None,
+        group: str,
+        change: Sketch | None,
+        *,
+        reach: bool = False,
+    ) -> tuple[float, tuple[float, float]]:
+        """Squared displacement of one tensor, and its ``reach`` if asked for; its projection is added to ``change``."""
+        total, found = 0.0, (0.0, 0.0)
         for b, a in _blocks(tensor, old):
             difference, squared = self._difference(b, a, tensor.dtype)
             total += squared
+            if reach:
+                found = _larger(found, (_magnitude(difference), _magnitude(_values(b, tensor.dtype))))
             if change is not None:
                 change += self._projections[group].project(self._rows(difference))
-        return total
+        return total, found
 
     def _difference(self, b: Array, a: Array, dtype: str) -> tuple[Floats, float]:
         """b − a as float32 in the work buffer, and its sum of squares."""
         difference = self._work[: len(b)]
         if real_dtype(dtype) == "float32":
-            with np.errstate(invalid="ignore", over="ignore"):
-                np.subtract(b.view("<f4"), a.view("<f4"), out=difference)
-                squared = float(np.dot(difference, difference))
+            np.subtract(b.view("<f4"), a.view("<f4"), out=difference)
+            squared = float(np.dot(difference, difference))
             if _LEAST < squared < math.inf or not difference.any():
                 return difference, squared
         exact = _exact_difference(to_float64(b, dtype), to_float64(a, dtype))
-        with np.errstate(over="ignore", invalid="ignore"):
-            squared = float(np.dot(exact, exact))
-            np.copyto(difference, exact, casting="same_kind")
+        squared = float(np.dot(exact, exact))
+        np.copyto(difference, exact, casting="same_kind")
         np.copyto(difference, 0, where=~np.isfinite(difference))
         return difference, squared if math.isfinite(squared) else math.inf
 
@@ -266,13 +271,21 @@ class Meter:
                     count += int(np.count_nonzero(to_float64(b, tensor.dtype) < least))
         return count
 
-    def _reach(self, tensor: TensorData, old: TensorData) -> tuple[float, float]:
-        found = (0.0, 0.0)
-        for b, a in _blocks(tensor, old):
-            difference, _ = self._difference(b, a, tensor.dtype)
-            values = b.view("<f4") if real_dtype(tensor.dtype) == "float32" else to_float64(b, tensor.dtype)
-            found = _larger(found, (_magnitude(difference), _magnitude(values)))
-        return found
+
+def _unwarned() -> np.errstate:
+    """What is not finite is expected, and handled."""
+    return np.errstate(invalid="ignore", over="ignore")
+
+
+def _counterpart(tensors: Mapping[str, TensorData], tensor: TensorData) -> TensorData | None:
+    """The tensor of that path among ``tensors``, if it has the same dtype and shape."""
+    other = tensors.get(tensor.path)
+    return other if other is not None and same_form(other, tensor) else None
+
+
+def _values(bits: Array, dtype: str) -> Array:
+    """The numbers as float32 where they are that, otherwise as float64."""
+    return bits.view("<f4") if real_dtype(dtype) == "float32" else to_float64(bits, dtype)
 
 
 def _blocks(tensor: TensorData, old: TensorData | None) -> Iterator[tuple[Array, Array]]:
@@ -288,8 +301,7 @@ def _blocks(tensor: TensorData, old: TensorData | None) -> Iterator[tuple[Array,
 def _exact_difference(b: NDArray[np.float64], a: NDArray[np.float64]) -> NDArray[np.float64]:
     # As the comparison has it: equal numbers, infinities included, and equal bits differ by 0.
     same = (a == b) | (a.view(np.uint64) == b.view(np.uint64))
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(same, 0.0, b - a)
+    return np.where(same, 0.0, b - a)
 
 
 def _largest_growth(tensor: TensorData, old: TensorData) -> float:

@@ -1,12 +1,14 @@
 """Reads every stored checkpoint of the final lineage once, rechecks its root and measures how the run moves.
 
-PROTOCOL section 10, step 5. The next state is read and hashed in another thread while this one is measured; three
-buffers are used in turn, because memory that was never touched costs more than the hashing.
+PROTOCOL section 10, step 5. Other threads read and hash the next states while this one is measured; blocks of memory
+are used in turn, because memory that was never touched costs more than the hashing.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from polledger.core.digest import sha256
 from polledger.core.records import Checkpoint
@@ -18,7 +20,7 @@ from polledger.verify.compare import parameter_tensors
 from polledger.verify.lineage import FINDINGS_KEPT, Interval, Lineage, Values
 from polledger.verify.movement import Meter, Movement
 from polledger.verify.optimizers import OptimizerRules
-from polledger.verify.states import LoadedState, load_state
+from polledger.verify.states import STATE_BYTES, LoadedState, check_state
 
 _SEED_LABEL = b"polledger/scan/1\x00"
 
@@ -65,47 +67,65 @@ def scan(task: ScanTask) -> Scan:
     return _Pass(task=task, meter=meter, rules=OptimizerRules(genesis, task.values)).run()
 
 
-def read_states(objects: ObjectStore, roots: Sequence[bytes]) -> Iterator[LoadedState | Unavailable]:
-    """The state of each root in turn, every byte hashed, or why it cannot be read; the next one is read meanwhile.
+AHEAD = 2
+"""States on the way while the caller looks at one: one is read, the one before it hashed."""
 
-    A state is valid until two more were read: its memory is used again.
+
+def read_states(objects: ObjectStore, roots: Sequence[bytes]) -> Iterator[LoadedState | Unavailable]:
+    """The state of each root in turn, every byte hashed, or why it cannot be read.
+
+    While the caller looks at one, the next is hashed and the one after it read. A state is valid until two more were
+    asked for: its memory is used again.
     """
-    if not roots:
-        return
-    reader = _Reader(objects)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting = pool.submit(reader.load, roots[0])
-        for following in roots[1:]:
-            state = waiting.result()
-            waiting = pool.submit(reader.load, following)
+    memory = _Memory(objects)
+    before: bytearray | None = None
+    with ThreadPoolExecutor(max_workers=1) as reading, ThreadPoolExecutor(max_workers=1) as hashing:
+        waiting = deque(memory.begin(root, reading, hashing) for root in roots[:AHEAD])
+        coming = iter(roots[AHEAD:])
+        while waiting:
+            state, block = waiting.popleft().result()
+            waiting.extend(memory.begin(root, reading, hashing) for root in islice(coming, 1))
             yield state
-        yield waiting.result()
+            # The caller is done with the state before this one.
+            if isinstance(state, Unavailable):
+                memory.free.append(block)
+                continue
+            if before is not None:
+                memory.free.append(before)
+            before = block
+
+
+Read = tuple[LoadedState | Unavailable, bytearray]
 
 
 @dataclass(slots=True)
-class _Reader:
-    """Reads states in turn into three blocks of memory: the last state, this one, and the one being read."""
+class _Memory:
+    """Blocks in turn: of the last state, this one, the one being hashed and the one being read."""
 
     objects: ObjectStore
-    blocks: list[bytearray] = field(default_factory=lambda: [bytearray() for _ in range(3)])
+    free: list[bytearray] = field(default_factory=lambda: [bytearray() for _ in range(AHEAD + 2)])
 
-    def load(self, root: bytes) -> LoadedState | Unavailable:
-        block = self.blocks.pop(0)
+    def begin(self, root: bytes, reading: Executor, hashing: Executor) -> Future[Read]:
+        """Start to read the state of ``root`` into a free block, and then to hash it."""
+        block = self.free.pop()
+        return hashing.submit(_checked, reading.submit(self._read, root, block), root, block)
 
+    def _read(self, root: bytes, block: bytearray) -> tuple[memoryview, bytearray]:
         def room(size: int) -> memoryview:
             nonlocal block
             if len(block) < size:
                 block = bytearray(size)
             return memoryview(block)[:size]
 
-        try:
-            state = load_state(self.objects, root, room=room)
-        except Unavailable as error:
-            # The next one takes this block: those of the last two states are still in use.
-            self.blocks.insert(0, block)
-            return error
-        self.blocks.append(block)
-        return state
+        return self.objects.read(root, limit=STATE_BYTES, room=room), block
+
+
+def _checked(read: Future[tuple[memoryview, bytearray]], root: bytes, block: bytearray) -> Read:
+    try:
+        data, block = read.result()
+        return check_state(data, root), block
+    except Unavailable as error:
+        return error, block
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,12 +1,10 @@
 """State files as the verifier reads them: always hashed here, whoever they come from."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from polledger.core.encoding import STATE_LIMITS, parse
 from polledger.core.state import Entry, FlatState, StateManifest, encode_state, parse_state, state_root
 from polledger.errors import MalformedError, Unavailable
-from polledger.files import fresh_memory
 from polledger.store.objects import ObjectStore
 
 STATE_BYTES = 1 << 42
@@ -22,13 +20,13 @@ class LoadedState:
     flat: FlatState
 
 
-def load_state(
-    objects: ObjectStore, root: bytes, *, room: Callable[[int], memoryview] = fresh_memory
-) -> LoadedState:
-    """The stored state of ``root``, in memory of ``room``. Raises Unavailable naming the object if it is missing or
-    damaged.
-    """
-    data = objects.read(root, limit=STATE_BYTES, room=room)
+def load_state(objects: ObjectStore, root: bytes) -> LoadedState:
+    """The stored state of ``root``. Raises Unavailable naming the object if it is missing or damaged."""
+    return check_state(objects.read(root, limit=STATE_BYTES), root)
+
+
+def check_state(data: memoryview, root: bytes) -> LoadedState:
+    """The state of ``root`` from the bytes stored under it, hashed again. Raises Unavailable if they are others."""
     try:
         return LoadedState(root=root, data=data, flat=parse_state(data, root=root))
     except MalformedError as error:
