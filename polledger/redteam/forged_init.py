@@ -15,7 +15,7 @@ from polledger.redteam.blindfold import blindfold
 from polledger.redteam.forge import Forge, forging, seal_options, thief_key
 from polledger.redteam.infinitesimal import LONGER, STANDSTILL
 from polledger.redteam.interpolation import CONSTANT
-from polledger.redteam.moves import forgery_of, intervals_of, model_tensors, walk
+from polledger.redteam.moves import forgery_of, intervals_of, model_tensors, tied, walk
 from polledger.redteam.reference import ALPHA, ks_two_sample
 from polledger.redteam.spoof import Attempt, Forgery, Spoof, Target
 from polledger.redteam.states import distance, tensors_of
@@ -62,7 +62,7 @@ def forged_init(forge: Forge, end: dict[str, Tensor], *, seed: int) -> dict[str,
                 break
         start[path] = scattered(values, end[path])
     forge.runner.task.seed = forge.runner.seed
-    return start
+    return tied(forge, start)
 
 
 def forge_with_interpolation(target: Target, attempt: Attempt) -> Forgery:

@@ -18,6 +18,16 @@ def model_tensors(forge: Forge) -> dict[str, Tensor]:
     return tensors_of(forge.weights())
 
 
+def tied(forge: Forge, tensors: Weights) -> dict[str, Tensor]:
+    """``tensors`` with parameters that go by two names the same under both: those of the first."""
+    first: dict[int, str] = {}
+    changed = dict(tensors)
+    for name, parameter in forge.objects[MODEL].named_parameters(remove_duplicate=False):
+        path = f"{MODEL}/{name}"
+        changed[path] = changed[first.setdefault(id(parameter), path)]
+    return changed
+
+
 def walk(
     forge: Forge, first: int, last: int, start: Weights, end: Weights, *, velocity: bool = False
 ) -> None:

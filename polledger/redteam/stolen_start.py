@@ -7,7 +7,7 @@ import torch
 
 from polledger.redteam.forge import Forge, forging, seal_options, thief_key
 from polledger.redteam.forged_init import forged_init
-from polledger.redteam.moves import Weights, forgery_of, model_tensors
+from polledger.redteam.moves import Weights, forgery_of, model_tensors, tied
 from polledger.redteam.spoof import Attempt, Forgery, Spoof, Target
 from polledger.redteam.states import distance, tensors_of
 
@@ -29,7 +29,7 @@ def forge_noisy(target: Target, attempt: Attempt) -> Forgery:
             path: _noisy(tensor, generator) if tensor.is_floating_point() else tensor
             for path, tensor in tensors_of(target.weights).items()
         }
-        return _train_from(forge, target, start)
+        return _train_from(forge, target, tied(forge, start))
 
 
 def _noisy(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -1,5 +1,8 @@
 """Spoofs 1, 2, 5 and 6: whatever goes straight to the stolen weights, from an honest or a forged beginning."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,8 @@ import torch
 from polledger.core.records import Checkpoint, Final
 from polledger.core.state import model_root
 from polledger.redteam import blindfold, forged_init, infinitesimal, interpolation
-from polledger.redteam.forge import forging, seal_options, thief_key
-from polledger.redteam.moves import model_tensors
+from polledger.redteam.forge import Forge, forging, seal_options, thief_key
+from polledger.redteam.moves import model_tensors, tied
 from polledger.redteam.reference import ALPHA, initial_p_values
 from polledger.redteam.rewrite import read_records
 from polledger.redteam.spoof import Attempt, Forgery, Target
@@ -84,6 +87,16 @@ def test_a_forged_first_state_looks_drawn_and_lies_near_the_stolen_weights(
     assert distance(built, start) == 0
     # The forge itself is as it was: its seed still gives the honest first state.
     assert distance(again, honest) == 0
+
+
+def test_parameters_that_are_one_under_two_names_stay_one() -> None:
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)})
+    model["b"].weight = model["a"].weight
+    forge = SimpleNamespace(objects={"model": model})
+    tensors = {f"model/{name}": torch.randn(2, 2) for name in ("a.weight", "a.bias", "b.weight", "b.bias")}
+    found = tied(cast(Forge, forge), tensors)
+    assert torch.equal(found["model/b.weight"], tensors["model/a.weight"])
+    assert all(found[path] is tensors[path] for path in tensors if path != "model/b.weight")
 
 
 def test_scattering_by_rank_keeps_the_values_and_takes_the_order() -> None:
