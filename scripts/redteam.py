@@ -9,8 +9,8 @@ For each thief an honest run of the task is sealed and its final model stolen. W
 docs/evidence/redteam.json, so that a run that was cut off goes on; trials made by other code than this are said to be,
 and --again makes them anew. One spoof of each way to be found is verified by the command `polledger verify` where thief
 0 tries it; all else by the function that the command calls, in this process, with its replaying children kept from one
-run to the next. Every nonce is fresh and random. The control is an honest run that goes the same way as every forgery
-and has to verify.
+run to the next and forked from a process that has loaded torch (scripts/warm.py). Every nonce is fresh and random. The
+control is an honest run that goes the same way as every forgery and has to verify.
 """
 
 import argparse
@@ -23,6 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import atexit
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import math
@@ -37,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence import EVIDENCE, ROOT, machine, short, table, write_evidence, write_text
+from warm import warm_children
 
 sys.path.insert(0, str(ROOT))
 
@@ -63,7 +65,7 @@ QUICK = ("1", "2+1", "7", "13+2", "14+splice", "18+deep", "9")
 SAVE_SECONDS = 10.0
 """How often what was tried is written down."""
 
-BUDGET = 2.0
+BUDGET = 1.0
 """What a spoof that optimises may spend, in honest trainings of the run that it forges."""
 
 
@@ -145,7 +147,10 @@ class Bench:
         self.targets: dict[tuple[str, int, bool], Target] = {}
         self.pool = Pool()
         self.judge = Judge(pool=self.pool)
-        atexit.register(self.pool.close)
+        stack = contextlib.ExitStack()
+        stack.enter_context(warm_children())
+        stack.callback(self.pool.close)
+        atexit.register(stack.close)
 
     def target(self, kind: Kind, seed: int, *, quick: bool) -> Target:
         """The model of an honest run by owner number ``seed``."""
