@@ -59,7 +59,7 @@ METHOD = (
     "verified at the sample it states; intervals of confidence are Clopper-Pearson's at 95 %"
 )
 
-QUICK = ("1", "2+1", "7", "13+2", "14+splice", "18+deep", "9")
+QUICK = ("1", "13+2", "14+fork", "18+deep")
 """Spoofs of --quick, and of the command itself: one that each kind of check finds."""
 
 SAVE_SECONDS = 10.0
@@ -336,15 +336,23 @@ def _wanted(options: argparse.Namespace) -> Sequence[Spoof]:
     return chosen(options.spoofs) if options.spoofs else catalogue()
 
 
+def due(
+    options: argparse.Namespace, scratch: Path, known: Mapping[tuple[str, str, int], Mapping[str, Any]]
+) -> list[Job]:
+    """What is asked for and not known, or with --again known from other code."""
+    current = code()
+    return [
+        job
+        for job in jobs_of(options, scratch)
+        if job.key not in known or (options.again and known[job.key]["code"] != current)
+    ]
+
+
 def run_trials(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Try what is not known yet, writing down as it comes."""
     known = {key_of(item): item for item in read_attempts(options.out)}
     with tempfile.TemporaryDirectory(prefix="polledger-redteam-") as name:
-        jobs = [
-            job
-            for job in jobs_of(options, Path(name))
-            if job.key not in known or (options.again and known[job.key]["code"] != code())
-        ]
+        jobs = due(options, Path(name), known)
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
             waiting = {pool.submit(work, job): job for job in jobs}
