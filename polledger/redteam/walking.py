@@ -26,6 +26,9 @@ SAMPLE = 20
 LENGTHS = (5, 20, 50, 100)
 """L of the variants of spoof 27."""
 
+KEPT, PIECES = 50, 3
+"""How many checkpoints one is stored of, and intervals that are not training, of the walk between stored states."""
+
 REST = range(4, 50)
 """How many honest steps may follow: few enough to stay near WT."""
 
@@ -73,6 +76,34 @@ def walk_to(forge: Forge, target: Target, first: int, length: int, *, steered: b
     return distance(start, end)
 
 
+def forge_sparse(target: Target, attempt: Attempt, *, steps: int = STEPS) -> Forgery:
+    """Only every :data:`KEPT`-th state is stored, and :data:`PIECES` last steps before a stored one lead to WT.
+
+    What lies between stored states moves as far as it does elsewhere, whatever part of it one step takes, so that a
+    walk of ordinary pace needs few bogus intervals.
+    """
+    options = seal_options(
+        target, attempt, every=1, warm=0, keep=KEPT, settings=(*CONSTANT, f"steps={steps}")
+    )
+    with forging(options, thief_key(attempt.seed)) as forge:
+        end = tensors_of(target.weights)
+        last = steps // KEPT * KEPT - KEPT
+        pulled = range(last - (PIECES - 1) * KEPT - 1, last, KEPT)
+        forge.begin()
+        for n in range(steps):
+            forge.train(n)
+            if n in pulled:
+                forge.put(blend(model_tensors(forge), end, 1 / len(range(n, last, KEPT))))
+            forge.checkpoint(n + 1)
+        return forgery_of(
+            forge,
+            target,
+            sample=SAMPLE,
+            bogus=PIECES,
+            note=f"{PIECES} of {intervals_of(forge)} intervals lead to WT, each the last before a stored state",
+        )
+
+
 SPOOFS = (
     Spoof(
         number=9,
@@ -105,5 +136,13 @@ SPOOFS = (
             slow=True,
         )
         for length in LENGTHS[-2:]
+    ),
+    Spoof(
+        number=27,
+        variant="sparse",
+        title=f"a walk in {PIECES} steps, one state in {KEPT} stored",
+        source="this project",
+        forge=forge_sparse,
+        slow=True,
     ),
 )

@@ -328,7 +328,7 @@ def _announcement(sample: Sample, odds: Sequence[Odds], *, seconds: float, reder
     tenth = next((item for item in odds if item.label == "10 %"), None)
     chance = f"; finds 10 % bogus intervals with probability {tenth.detection:.3f}" if tenth else ""
     estimate = f"; about {seconds:.0f} s" if seconds else ""
-    derived = f", {rederived} to re-derive what was not stored" if rederived else ""
+    derived = f", {rederived} between the same stored checkpoints" if rederived else ""
     return (
         f"replaying {len(sample.intervals)} of {counted(sample.total, 'interval')} ({sample.drawn} drawn, "
         f"{len(sample.top)} that move furthest, {len(sample.flagged)} flagged by screening{derived})"
@@ -337,11 +337,18 @@ def _announcement(sample: Sample, odds: Sequence[Odds], *, seconds: float, reder
 
 
 def with_sources(numbers: set[int], intervals: Sequence[Interval]) -> tuple[int, ...]:
-    """``numbers`` and, where the start of one was not stored, the intervals before it that re-derive it, ascending."""
+    """``numbers`` and all that lies between the same stored checkpoints, ascending.
+
+    The intervals before one re-derive its start. Those after it cost no more again, and without them a prover who
+    stores one checkpoint in K would have to be met in one interval of K: the last, where the others lead.
+    """
     wanted = set(numbers)
     for at in range(max(numbers, default=0), 0, -1):
         if at in wanted and not intervals[at].start.stored:
             wanted.add(at - 1)
+    for at in range(min(numbers, default=0), len(intervals) - 1):
+        if at in wanted and not intervals[at + 1].start.stored:
+            wanted.add(at + 1)
     return tuple(sorted(wanted))
 
 

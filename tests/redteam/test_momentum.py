@@ -108,3 +108,13 @@ def test_a_ranked_start_passes_the_published_kind(target: Target, attempt: Attem
     found = ask_reference(stolen_start.forge_ranked(target, attempt), target)
     assert found is not None
     assert accepts_by_l2(found)
+
+
+def test_a_walk_between_stored_states_is_met_wherever_it_is_drawn(
+    target: Target, attempt: Attempt, judge: Judge
+) -> None:
+    forgery = walking.forge_sparse(target, attempt, steps=200)
+    report = judge(forgery)
+    # 20 of 200 miss all three stretches of 50 with a probability below 1e-12.
+    assert caught(report)[9, "replay"] == "fail"
+    assert {result.interval for result in report.intervals if result.outcome == "fail"} <= {49, 99, 149}

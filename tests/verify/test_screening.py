@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from polledger.core.records import Checkpoint, Genesis
+from polledger.core.report import Report
 from polledger.core.screening import Segment
 from polledger.verify.lineage import build_lineage
 from polledger.verify.movement import Movement
@@ -200,25 +201,31 @@ def test_more_flags_than_the_budget_saturate_and_as_many_do_not(tmp_path: Path) 
 
 def test_a_saturated_screening_is_no_matter_where_everything_is_opened(tmp_path: Path) -> None:
     built = make_run(tmp_path / "run", Spec(config={**CONFIG, "steps": 24}))
-    policy = parse_policy("[screening]\nshare = 0.0\nleast = 0\n")
+    policy = parse_policy("[sample]\ntop = 0\n[screening]\nshare = 0.0\nleast = 0\n")
     assert check(built, sample=ONE, policy=policy).verdict == "UNVERIFIABLE"
     assert check(built, policy=policy).verdict == "VERIFIED"
 
 
 def test_too_few_stored_checkpoints_are_opened_where_they_fit_and_said_where_not(tmp_path: Path) -> None:
-    built = make_run(tmp_path / "run", spec(keep=74))
-    # Of the three segments the drawn interval and the last one leave one closed.
-    report = check(built, sample=ONE, policy=parse_policy("[sample]\ntop = 0\n"))
+    built = make_run(tmp_path / "run", spec(keep=70))
+    # Three segments of 70 and one of 10, and no other rule: the first and last interval, and the one drawn, leave one
+    # of 70 closed.
+    other = "jump = 1e9\narrival = 1e9\npace = 1e9\nstraight = 0.999999999999\n"
+
+    def verified(bounds: str) -> Report:
+        return check(
+            built, sample=ONE, policy=parse_policy(f"[sample]\ntop = 0\n[screening]\n{other}{bounds}")
+        )
+
+    report = verified("compared = 0.9\n")
     assert report.verdict == "UNVERIFIABLE"
     (finding,) = named(report, "screening")
     assert "too few to compare" in finding.detail
     assert "screening.compared" in (finding.remedy or "")
-    accepted = check(
-        built, sample=ONE, policy=parse_policy("[sample]\ntop = 0\n[screening]\ncompared = 0.0\n")
-    )
+    accepted = verified("compared = 0.0\n")
     assert accepted.verdict == "VERIFIED", blocking(accepted)
     assert "intervals had too few others" in named(accepted, "screening")[0].detail
-    roomy = check(built, sample=ONE, policy=parse_policy("[screening]\nleast = 220\n"))
+    roomy = verified("least = 220\n")
     assert roomy.verdict == "VERIFIED", blocking(roomy)
     assert len(roomy.intervals) == 220
 
