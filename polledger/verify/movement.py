@@ -196,13 +196,15 @@ class Meter:
         expected: Expected,
     ) -> None:
         group = self._group(tensor.path)
+        squared, reach = 0.0, (0.0, 0.0)
+        if is_floating(tensor.dtype):
+            squared, reach = self._displacement(
+                tensor, old, group, changes.get(group), reach=group in expected.reached
+            )
         if is_parameters(group) and movement.still:
-            movement.still = old is not None and same_bytes(tensor.data, old.data)
+            movement.still = squared == 0 and old is not None and same_bytes(tensor.data, old.data)
         if not is_floating(tensor.dtype):
             return
-        squared, reach = self._displacement(
-            tensor, old, group, changes.get(group), reach=group in expected.reached
-        )
         movement.moved[group] = movement.moved.get(group, 0.0) + squared
         if old is None:
             return
