@@ -44,7 +44,8 @@ sys.path.insert(0, str(ROOT))
 
 from polledger.errors import PolledgerError
 from polledger.redteam.catalogue import catalogue, chosen
-from polledger.redteam.forge import forging, seal_options, thief_key
+from polledger.redteam.control import CONTROL
+from polledger.redteam.forge import forging, thief_key
 from polledger.redteam.spoof import Attempt, Forgery, Spoof, Target
 from polledger.redteam.table import Line, Row, lines_of, row_of
 from polledger.redteam.target import target_of
@@ -105,17 +106,6 @@ KINDS = {
         ),
     )
 }
-
-
-def _forge_honest(target: Target, attempt: Attempt) -> Forgery:
-    with forging(seal_options(target, attempt), thief_key(attempt.seed)) as forge:
-        forge.begin()
-        forge.train_through(0, forge.steps)
-        forge.finish()
-    return Forgery(run=forge.run.path, gradients=forge.cost, sample=5, bogus=0, note="lies about nothing")
-
-
-CONTROL = Spoof(number=0, variant="", title="control: an honest run", source="", forge=_forge_honest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from polledger.errors import (
 )
 
 if TYPE_CHECKING:
-    from polledger.redteam.spoof import Spoof, Target
+    from polledger.redteam.spoof import Outcome, Spoof, Target
     from polledger.redteam.table import Line, Row
 
 SCHEMA = "polledger.redteam/1"
@@ -83,7 +83,10 @@ def run(
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
 ) -> int:
-    """Steal RUN's model: forge runs that end in it in every known way, and verify each as an auditor would."""
+    """Steal RUN's model: forge runs that end in it in every known way, and verify each as an auditor would.
+
+    An honest run is forged first in the same way: it has to verify.
+    """
     from polledger.redteam.catalogue import chosen
     from polledger.training.overrides import parse_inputs
 
@@ -94,6 +97,7 @@ def run(
     with _directory(out) as directory:
         tried = _Trials(target=target, directory=directory, budget=budget, keep=out is not None)
         with output.progress() as progress:
+            tried.control(progress)
             tried.run(wanted, seeds, progress)
     return _conclude(tried, path, target, report)
 
@@ -153,6 +157,21 @@ class _Trials:
         self._budget = budget
         self._keep = keep
 
+    def control(self, progress: Any) -> None:
+        """Forge and verify an honest run: raises UsageError if the task does not fit the loot, Unavailable if the run
+        is not VERIFIED here, because verdicts on spoofs would then say nothing.
+        """
+        from polledger.redteam.control import CONTROL
+
+        bar = progress.add_task("control: an honest run", total=None, note="")
+        outcome = self._outcome(CONTROL, 0, lambda text: progress.update(bar, note=text))
+        progress.remove_task(bar)
+        if outcome.report["verdict"] != "VERIFIED":
+            raise Unavailable(
+                "an honest run that is forged like a spoof is not VERIFIED here, so that verdicts say nothing: "
+                f"{outcome.report['sentence']}"
+            )
+
     def run(self, spoofs: "Sequence[Spoof]", seeds: int, progress: Any) -> None:
         """Every one of ``spoofs`` by every thief."""
         bar = progress.add_task("", total=len(spoofs) * seeds, note="")
@@ -163,17 +182,10 @@ class _Trials:
                 progress.advance(bar)
 
     def _try(self, spoof: "Spoof", seed: int, watch: Any) -> None:
-        from polledger.cli.seal import prints_to_stderr
-        from polledger.redteam.spoof import Attempt
         from polledger.redteam.table import row_of
-        from polledger.redteam.trial import try_spoof
 
-        place = self._directory / f"{spoof.name}-{seed}"
-        place.mkdir()
-        attempt = Attempt(directory=place, seed=seed, budget=self._budget, watch=watch)
         try:
-            with prints_to_stderr():
-                row = row_of(spoof, try_spoof(spoof, self._target, attempt))
+            row = row_of(spoof, self._outcome(spoof, seed, watch))
         except PolledgerError as error:
             self._skip(spoof, seed, str(error))
         except Exception as error:
@@ -184,6 +196,18 @@ class _Trials:
         else:
             self.rows.append(row)
             output.detail(f"spoof {spoof.name}, thief {seed}: {row.verdict} {decided(row.step, row.finding)}")
+
+    def _outcome(self, spoof: "Spoof", seed: int, watch: Any) -> "Outcome":
+        from polledger.cli.seal import prints_to_stderr
+        from polledger.redteam.spoof import Attempt
+        from polledger.redteam.trial import try_spoof
+
+        place = self._directory / f"{spoof.name}-{seed}"
+        place.mkdir()
+        attempt = Attempt(directory=place, seed=seed, budget=self._budget, watch=watch)
+        try:
+            with prints_to_stderr():
+                return try_spoof(spoof, self._target, attempt)
         finally:
             if not self._keep:
                 shutil.rmtree(place, ignore_errors=True)

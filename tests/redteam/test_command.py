@@ -79,7 +79,7 @@ def test_it_writes_the_report_and_keeps_the_runs_where_asked(tried: tuple[Any, P
     done, place = tried
     assert json.loads((place / "report" / "redteam.json").read_text()) == json.loads(done.stdout)
     assert "<!doctype html>" in (place / "report" / "redteam.html").read_text()
-    assert sorted(path.name for path in (place / "runs").iterdir()) == ["16+unbound-0", "18+deep-0"]
+    assert sorted(path.name for path in (place / "runs").iterdir()) == ["0-0", "16+unbound-0", "18+deep-0"]
 
 
 def test_mistakes_are_one_line_and_exit_two(honest: Path, tmp_path: Path) -> None:
@@ -87,6 +87,13 @@ def test_mistakes_are_one_line_and_exit_two(honest: Path, tmp_path: Path) -> Non
     assert (unknown.returncode, unknown.stdout) == (EXIT_USAGE, "")
     assert unknown.stderr.startswith("polledger: there is no spoof '99': choose from 1, 2, 3")
     assert unknown.stderr.count("\n") == 1
+
+
+def test_a_task_that_the_model_does_not_fit_is_said_once(honest: Path) -> None:
+    other = polledger("redteam", honest, "--task", "polledger.examples.digits")
+    assert (other.returncode, other.stdout) == (EXIT_USAGE, "")
+    assert other.stderr.strip().splitlines()[-1].startswith("polledger: ")
+    assert "could not be tried" not in other.stderr
 
 
 def conclude(*rows: Any, crashed: bool = False, target: Target) -> int:
