@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Write the tables of docs/soundness.md from what the scripts that measure left in docs/evidence/.
+
+A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; everything else in the file is written by hand.
+``--check`` writes nothing and exits 1 if a table is not what its evidence says.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+SCRIPTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
+
+import figure1  # noqa: E402
+import honest  # noqa: E402
+import redteam  # noqa: E402
+import screening  # noqa: E402
+from evidence import EVIDENCE, short, table  # noqa: E402
+
+from polledger.redteam.table import lines_of  # noqa: E402
+
+DOCUMENT = SCRIPTS.parent / "docs" / "soundness.md"
+
+Evidence = Mapping[str, Any]
+
+
+def printed(show: Callable[[Any], None], value: Any) -> str:
+    """What ``show`` prints of ``value``."""
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        show(value)
+    return text.getvalue()
+
+
+def figure(value: Evidence) -> str:
+    stated = [msgspec.to_builtins(item) for item in figure1.statements(value["rows"])]
+    return printed(figure1.print_tables, {**value, "statements": stated})
+
+
+def optimised(value: Evidence) -> str:
+    rows = [
+        (
+            row["spoof"],
+            row["title"],
+            short(row["cost"]),
+            ", ".join(f"{name} {short(found)}" for name, found in row["reached"].items()),
+            row["verdict"],
+            {True: "yes", False: "no"}.get(row["reference"], ""),
+        )
+        for row in value["rows"]
+    ]
+    return table(("spoof", "what it does", "cost", "reached", "verdict", "passes the published kind"), rows)
+
+
+def spoofs(value: Evidence) -> str:
+    parts = [f"CPU: {value['machine']['cpu']}, {value['machine']['cores']} cores."]
+    for name, kind in value["kinds"].items():
+        own = [item for item in value["attempts"] if item["kind"] == name]
+        what = f"{kind['task']} {' '.join(kind['settings'])}, k = {kind['every']}, {kind['thieves']} thieves"
+        parts += [f"### {name}: {what}", redteam.table_of(lines_of(redteam.rows_of(own)))]
+        skipped = sorted({(item["spoof"], item["skipped"]) for item in own if "skipped" in item})
+        parts += [f"- not tried here: {spoof}: {reason}" for spoof, reason in skipped]
+    return "\n\n".join(parts)
+
+
+TABLES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "redteam": ("redteam", spoofs),
+    "optimised": ("optimised", optimised),
+    "screening": ("screening", lambda value: "\n".join(screening.table(value))),
+    "honest": ("honest", lambda value: printed(honest.print_tables, value)),
+    "figure1": ("figure1", figure),
+}
+"""By the name of the table: the evidence that it comes from, and what makes it."""
+
+
+def written(text: str) -> str:
+    """``text`` with every table made anew."""
+    for name, (source, make) in TABLES.items():
+        path = EVIDENCE / f"{source}.json"
+        made = "*Not measured yet.*"
+        if path.exists():
+            made = make(json.loads(path.read_text(encoding="utf-8"))).strip()
+        block = f"<!-- {name} -->\n\n{made}\n\n<!-- /{name} -->"
+        places = re.split(rf"<!-- {name} -->.*?<!-- /{name} -->", text, flags=re.DOTALL)
+        if len(places) != 2:
+            raise SystemExit(f"{DOCUMENT.name} has {len(places) - 1} places for the table {name!r}")
+        text = block.join(places)
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the tables of docs/soundness.md.")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if a table differs")
+    wanted = parser.parse_args()
+    before = DOCUMENT.read_text(encoding="utf-8")
+    after = written(before)
+    if wanted.check:
+        if after != before:
+            print(
+                f"{DOCUMENT.name} is not what docs/evidence says: run scripts/make_soundness.py",
+                file=sys.stderr,
+            )
+        return int(after != before)
+    DOCUMENT.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
