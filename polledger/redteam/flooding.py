@@ -60,7 +60,16 @@ def falling_to(gamma: str) -> tuple[str, ...]:
     return ("schedule=multistep", f"milestones=[{JUMP + 1}]", f"gamma={gamma}", "warmup=0")
 
 
-NOISY = ("schedule=constant", "warmup=0", "batch_size=1", "lr=0.3", "momentum=0.0", "weight_decay=0.0")
+NOISY = (
+    "optimizer=SGD",
+    "schedule=constant",
+    "warmup=0",
+    "batch_size=1",
+    "accumulate=1",
+    "lr=0.3",
+    "momentum=0.0",
+    "weight_decay=0.0",
+)
 """One example a step at a high rate: most steps hardly move what is learnt, and some are thrown far."""
 
 
