@@ -180,7 +180,7 @@ class Bench:
             return {**head_of(job), "skipped": str(error)[:300]}
         finally:
             shutil.rmtree(directory, ignore_errors=True)
-        found = plain(row_of(spoof, outcome), outcome.report)
+        found = plain(row_of(spoof, outcome), outcome.report, directory)
         command = verify is verify_forgery
         return {**head_of(job), **found, "command": command, "seconds": round(time.process_time() - began, 1)}
 
@@ -205,14 +205,17 @@ def head_of(job: Job) -> dict[str, Any]:
     }
 
 
-def plain(row: Row, report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file keeps of a trial: numbers to six digits, words only where they are not the same every time."""
+def plain(row: Row, report: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    """What a file keeps of a trial: numbers to six digits, words only where they are not the same every time.
+
+    ``place`` is where the trial wrote: its name says nothing elsewhere, and is left out.
+    """
     bits = [item for item in report["intervals"] if item["outcome"] == "fail"]
     return {
         "verdict": row.verdict,
         "step": row.step,
         "finding": row.finding,
-        "detail": row.detail[:200],
+        "detail": row.detail.replace(f"{place}/", "")[:200],
         "cost": digits(row.cost),
         "reference": row.reference,
         "shipped": row.shipped,
