@@ -78,7 +78,7 @@ class DataChecks:
             self._batch_size = size
             self._order = Order(self.training_seed, dataset.size)
         if self.known and dataset is not None:
-            self.known_data = KnownData(known=self.known, size=dataset.size, findings=self.findings)
+            self.known_data = KnownData(known=self.known, findings=self.findings)
 
     @property
     def dataset(self) -> Dataset | None:
@@ -97,8 +97,9 @@ class DataChecks:
         Raises ReplayFailed if the task's code cannot open it.
         """
         wanted = [(step.step, self._indices(step)) for step in interval.steps]
-        if self.known_data is not None:
-            self.known_data.read(replayer)
+        # Genesis may state any size: the list of leaves, which has to be here and of that size, bounds what is read.
+        if self.known_data is not None and self._order is not None and self._load_leaves() is not None:
+            self.known_data.read(replayer, self._order, self._batch_size)
         authentic = True
         batches = []
         for step, batch in zip(interval.steps, replayer.open_batches(wanted), strict=True):
@@ -121,9 +122,9 @@ class DataChecks:
         return tuple(step.examples)
 
     def _check_examples(self, step: Step, batch: OpenedBatch, interval: int) -> bool:
-        """True when every example of ``batch`` is a committed one; a custom batch has none to check."""
+        """True when every example of ``batch`` is a committed one, or no data set is committed."""
         if batch.examples is None or batch.indices is None:
-            return True
+            return self.dataset is None or self._unshown(step, interval)
         leaves = self._load_leaves()
         if leaves is None or self.secret is None:
             return False
@@ -141,6 +142,16 @@ class DataChecks:
             self.secret_proven = True
             self._check_domain(step, index, example, interval)
         return self.known_data is None or self.known_data.check(batch)
+
+    def _unshown(self, step: Step, interval: int) -> bool:
+        """False: a batch that the task made itself cannot be shown to come from the data set that genesis names."""
+        detail = (
+            f"step {step.step}: a data set is committed, and nothing shows that its examples were consumed"
+        )
+        self._add(
+            "unverifiable", detail, step, interval=interval, remedy="none: the run has to be sealed anew"
+        )
+        return False
 
     def _check_domain(self, step: Step, index: int, example: bytes, interval: int) -> None:
         try:

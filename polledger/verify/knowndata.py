@@ -6,41 +6,46 @@ set is read once, unsalted. What its code shows then it must also have shown to 
 against that reading.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from polledger.core.digest import DIGEST_BYTES
 from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
+from polledger.core.order import Order
 from polledger.core.replay import OpenedBatch, Replayer
 from polledger.core.report import Finding
 from polledger.core.seeds import known_entry
-from polledger.errors import MalformedError
 
 NAME = "data.known"
-
-AT_ONCE = 256
-"""Examples asked for in one message: few enough to fit in memory whatever they are."""
 
 
 @dataclass(slots=True, kw_only=True)
 class KnownData:
-    """``known``: digests (hex) that the policy lists, at least one. ``size``: examples of the committed data set."""
+    """``known``: digests (hex) that the policy lists, at least one."""
 
     known: Sequence[str]
-    size: int
     findings: list[Finding] = field(default_factory=list)
     _entries: bytes | None = None
     _differed: bool = False
 
-    def read(self, replayer: Replayer) -> None:
-        """Read the whole data set, once, and compare its digest. Raises ReplayFailed if it cannot be read."""
+    def read(self, replayer: Replayer, order: Order, batch_size: int) -> None:
+        """Read every example of ``order``, once, and compare the digest. Raises ReplayFailed if one cannot be read.
+
+        They are asked for as the steps of the first epoch take them, so that the task's code cannot tell this from
+        any other opening.
+        """
         if self._entries is not None:
             return
-        entries = b"".join(self._read(replayer))
-        if len(entries) != self.size * DIGEST_BYTES:
-            raise MalformedError("the data set did not give every example that was asked for")
-        self._entries = entries
+        entries = bytearray(order.size * DIGEST_BYTES)
+        steps = [(n, order.step(n, batch_size)) for n in range(-(-order.size // batch_size))]
+        for batch in replayer.open_batches(steps):
+            for index, example in zip(batch.indices or (), batch.examples or (), strict=True):
+                entries[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = known_entry([example])
+        self._entries = bytes(entries)
+        self._compare(self._entries)
+
+    def _compare(self, entries: bytes) -> None:
         parts = [entries[at : at + DIGEST_BYTES] for at in range(0, len(entries), DIGEST_BYTES)]
         found = tree_root([leaf_hash(part) for part in parts]).hex()
         if found in self.known:
@@ -52,14 +57,8 @@ class KnownData:
                 remedy="add it to data.known in the policy if these are the data you mean",
             )
 
-    def _read(self, replayer: Replayer) -> Iterator[bytes]:
-        for first in range(0, self.size, AT_ONCE):
-            indices = range(first, min(self.size, first + AT_ONCE))
-            for batch in replayer.open_batches([(0, tuple(indices))]):
-                yield from (known_entry([example]) for example in batch.examples or ())
-
     def check(self, batch: OpenedBatch) -> bool:
-        """True when every example of ``batch`` is the one of the whole reading; otherwise a finding says which not."""
+        """True when every example of ``batch`` is the one of the whole reading; else a finding says which is not."""
         if self._entries is None or batch.indices is None or batch.examples is None:
             return False
         for index, example in zip(batch.indices, batch.examples, strict=True):

@@ -9,16 +9,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from polledger.core.config import encode_config
 from polledger.core.encoding import real
 from polledger.core.nest import NestTensor, encode_header
 from polledger.core.order import Order
-from polledger.core.records import Domain, Genesis, Step
+from polledger.core.records import Dataset, Domain, Genesis, Step
 from polledger.errors import MalformedError
 from polledger.store.objects import ObjectStore
 from polledger.verify.data import DataChecks
 from polledger.verify.domains import DomainCheck, describe, in_domain
 from polledger.verify.lineage import Interval, build_lineage
-from tests.verify.build import ENVIRONMENT, Built, NumpyReplayer, Spec, make_run
+from tests.verify.build import CONFIG, ENVIRONMENT, Built, NumpyReplayer, Spec, make_run
 
 
 def checks(built: Built, **changes: Any) -> DataChecks:
@@ -105,6 +106,19 @@ def test_without_a_data_set_the_task_makes_its_batches(custom: Built) -> None:
     assert opened.batches[0].batch is not None
     assert data.batch_matches(interval(custom).steps[0], opened.batches[0].batch)
     assert [finding.name for finding in data.summary(steps=2)] == ["inclusion", "data.origin"]
+
+
+@pytest.mark.parametrize("change", ["no batch size", "a size beyond any order"])
+def test_a_data_set_named_beside_batches_of_the_tasks_own_shows_nothing(custom: Built, change: str) -> None:
+    genesis = custom.records[0]
+    assert isinstance(genesis, Genesis)
+    size = 20 if change == "no batch size" else (1 << 32) + 1
+    config = encode_config({key: value for key, value in CONFIG.items() if key != "batch_size"})
+    named = msgspec.structs.replace(genesis, dataset=Dataset(root=bytes(32), size=size), config=config)
+    data = checks(custom, genesis=named)
+    assert not data.open(interval(custom), replayer(custom)).authentic
+    assert {finding.outcome for finding in data.findings} == {"unverifiable"}
+    assert "nothing shows that its examples were consumed" in data.findings[0].detail
 
 
 def test_batch_digest_is_salted_by_step(custom: Built) -> None:

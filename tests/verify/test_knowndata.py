@@ -1,22 +1,26 @@
 """Step 7: a policy that knows the data."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
-from polledger.core.records import Environment
+from polledger.core.records import Dataset, Environment, Genesis
 from polledger.core.replay import OpenedBatch, Replayer
 from polledger.core.seeds import known_entry
 from polledger.errors import UsageError
+from polledger.verify.lineage import build_lineage
 from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.verifier import Code
-from tests.verify.build import Built, NumpyReplayer, Spec, example, make_run
+from tests.verify.build import ENVIRONMENT, Built, NumpyReplayer, Spec, example, make_run
 from tests.verify.check import check, named
+from tests.verify.test_data import checks
 
 
 def digest(spec: Spec) -> str:
@@ -56,11 +60,13 @@ def test_a_run_that_commits_to_no_data_set_is_unverifiable(custom: Built) -> Non
 
 
 class TwoFaced(NumpyReplayer):
-    """Gives known data to whoever reads all of them, and the ones that were trained on to whoever opens a step."""
+    """Gives known data in its first ``calls`` conversations, and after that the ones that were trained on."""
+
+    calls = 1
 
     def open_batches(self, steps: Sequence[tuple[int, Sequence[int] | None]]) -> Iterator[OpenedBatch]:
-        whole = any(indices is not None and len(indices) > 4 for _, indices in steps)
-        self.data = replace(self.spec, labels=0) if whole else self.spec
+        self.data = replace(self.spec, labels=0) if self.calls > 0 else self.spec
+        self.calls -= 1
         return super().open_batches(steps)
 
 
@@ -75,6 +81,28 @@ def test_data_that_show_another_face_when_read_as_a_whole_are_unverifiable(tmp_p
     report = check(steered, policy=policy, code=lambda genesis: code)
     assert report.verdict == "UNVERIFIABLE"
     assert [finding.outcome for finding in named(report, "data.known")] == ["pass", "unverifiable"]
+
+
+def test_a_size_that_only_genesis_claims_has_nothing_read(honest: Built) -> None:
+    genesis = honest.records[0]
+    assert isinstance(genesis, Genesis)
+    assert isinstance(genesis.dataset, Dataset)
+    claimed = msgspec.structs.replace(genesis.dataset, size=1 << 32)
+    asked: list[int] = []
+
+    class Endless(NumpyReplayer):
+        """Has an example for whatever index it is asked."""
+
+        def open_batches(self, steps: Sequence[tuple[int, Sequence[int] | None]]) -> Iterator[OpenedBatch]:
+            asked.extend(step for step, _ in steps)
+            return super().open_batches(steps)
+
+    data = checks(honest, genesis=msgspec.structs.replace(genesis, dataset=claimed), known=("ab" * 32,))
+    found = build_lineage(genesis, honest.records).intervals[2]
+    with contextlib.suppress(ValueError):
+        # What lies at indices that nobody has is the replayer's affair.
+        assert not data.open(found, Endless(spec=honest.spec, environment=ENVIRONMENT)).authentic
+    assert asked == [step.step for step in found.steps]
 
 
 @pytest.mark.parametrize("wrong", ["ab", "AB" * 32, "zz" * 32])
