@@ -4,7 +4,7 @@ Every step's findings are collected; later steps go on as far as they can on wha
 over them (:func:`polledger.core.report.judge`) fails closed. Opens no network connection, imports no torch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -30,20 +30,18 @@ from polledger.timestamp.trust import Trust
 from polledger.verify.binding import ReadModel, step_binding, step_final
 from polledger.verify.evidence import Evidence
 from polledger.verify.heads import Heads, SealedHead, match_heads, parse_records, step_heads, step_parse
+from polledger.verify.isolation import isolation_findings
 from polledger.verify.lineage import Interval, Lineage, build_lineage
+from polledger.verify.opening import announcement, probe, steps_of, with_sources, within_budget
 from polledger.verify.policy import Policy
 from polledger.verify.replaying import ReplaySession
 from polledger.verify.replaytask import ELSEWHERE, Engines, ReplayTask
-from polledger.verify.sampling import SampleRequest, capped_count, step_sampling, wanted_count
+from polledger.verify.sampling import SampleRequest, step_sampling, wanted_count
 from polledger.verify.scan import ScanTask, scan
 from polledger.verify.screening import Screening, step_screening
 from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
 from polledger.verify.time import step_time
-
-_REACHED = {"files": "files here", "network": "the network and other processes"}
-
-_ISOLATE = "read the task's code, or verify on Linux with Landlock and user namespaces (no container that denies them)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,11 +254,11 @@ def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplayS
         run.watcher.note("rebuilding the first state from the committed seed")
         run.findings += session.origin()
         if request.sample.capped:
-            probed, pace = _probe(session, lineage)
+            probed, pace = probe(session, lineage)
     draw = partial(
         step_sampling, nonce=request.nonce, head=head, policy=request.policy, total=total, wanted=count
     )
-    count = _within_budget(draw, count, lineage, probed, pace=pace, policy=request.policy)
+    count = within_budget(draw, count, lineage, probed, pace=pace, policy=request.policy)
     screening = run.screening
     run.sample, odds, findings = draw(
         count=count, top=screening.top if screening else (), flagged=screening.flagged if screening else ()
@@ -271,85 +269,11 @@ def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplayS
         asked = {*run.sample.intervals, *probed}
         opened = with_sources(asked, lineage.intervals)
         run.sample, run.odds = replace(run.sample, intervals=opened), odds
-        seconds = pace * _steps(opened, lineage)
-        run.watcher.note(_announcement(run.sample, odds, seconds=seconds, rederived=len(opened) - len(asked)))
+        seconds = pace * steps_of(opened, lineage)
+        run.watcher.note(announcement(run.sample, odds, seconds=seconds, rederived=len(opened) - len(asked)))
         _replay(run, session, opened)
     if screening is not None:
         run.findings += screening.findings(opened)
-
-
-def _steps(numbers: Sequence[int], lineage: Lineage) -> int:
-    return sum(len(lineage.intervals[number].steps) for number in numbers)
-
-
-def _within_budget(
-    draw: Callable[..., tuple[Sample, Any, Any]],
-    count: int,
-    lineage: Lineage,
-    probed: Sequence[int],
-    *,
-    pace: float,
-    policy: Policy,
-) -> int:
-    """``count``, or fewer so that replaying what is drawn stays within the policy's seconds.
-
-    What the prover did not store has to be replayed as well and counts, and so do first, last and ``probed``. Where
-    these alone take longer, only so many are drawn as take no longer. What screening and the largest displacements add
-    does not count: it is opened whatever it costs.
-    """
-    ends = {0, len(lineage.intervals) - 1} if lineage.intervals else set()
-    owed = pace * _steps(with_sources({*ends, *probed}, lineage.intervals), lineage)
-    limit = max(policy.sample.seconds, owed)
-    while True:
-        drawn = {*draw(count=count)[0].intervals, *probed}
-        seconds = pace * _steps(with_sources(drawn, lineage.intervals), lineage)
-        smaller = capped_count(count, seconds=seconds, limit=limit)
-        if smaller == count:
-            return count
-        count = smaller
-
-
-def _probe(session: ReplaySession, lineage: Lineage) -> tuple[tuple[int, ...], float]:
-    """Replay the first interval or two; returns them and the seconds that a step is estimated to take.
-
-    The quickest counts: the first step pays for what the libraries set up once.
-    """
-    rates = []
-    numbers = tuple(range(min(2, len(lineage.intervals))))
-    for number in numbers:
-        seconds, steps = session.replay_seconds, session.replayed_steps
-        session.open(number)
-        if session.replayed_steps > steps:
-            rates.append((session.replay_seconds - seconds) / (session.replayed_steps - steps))
-    return numbers, min(rates, default=0.0)
-
-
-def _announcement(sample: Sample, odds: Sequence[Odds], *, seconds: float, rederived: int) -> str:
-    tenth = next((item for item in odds if item.label == "10 %"), None)
-    chance = f"; finds 10 % bogus intervals with probability {tenth.detection:.3f}" if tenth else ""
-    estimate = f"; about {seconds:.0f} s" if seconds else ""
-    derived = f", {rederived} between the same stored checkpoints" if rederived else ""
-    return (
-        f"replaying {len(sample.intervals)} of {counted(sample.total, 'interval')} ({sample.drawn} drawn, "
-        f"{len(sample.top)} that move furthest, {len(sample.flagged)} flagged by screening{derived})"
-        f"{chance}{estimate}"
-    )
-
-
-def with_sources(numbers: set[int], intervals: Sequence[Interval]) -> tuple[int, ...]:
-    """``numbers`` and all that lies between the same stored checkpoints, ascending.
-
-    The intervals before one re-derive its start. Those after it cost no more again, and without them a prover who
-    stores one checkpoint in K would have to be met in one interval of K: the last, where the others lead.
-    """
-    wanted = set(numbers)
-    for at in range(max(numbers, default=0), 0, -1):
-        if at in wanted and not intervals[at].start.stored:
-            wanted.add(at - 1)
-    for at in range(min(numbers, default=0), len(intervals) - 1):
-        if at in wanted and not intervals[at + 1].start.stored:
-            wanted.add(at + 1)
-    return tuple(sorted(wanted))
 
 
 def _replay(run: _Run, session: ReplaySession, opened: Sequence[int]) -> None:
@@ -411,19 +335,6 @@ def _interval_finding(interval: Interval, result: IntervalResult) -> Finding:
         found=interval.end.root.hex() if failed else None,
         remedy=None if failed else result.remedy or ELSEWHERE,
     )
-
-
-def isolation_findings(taken: Mapping[str, bool], *, own: bool, required: bool) -> Iterator[Finding]:
-    """What of ``taken`` was not kept from the code that replayed; nothing to say of polledger's ``own``."""
-    lacking = [name for name in ("files", "network") if not taken.get(name, True)]
-    if own or not lacking:
-        return
-    detail = (
-        f"replay was not kept from {' and '.join(_REACHED[name] for name in lacking)}: the task's code could have "
-        "looked for the answer"
-    )
-    name = "isolation.required" if required else "isolation"
-    yield Finding(step=9, name=name, outcome="unverifiable", detail=detail, remedy=_ISOLATE)
 
 
 def _environment(run: _Run, genesis: Genesis, session: ReplaySession | None) -> None:

@@ -19,13 +19,14 @@ from polledger.errors import EnvironmentMismatch
 from polledger.verify.evidence import read_evidence
 from polledger.verify.judging import Judge
 from polledger.verify.lineage import build_lineage
+from polledger.verify.opening import with_sources
 from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.replaying import ReplaySession
 from polledger.verify.replaytask import ReplayTask
 from polledger.verify.sampling import SampleRequest
 from polledger.verify.states import hash_state
 from polledger.verify.structure import step_structure
-from polledger.verify.verifier import verify, with_sources
+from polledger.verify.verifier import verify
 from tests.verify.build import (
     CONFIG,
     OTHER_MACHINE,
