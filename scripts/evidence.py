@@ -16,10 +16,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from polledger import __version__
+from polledger.core.records import Environment
 from polledger.training.determinism import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
+
+NOWHERE = Environment(
+    **dict.fromkeys(
+        ("device", "cpu", "capability", "torch", "torch_git", "cuda", "cudnn", "driver", "python", "numpy"),
+        "",
+    ),
+    platform="",
+    polledger=__version__,
+    threads=1,
+    interop_threads=1,
+    flags={},
+)
+"""The environment of records that nothing is ever replayed from."""
 
 _WORDS = (
     "the of and to in a that it was for on are with as his they at be this from have or by one had not but what all "

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evidence import NOWHERE
 
 from polledger import __version__
 from polledger.core.config import encode_config
 from polledger.core.encoding import real
-from polledger.core.records import Checkpoint, Environment, Genesis, GroupValues, StateObject, Step
+from polledger.core.records import Checkpoint, Genesis, GroupValues, StateObject, Step
 from polledger.core.state import FlatState, SkeletonEntry, TensorData, encode_state
 from polledger.store.objects import ObjectStore
 from polledger.verify.lineage import Interval, Lineage
@@ -37,17 +38,6 @@ LAYERS = 24
 DISTINCT = 3
 SLOTS = ("exp_avg", "exp_avg_sq")
 RUN = bytes(16)
-NOWHERE = Environment(
-    **dict.fromkeys(
-        ("device", "cpu", "capability", "torch", "torch_git", "cuda", "cudnn", "driver", "python", "numpy"),
-        "",
-    ),
-    platform="",
-    polledger=__version__,
-    threads=1,
-    interop_threads=1,
-    flags={},
-)
 OBJECTS = [StateObject(name="model", kind="module"), StateObject(name="optimizer", kind="optimizer")]
 
 

@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from evidence import NOWHERE
 from numpy.typing import NDArray
 from torch import nn
 
 from polledger import Task, __version__
 from polledger.core.config import encode_config
 from polledger.core.digest import sha256
-from polledger.core.records import Checkpoint, Environment, Genesis, Step
+from polledger.core.records import Checkpoint, Genesis, Step
 from polledger.core.sampling import detection_odds, draw
 from polledger.core.screening import Segment, Track, is_parameters, nearly_still, screen
 from polledger.core.state import FlatState, Groups, TensorData, encode_state, parse_state
@@ -53,18 +54,6 @@ PARAMETERS = "model/parameters"
 SAMPLE = 20
 POLICY = Policy()
 Vector = NDArray[np.float32]
-
-NOWHERE = Environment(
-    **dict.fromkeys(
-        ("device", "cpu", "capability", "torch", "torch_git", "cuda", "cudnn", "driver", "python", "numpy"),
-        "",
-    ),
-    platform="",
-    polledger=__version__,
-    threads=1,
-    interop_threads=1,
-    flags={},
-)
 
 
 class Counter(nn.Module):
