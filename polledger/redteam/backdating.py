@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from polledger.keys import home
 from polledger.redteam.own import own_run
 from polledger.redteam.seals import head_of, overwrite_seal, stamp_again
-from polledger.redteam.spoof import Attempt, Forgery, Spoof, Target
+from polledger.redteam.spoof import Attempt, Forge, Forgery, Spoof, Target
 from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.client import make_request
 from polledger.timestamp.stamper import Embedded
@@ -150,13 +150,13 @@ def chain(target: Target, attempt: Attempt, *, genuine: bool = False) -> Forgery
     )
 
 
-def _entry(variant: str, title: str, forge: object) -> Spoof:
+def _entry(variant: str, title: str, forge: Forge) -> Spoof:
     return Spoof(
         number=15,
         variant=variant,
         title=title,
         source="time",
-        forge=forge,  # type: ignore[arg-type]
+        forge=forge,
         reference=False,
         why="it knows no time",
     )

@@ -66,7 +66,12 @@ def _batch(forge: Forge, n: int, wanted: Callable[[Tensor], bool]) -> Any:
     """The honest batch of step ``n``. Raises UsageError where it has none of the tensors that are to be bent."""
     batch = forge.batch(n)
     found: list[Tensor] = []
-    changed(batch, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    changed(batch, note)
     if not any(map(wanted, found)):
         raise UsageError("the task's batches hold nothing that could be bent this way")
     return batch

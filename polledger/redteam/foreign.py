@@ -4,6 +4,7 @@ The thief distils: inputs are noise, labels are what the stolen model says about
 never saw the data set whose name it carries. PROTOCOL section 10, step 7.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ SPOOFS = tuple(
         variant="admitted" if admitted else "",
         title=f"distillation on noise under a known data set's root; {told}",
         source="review",
-        forge=lambda target, attempt, admitted=admitted: distil(target, attempt, admitted=admitted),  # type: ignore[misc]
+        forge=partial(distil, admitted=admitted),
     )
     for admitted, told in (
         (False, "the records give the honest batches' digests"),

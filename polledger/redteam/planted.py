@@ -8,6 +8,7 @@ takes the weights to WT while it dies away; all later intervals replay exactly.
 import math
 import random
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -60,11 +61,11 @@ def push(forge: Forge, end: Mapping[str, Tensor], first: int) -> None:
                 slots["exp_avg"].add_(way * (scale + group["eps"]) / reach)
 
 
-def _reach(forge: Forge, group: Mapping[str, float], index: int, first: int) -> float:
+def _reach(forge: Forge, group: Mapping[str, Any], index: int, first: int) -> float:
     """How far one unit of momentum goes from step ``first`` to the end of the run."""
     schedule = Schedule(forge.runner.task.config)
     adam = "betas" in group
-    decay = group["betas"][0] if adam else group["momentum"]  # type: ignore[index]
+    decay = group["betas"][0] if adam else group["momentum"]
     total, left = 0.0, 1.0
     for n in range(first, forge.steps):
         left *= decay

@@ -18,6 +18,7 @@ from polledger.core.records import Dataset, Genesis, Step
 from polledger.core.replay import OpenedBatch, Replayer
 from polledger.core.report import Finding
 from polledger.core.seeds import batch_digest, example_leaf, salt, training_seed
+from polledger.core.tolerance import Outcome
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.objects import ObjectStore
 from polledger.verify.domains import DomainCheck
@@ -205,7 +206,13 @@ class DataChecks:
             )
 
     def _add(
-        self, outcome: str, detail: str, step: Step, *, interval: int | None = None, remedy: str | None = None
+        self,
+        outcome: Outcome,
+        detail: str,
+        step: Step,
+        *,
+        interval: int | None = None,
+        remedy: str | None = None,
     ) -> None:
         if outcome == "unverifiable" and remedy is None:
             remedy = _ELSEWHERE
@@ -213,7 +220,7 @@ class DataChecks:
             Finding(
                 step=7,
                 name=NAME,
-                outcome=outcome,  # type: ignore[arg-type]
+                outcome=outcome,
                 detail=detail,
                 record=step.index,
                 interval=interval,

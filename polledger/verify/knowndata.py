@@ -16,6 +16,7 @@ from polledger.core.order import Order
 from polledger.core.replay import OpenedBatch, Replayer
 from polledger.core.report import Finding
 from polledger.core.seeds import known_entry
+from polledger.core.tolerance import Outcome
 
 NAME = "data.known"
 
@@ -74,7 +75,5 @@ class KnownData:
             detail = f"example {index} of step {step} is not the one that the data set gave as a whole"
             self._add("unverifiable", detail, remedy="read the task's dataset(): it gives different bytes")
 
-    def _add(self, outcome: str, detail: str, *, remedy: str | None = None) -> None:
-        self.findings.append(
-            Finding(step=7, name=NAME, outcome=outcome, detail=detail, remedy=remedy)  # type: ignore[arg-type]
-        )
+    def _add(self, outcome: Outcome, detail: str, *, remedy: str | None = None) -> None:
+        self.findings.append(Finding(step=7, name=NAME, outcome=outcome, detail=detail, remedy=remedy))
