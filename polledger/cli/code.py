@@ -80,21 +80,24 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
         detail = f"genesis calls the task a recipe, but {source.class_name} defines {', '.join(overridden)}"
         return _refused(summary, detail, "ask the prover to seal it as a custom task")
     check_inputs(program, options.inputs)
-    engines = Engines(
+    return Code(
+        summary=summary,
+        engines=_engines(program, genesis, options, policy),
+        finding=_finding(committed.problem, committed.remedy) if committed.problem else None,
+        inputs_declared=declares_inputs(program),
+        own=decision.files is None,
+        packages=differing_packages(source),
+    )
+
+
+def _engines(program: TaskProgram, genesis: Genesis, options: CodeOptions, policy: Policy) -> "Engines":
+    return Engines(
         program=program,
         genesis=genesis,
         inputs=options.inputs,
         warm=policy.replay == ReplaySettings(),
         patience=policy.code.patience,
         device=policy.replay.device,
-    )
-    return Code(
-        summary=summary,
-        engines=engines,
-        finding=_finding(committed.problem, committed.remedy) if committed.problem else None,
-        inputs_declared=declares_inputs(program),
-        own=decision.files is None,
-        packages=differing_packages(source),
     )
 
 

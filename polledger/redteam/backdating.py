@@ -40,6 +40,17 @@ def example_authority(genuine: bool) -> EmbeddedAuthority:
     return EmbeddedAuthority(key=key, leaf=leaf, root=root, policy=POLICY)
 
 
+_NOT_USED = (
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "encipher_only",
+    "decipher_only",
+)
+"""Usages of a key that no certificate of an authority states."""
+
+
 def _certificate(
     name: str,
     key: ec.EllipticCurvePrivateKey,
@@ -49,17 +60,7 @@ def _certificate(
     authority: bool,
 ) -> x509.Certificate:
     subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, by))
-    usage = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
+    usage = dict.fromkeys(_NOT_USED, False)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -16,13 +16,14 @@ from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
 from polledger.core.records import AnyRecord, Checkpoint, Dataset, Final, Genesis
 from polledger.core.seeds import example_leaf, salt
-from polledger.core.state import EncodedState, FlatState, TensorData, encode_state, model_root, parse_state
+from polledger.core.state import EncodedState, FlatState, encode_state, model_root, parse_state
 from polledger.keys import load_key
 from polledger.redteam.rewrite import Edit, read_records, rewrite_run
 from polledger.store.run import RunDirectory
 from polledger.training.location import load_task_class, resolve_task
 from polledger.training.nest import encode_nest
 from tests.e2e.conftest import TASKS, Cli, Done
+from tests.states import change_tensor
 
 Sealed = Callable[..., Path]
 HONEST = TASKS / "tiny.py"
@@ -111,23 +112,6 @@ def check_refuted(done: Done, *steps: int) -> None:
     failed = {finding["step"] for finding in done.findings("fail")}
     assert failed & set(steps), done.findings("fail")
     assert done.last.startswith("REFUTED: ")
-
-
-def change_tensor(flat: FlatState, path_part: str, change: Callable[[np.ndarray], np.ndarray]) -> FlatState:
-    """The state with every float32 tensor whose path contains ``path_part`` changed."""
-    changed = [
-        TensorData(
-            path=tensor.path,
-            dtype=tensor.dtype,
-            shape=tensor.shape,
-            data=memoryview(change(np.frombuffer(tensor.data, np.float32)).astype(np.float32).tobytes()),
-        )
-        if path_part in tensor.path and tensor.dtype == "float32"
-        else tensor
-        for tensor in flat.tensors
-    ]
-    assert any(path_part in tensor.path for tensor in flat.tensors)
-    return FlatState(skeletons=flat.skeletons, tensors=changed)
 
 
 def load(run: Path, root: bytes) -> FlatState:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from polledger.core.encoding import real
 from polledger.core.records import AnyRecord, Checkpoint, GroupValues, Step
-from polledger.core.state import FlatState, TensorData, encode_state
+from polledger.core.state import encode_state
 from polledger.examples.digits import load_examples
 from polledger.keys import load_key
 from polledger.redteam.reference import (
@@ -28,6 +28,7 @@ from polledger.store.run import RunDirectory
 from polledger.training.plan import SealOptions
 from polledger.training.session import seal
 from polledger.verify.states import load_state
+from tests.states import change_tensor
 
 TASK = "polledger.examples.mlp"
 Change = Callable[[np.ndarray], np.ndarray]
@@ -62,22 +63,6 @@ def honest(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def edit_states(flat: FlatState, part: str, change: Change) -> FlatState:
-    """The state with every float32 tensor whose path contains ``part`` changed."""
-    tensors = [
-        TensorData(
-            path=tensor.path,
-            dtype=tensor.dtype,
-            shape=tensor.shape,
-            data=memoryview(change(np.frombuffer(tensor.data, np.float32)).astype(np.float32).tobytes()),
-        )
-        if part in tensor.path and tensor.dtype == "float32"
-        else tensor
-        for tensor in flat.tensors
-    ]
-    return FlatState(skeletons=flat.skeletons, tensors=tensors)
-
-
 @pytest.fixture
 def forged(honest: Path, home: Path, tmp_path: Path) -> Callable[..., Path]:
     """A copy of the honest run with the states at some steps, and values of every step record, replaced."""
@@ -89,7 +74,7 @@ def forged(honest: Path, home: Path, tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         states = {
             record.step: encode_state(
-                edit_states(load_state(run.objects, record.root).flat, part, changes[record.step])
+                change_tensor(load_state(run.objects, record.root).flat, part, changes[record.step])
             )
             for record in read_records(run)
             if isinstance(record, Checkpoint) and record.step in changes
