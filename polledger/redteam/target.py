@@ -24,10 +24,10 @@ def target_of(path: Path, *, task: str, inputs: Mapping[str, str] | None = None)
     """
     run = RunDirectory.open(path)
     records = read_records(run)
-    genesis, final = records[0], records[-1]
+    genesis, final = (records[0], records[-1]) if records else (None, None)
     if not isinstance(genesis, Genesis) or not isinstance(final, Final):
         raise UsageError(f"{path} is not finished: there is no published model to steal")
-    last = records[final.checkpoint]
+    last = next((record for record in records if record.index == final.checkpoint), None)
     if not isinstance(last, Checkpoint):
         raise UsageError(f"{path}: record {final.checkpoint} is no checkpoint")
     return Target(

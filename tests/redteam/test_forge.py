@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
-from polledger.core.records import Checkpoint, Final
+from polledger.core.records import AnyRecord, Checkpoint, Final
 from polledger.core.state import model_root
 from polledger.errors import UsageError
 from polledger.redteam.forge import Forge, forging, seal_options, thief_key
-from polledger.redteam.rewrite import read_records
+from polledger.redteam.rewrite import read_records, rewrite_run
 from polledger.redteam.spoof import Attempt, Forgery, Target
 from polledger.redteam.states import blend, distance, owned, tensors_of, with_tensors
 from polledger.redteam.target import settings_of, target_of
@@ -140,3 +141,13 @@ def test_a_run_without_an_end_is_no_target(target: Target, tmp_path: Path) -> No
     assert isinstance(read_records(RunDirectory.open(tmp_path / "run"))[-1], Checkpoint)
     with pytest.raises(UsageError, match="no published model"):
         target_of(tmp_path / "run", task=TASK)
+
+
+@pytest.mark.parametrize("place", [1 << 40, 0])
+def test_a_run_whose_end_names_no_checkpoint_is_no_target(honest: Path, tmp_path: Path, place: int) -> None:
+    def lie(records: list[AnyRecord]) -> list[AnyRecord]:
+        return [*records[:-1], msgspec.structs.replace(records[-1], checkpoint=place)]
+
+    run = rewrite_run(honest, tmp_path / "lying", key=thief_key(0, "owner"), edit=lie).path
+    with pytest.raises(UsageError, match="is no checkpoint"):
+        target_of(run, task=TASK)
