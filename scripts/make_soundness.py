@@ -64,8 +64,9 @@ def spoofs(value: Evidence) -> str:
     parts = [f"CPU: {value['machine']['cpu']}, {value['machine']['cores']} cores."]
     for name, kind in value["kinds"].items():
         own = [item for item in value["attempts"] if item["kind"] == name]
-        what = f"{kind['task']} {' '.join(kind['settings'])}, k = {kind['every']}, {kind['thieves']} thieves"
-        parts += [f"### {name}: {what}", redteam.table_of(lines_of(redteam.rows_of(own)))]
+        what = f"{kind['task']} {' '.join(kind['settings'])}, k = {kind['every']}"
+        tried = f"{len({item['seed'] for item in own})} of {kind['thieves']} thieves so far."
+        parts += [f"### {name}: {what}", tried, redteam.table_of(lines_of(redteam.rows_of(own)))]
         skipped = sorted({(item["spoof"], item["skipped"]) for item in own if "skipped" in item})
         parts += [f"- not tried here: {spoof}: {reason}" for spoof, reason in skipped]
     return "\n\n".join(parts)
