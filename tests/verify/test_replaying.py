@@ -152,19 +152,21 @@ def with_another_mask(directory: Path) -> Built:
 
 
 @pytest.mark.parametrize(
-    ("drew", "machine", "outcome", "replays"),
+    ("drew", "own", "machine", "outcome", "replays"),
     [
-        (False, ELSEWHERE, "fail", 5),
-        (True, OTHER_MACHINE, "fail", 5),
-        (True, ELSEWHERE, "unverifiable", 0),
+        (False, True, ELSEWHERE, "fail", 5),
+        (True, True, OTHER_MACHINE, "fail", 5),
+        (True, True, ELSEWHERE, "unverifiable", 0),
+        (False, False, ELSEWHERE, "unverifiable", 0),
+        (False, False, OTHER_MACHINE, "fail", 10),
     ],
-    ids=["no draws", "the same numbers", "others"],
+    ids=["no draws", "the same numbers", "others", "generators that show nowhere", "of the same numbers"],
 )
 def test_other_random_numbers_refute_nobody(
-    tmp_path: Path, drew: bool, machine: Environment, outcome: str, replays: int
+    tmp_path: Path, drew: bool, own: bool, machine: Environment, outcome: str, replays: int
 ) -> None:
     built = with_another_mask(tmp_path)
-    found = session(built, Log(built, actual=machine, drew=drew))
+    found = session(built, Log(built, actual=machine, drew=drew), own=own)
     number = next(item.number for item in found.task.lineage.intervals if item.end.step > 9)
     result = found.open(number)
     assert result.outcome == outcome
