@@ -49,7 +49,7 @@ def _bogus_parent(target: Target, attempt: Attempt) -> tuple[bytes, FlatState, f
         forge.checkpoint(forge.steps)
         forge.finish()
         end = forge.state()
-        return head_of(forge.run, forge.run.seals()[-1]).digest(), end, forge.cost
+        return head_of(forge.run, forge.run.seals()[-1]).digest(), end, forge.cost(target)
 
 
 def _child(
@@ -63,7 +63,7 @@ def _child(
         forge.finish()
         return Forgery(
             run=forge.run.path,
-            gradients=spent + forge.cost,
+            gradients=spent + forge.cost(target),
             sample=len(interval_ends(forge.cadence)),
             bogus=0,
             note="every interval of the child run is training; what it starts from is not shown",

@@ -46,7 +46,7 @@ def _swapped(target: Target, attempt: Attempt, other: Choice, settings: tuple[st
         forge.finish()
         return Forgery(
             run=forge.run.path,
-            gradients=forge.cost,
+            gradients=forge.cost(target),
             sample=1,
             bogus=1,
             reached={"moved without training": moved},

@@ -24,7 +24,9 @@ def forge_honest(target: Target, attempt: Attempt) -> Forgery:
         forge.begin()
         forge.train_through(0, forge.steps)
         forge.finish()
-    return Forgery(run=forge.run.path, gradients=forge.cost, sample=5, bogus=0, note="lies about nothing")
+    return Forgery(
+        run=forge.run.path, gradients=forge.cost(target), sample=5, bogus=0, note="lies about nothing"
+    )
 
 
 def _kind(tensor: Tensor | None) -> tuple[torch.dtype, torch.Size] | None:

@@ -42,7 +42,7 @@ def drift(
         forge.finish()
         return Forgery(
             run=forge.run.path,
-            gradients=forge.cost,
+            gradients=forge.cost(target),
             sample=len(interval_ends(forge.cadence)),
             bogus=intervals_with(forge.cadence, bent),
             note=f"{name} of one group times {times:g} for {STEPS} steps, and back",

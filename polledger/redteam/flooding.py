@@ -41,7 +41,7 @@ def flood(
         total = len(interval_ends(forge.cadence))
         return Forgery(
             run=forge.run.path,
-            gradients=forge.gradients / target.steps,
+            gradients=forge.cost(target),
             sample=1,
             bogus=1 if jump else 0,
             reached={"intervals": total},

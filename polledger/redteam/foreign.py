@@ -37,7 +37,7 @@ def distil(target: Target, attempt: Attempt, *, admitted: bool) -> Forgery:
         forge.finish()
         return Forgery(
             run=forge.run.path,
-            gradients=forge.cost,
+            gradients=forge.cost(target),
             sample=1,
             bogus=len(interval_ends(forge.cadence)),
             note="no batch is made from the committed data set",

@@ -135,10 +135,9 @@ class Forge:
             self._recorder = open_recorder(self._draft, self.genesis)
         return self._recorder
 
-    @property
-    def cost(self) -> float:
-        """Gradient computations spent, in those of one honest training."""
-        return self.gradients / self.steps
+    def cost(self, target: Target) -> float:
+        """Gradient computations spent, in those of the honest training of the stolen model."""
+        return self.gradients / target.steps
 
     def state(self) -> FlatState:
         """A copy of the whole live state."""

@@ -66,7 +66,7 @@ def flawed_run(target: Target, attempt: Attempt) -> Flawed:
             forge.train(n, batches.order(forge, n) if bent else None, digest=digest)
             forge.checkpoint(n + 1)
         forge.finish()
-        return Flawed(run=forge.run, bogus=bogus, total=len(ends), gradients=forge.cost)
+        return Flawed(run=forge.run, bogus=bogus, total=len(ends), gradients=forge.cost(target))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ def forgery_of(
     missed = distance(final, tensors_of(target.weights))
     return Forgery(
         run=forge.run.path,
-        gradients=forge.cost,
+        gradients=forge.cost(target),
         sample=sample,
         bogus=bogus,
         arguments=arguments,

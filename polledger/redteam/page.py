@@ -56,10 +56,10 @@ def redteam_page(value: Mapping[str, Any], lines: Iterable[Line]) -> str:
         f"<p>{_summary(shown)}</p>",
         _facts(value),
         '<p class="faint">Each spoof forged a whole run, sealed and timestamped as a prover would; the verdict is that '
-        "of <code>polledger verify</code>. Costs are in gradient computations of one honest training: of the run that "
-        "is claimed, or of the stolen model where data are invented (3, 4, 22) or steps flooded (25). Errors are in "
-        "displacements, of the closest interval that failed: by its worst group and, in brackets, by its parameters. "
-        "The published verifier opens the largest updates and bounds their l2 distance absolutely.</p>",
+        "of <code>polledger verify</code>. Costs are in gradient computations of the honest training of the stolen "
+        "model. Errors are in displacements, of the closest interval that failed: by its worst group and, in brackets, "
+        "by its parameters. The published verifier opens the largest updates and bounds their l2 distance "
+        "absolutely.</p>",
         '<div class="wide" role="region" aria-label="Spoofs" tabindex="0"><table>',
         "<caption>Spoofs and what became of them</caption>",
         f"<thead><tr>{''.join(f'<th scope=col>{heading}</th>' for heading in _HEADINGS)}</tr></thead><tbody>",

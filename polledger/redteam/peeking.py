@@ -61,7 +61,7 @@ def peek(target: Target, attempt: Attempt) -> Forgery:
         forge.finish()
         return Forgery(
             run=forge.run.path,
-            gradients=forge.cost,
+            gradients=forge.cost(target),
             sample=1,
             bogus=1,
             arguments=("--trust-code", forge.genesis.task.hex()),

@@ -100,7 +100,7 @@ def smuggle(
         given = [word for name, place in inputs for word in ("--input", f"{name}={place}")]
         return Forgery(
             run=forge.run.path,
-            gradients=forge.cost,
+            gradients=forge.cost(target),
             sample=1,
             bogus=0,
             arguments=(*arguments(forge.genesis.task.hex()), *given),

@@ -32,8 +32,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgery:
-    """One forged run. ``gradients``: gradient computations spent, in those of one honest training: of the run that is
-    claimed, or of the stolen model where a spoof invents data (3, 4, 22) or floods with idle steps (25).
+    """One forged run. ``gradients``: gradient computations spent, in those of the honest training of the stolen model.
 
     ``sample`` is the n at which the spoof claims to be tried, ``bogus`` how many of the run's intervals are not
     training (0: the defect is not in an interval), ``arguments`` what the verifier adds to ``polledger verify RUN``

@@ -30,7 +30,7 @@ def tamper(target: Target, attempt: Attempt, *, bend: batches.Bend, admitted: bo
             forge.train(n, bend(forge, n), digest=digest)
             forge.checkpoint(n + 1)
         forge.finish()
-        return _forgery(forge)
+        return _forgery(forge, target)
 
 
 def choose(target: Target, attempt: Attempt) -> Forgery:
@@ -49,13 +49,13 @@ def choose(target: Target, attempt: Attempt) -> Forgery:
             forge.recorder.step(n, batch=digest, groups=groups, metrics=metrics, examples=chosen)
             forge.checkpoint(n + 1)
         forge.finish()
-        return _forgery(forge)
+        return _forgery(forge, target)
 
 
-def _forgery(forge: Forge) -> Forgery:
+def _forgery(forge: Forge, target: Target) -> Forgery:
     return Forgery(
         run=forge.run.path,
-        gradients=forge.cost,
+        gradients=forge.cost(target),
         sample=1,
         bogus=len(interval_ends(forge.cadence)),
         note="every interval is trained on other data than committed",

@@ -62,7 +62,7 @@ def forge_drift(drift: Drift, target: Target, attempt: Attempt) -> Forgery:
         forge.finish()
         return Forgery(
             run=attempt.directory / "run",
-            gradients=forge.cost,
+            gradients=forge.cost(target),
             sample=intervals,
             bogus=intervals,
             reached={
