@@ -24,8 +24,9 @@ from polledger.core.report import Finding
 from polledger.core.seeds import training_seed
 from polledger.core.source import SOURCE_BYTES, TaskSource, parse_source
 from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.helper import OWN_ROOT
 from polledger.store.run import RunDirectory
-from polledger.training.location import OWN_ROOT, TaskLocation, resolve_task
+from polledger.training.location import TaskLocation, resolve_task
 from polledger.training.replay import ReplayContext, ReplayEngine, TaskProgram
 from polledger.training.source import PLAIN_LOOP, count_lines, source_digest, verify_tree
 from polledger.verify.policy import Policy, ReplaySettings

@@ -7,7 +7,7 @@ import ast
 from collections.abc import Mapping
 
 from polledger.errors import UsageError
-from polledger.training.location import OWN_ROOT
+from polledger.helper import OWN_ROOT
 from polledger.training.replay import TaskProgram
 from polledger.training.source import verify_tree
 

@@ -49,7 +49,7 @@ class ObjectStore:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._unsynced: set[Path] = set()
         self._lock = threading.Lock()
 
@@ -58,7 +58,7 @@ class ObjectStore:
         if not isinstance(name, bytes) or len(name) != NAME_BYTES:
             raise UsageError(f"an object is named by {NAME_BYTES} bytes, not {name!r}")
         text = name.hex()
-        return self._directory / text[:2] / text[2:]
+        return self.directory / text[:2] / text[2:]
 
     def has(self, name: bytes) -> bool:
         """Whether there is a file of that name; its content is not looked at."""
@@ -80,7 +80,7 @@ class ObjectStore:
         """
         path = self.path(name)
         if not _holds(path, chunks):
-            make_directory(self._directory)
+            make_directory(self.directory)
             make_directory(path.parent)
             write_atomic(path, chunks, durable=False)
         # What an earlier process wrote and did not sync is synced too.
@@ -121,7 +121,7 @@ class ObjectStore:
         try:
             for path in pending:
                 sync_file(path)
-            for directory in {self._directory, *(path.parent for path in pending)} if pending else ():
+            for directory in {self.directory, *(path.parent for path in pending)} if pending else ():
                 sync_directory(directory)
         except BaseException:
             with self._lock:
@@ -130,8 +130,8 @@ class ObjectStore:
 
     def clean(self) -> None:
         """Remove what interrupted writes left behind. Only for whoever holds the run's lock."""
-        with reported(self._directory, "clean"):
-            directories = [path for path in self._directory.glob("[0-9a-f][0-9a-f]") if path.is_dir()]
+        with reported(self.directory, "clean"):
+            directories = [path for path in self.directory.glob("[0-9a-f][0-9a-f]") if path.is_dir()]
         for directory in directories:
             remove_temporaries(directory)
 

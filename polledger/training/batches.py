@@ -14,7 +14,7 @@ from multiprocessing import get_context, parent_process, resource_tracker
 from typing import TYPE_CHECKING, Any, Protocol
 
 from polledger.errors import Unavailable, UsageError
-from polledger.training.worker import stay_with_parent
+from polledger.helper import stay_with_parent
 
 if TYPE_CHECKING:
     from polledger.training.rehearsal import RunRequest

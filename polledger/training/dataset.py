@@ -9,7 +9,6 @@ import errno
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -21,9 +20,9 @@ from polledger.core.merkle import Frontier, leaf_hash
 from polledger.core.records import Dataset
 from polledger.core.seeds import example_leaf, salt
 from polledger.errors import UsageError
+from polledger.helper import Job, Report, Worker, usable_cores
 from polledger.store.run import RunDirectory
 from polledger.training.rehearsal import RunRequest, dataset_size, load_task, parse_request
-from polledger.training.worker import Job, Report, Worker
 
 ENTRY_BYTES = 32
 
@@ -123,7 +122,7 @@ def hash_range(job: Mapping[str, Any], send: Report) -> dict[str, Any]:
 
 
 def _worker_count(size: int, seconds_per_example: float) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if cores == 1 or size * seconds_per_example < PARALLEL_SECONDS:
         return 1
     return min(cores, size)

@@ -18,12 +18,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from polledger.errors import PolledgerError, UsageError
+from polledger.helper import OWN_ROOT
 
 if TYPE_CHECKING:
     from polledger.training.task import Task
-
-OWN_ROOT = Path(__file__).resolve().parents[2]
-"""Directory that holds the polledger package itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ import msgspec
 
 from polledger.core.source import Distribution
 from polledger.errors import EnvironmentMismatch, PolledgerError, UsageError
+from polledger.helper import Job, Report, Worker
 from polledger.training.location import TaskLocation, describe_error
-from polledger.training.worker import Job, Report, Worker
 
 if TYPE_CHECKING:
     from polledger.training.task import Task

@@ -21,7 +21,8 @@ from polledger import __version__
 from polledger.core.encoding import encode
 from polledger.core.source import SOURCE_BYTES, Distribution, SourceFile, TaskSource
 from polledger.errors import MalformedError, UsageError
-from polledger.training.location import OWN_ROOT, TaskLocation, load_task_class, nearest, resolve_task
+from polledger.helper import OWN_ROOT
+from polledger.training.location import TaskLocation, load_task_class, nearest, resolve_task
 
 __all__ = [
     "PLAIN_LOOP",

@@ -15,11 +15,11 @@ from polledger.core.seeds import training_seed
 from polledger.core.source import TaskSource
 from polledger.errors import Unavailable, UsageError
 from polledger.files import PRIVATE_FILE, read_bounded, write_atomic
+from polledger.helper import OWN_ROOT
 from polledger.keys import public_key
 from polledger.store.run import RunDirectory
 from polledger.training.dataset import data_identity, hash_dataset
 from polledger.training.domains import encode_domains
-from polledger.training.location import OWN_ROOT
 from polledger.training.plan import Plan, SealOptions, Setting
 from polledger.training.recording import (
     DEFAULT_EVERY,

@@ -21,7 +21,8 @@ from polledger.errors import Unavailable
 from polledger.store.objects import ObjectStore
 from polledger.verify.lineage import Lineage
 from polledger.verify.movement import Meter
-from polledger.verify.scan import read_states, stored_checkpoints
+from polledger.verify.scan import stored_checkpoints
+from polledger.verify.states import read_states
 
 TOLERANCE = 1e-3
 """By how much each number of a change may differ, in displacements of the group. Both sides take the same float32

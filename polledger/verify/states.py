@@ -1,5 +1,6 @@
 """State files as the verifier reads them: always hashed here, whoever they come from."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from polledger.core.encoding import STATE_LIMITS, parse
@@ -31,6 +32,40 @@ def check_state(data: memoryview, root: bytes) -> LoadedState:
         return LoadedState(root=root, data=data, flat=parse_state(data, root=root))
     except MalformedError as error:
         raise Unavailable(_damaged(root, error)) from None
+
+
+BLOCKS = 2
+"""States in memory at a time while many are read."""
+
+
+def read_states(objects: ObjectStore, roots: Sequence[bytes]) -> Iterator[LoadedState | Unavailable]:
+    """The state of each root in turn, every byte hashed, or why it cannot be read.
+
+    A state is valid until the one after the next is read: its memory is used again, because memory that was never
+    touched costs more than the hashing.
+    """
+    blocks = [bytearray() for _ in range(BLOCKS)]
+    for root in roots:
+        try:
+            data, blocks[0] = _read_into(objects, root, blocks[0])
+            state = check_state(data, root)
+        except Unavailable as error:
+            yield error
+            continue
+        yield state
+        blocks.append(blocks.pop(0))
+
+
+def _read_into(objects: ObjectStore, root: bytes, block: bytearray) -> tuple[memoryview, bytearray]:
+    """The bytes stored under ``root`` and the block they are in: ``block``, or a larger one."""
+
+    def room(size: int) -> memoryview:
+        nonlocal block
+        if len(block) < size:
+            block = bytearray(size)
+        return memoryview(block)[:size]
+
+    return objects.read(root, limit=STATE_BYTES, room=room), block
 
 
 def hash_state(data: bytes | memoryview) -> LoadedState:

@@ -24,7 +24,7 @@ from polledger.core.report import IntervalResult, Report
 from polledger.core.screening import Flag
 from polledger.core.source import Distribution, SourceFile, TaskSource
 from polledger.errors import UsageError
-from polledger.training.location import OWN_ROOT
+from polledger.helper import OWN_ROOT
 from polledger.training.replay import TaskProgram
 from polledger.verify.policy import Policy, parse_policy
 from tests.cli.conftest import Command

@@ -10,7 +10,8 @@ import pytest
 
 from polledger.core.source import SOURCE_BYTES, TaskSource
 from polledger.errors import MalformedError, UsageError
-from polledger.training.location import OWN_ROOT, describe_error
+from polledger.helper import OWN_ROOT
+from polledger.training.location import describe_error
 from polledger.training.source import (
     TaskLocation,
     collect_source,

@@ -13,7 +13,8 @@ from polledger.store.objects import ObjectStore
 from polledger.verify.compare import compare_states
 from polledger.verify.lineage import build_lineage
 from polledger.verify.policy import Policy
-from polledger.verify.scan import Scan, ScanTask, read_states, scan, sketch_seed
+from polledger.verify.scan import Scan, ScanTask, scan, sketch_seed
+from polledger.verify.states import read_states
 from polledger.verify.structure import step_structure
 from tests.verify.build import CONFIG, OBJECTS, Built, Spec, make_run
 

@@ -1,8 +1,8 @@
-"""Jobs of the prover that run in a process of their own: rehearsal and data set hashing.
+"""Jobs that run in a process of their own: rehearsal, hashing of data sets, measuring of states.
 
-Unlike the verifier's children these are not isolated: they run the prover's own task on the prover's
-machine, with its environment, so that what they load is what training will load. Messages are JSON lines;
-whatever the task prints goes to standard error.
+Unlike the children that replay they are not isolated, and see the environment of their parent: they run polledger's own
+code or, for a prover, its own task on its own machine, so that what they load is what training will load. Messages are
+JSON lines; whatever a task prints goes to standard error.
 """
 
 import importlib
@@ -13,16 +13,29 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
 from polledger.errors import PolledgerError, Unavailable, UsageError
-from polledger.training.location import OWN_ROOT
+
+OWN_ROOT = Path(__file__).resolve().parents[1]
+"""Directory that holds the polledger package itself."""
 
 Report = Callable[[dict[str, Any]], None]
 """Sends one message to the parent while a job runs."""
 
-_BOOT = "import sys; sys.path[:] = {path!r}; from polledger.training.worker import main; main()"
+_BOOT = "import sys; sys.path[:] = {path!r}; from polledger.helper import main; main()"
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_memory() -> int:
+    """Bytes of memory that this machine has; no container's limit is known here."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
