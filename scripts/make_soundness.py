@@ -23,6 +23,8 @@ sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 import figure1  # noqa: E402
 import honest  # noqa: E402
 import redteam  # noqa: E402
+import replay_cost  # noqa: E402
+import screen_cost  # noqa: E402
 import screening  # noqa: E402
 from evidence import EVIDENCE, short, table  # noqa: E402
 
@@ -72,10 +74,20 @@ def spoofs(value: Evidence) -> str:
     return "\n\n".join(parts)
 
 
+def where(value: Evidence) -> str:
+    found = value["machine"]
+    return f"CPU: {found['cpu']}, {found['cores']} cores, torch {found['torch']}."
+
+
 TABLES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "redteam": ("redteam", spoofs),
     "optimised": ("optimised", optimised),
     "screening": ("screening", lambda value: "\n".join(screening.table(value))),
+    "screen_cost": (
+        "screen_cost",
+        lambda value: f"{where(value)}\n\n{printed(screen_cost.print_table, value['rows'])}",
+    ),
+    "replay_cost": ("replay_cost", lambda value: f"{where(value)}\n\n{replay_cost.table_of(value)}"),
     "honest": ("honest", lambda value: printed(honest.print_tables, value)),
     "figure1": ("figure1", figure),
 }

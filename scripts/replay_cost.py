@@ -14,11 +14,11 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evidence import command, machine, write_evidence, write_text
+from evidence import command, machine, table, write_evidence, write_text
 
 from polledger.core.records import Checkpoint, Genesis
 from polledger.core.seeds import training_seed
@@ -102,6 +102,27 @@ def measure(place: Path, wanted: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def table_of(found: Mapping[str, Any]) -> str:
+    """One Markdown row."""
+    columns = (
+        "s a step",
+        "steps replayed",
+        "verify, s",
+        "verify / training",
+        "opening / bare steps",
+        "bound 3x + 15 s",
+    )
+    cells = (
+        f"{found['step']:.3f}",
+        found["replayed"],
+        f"{found['verify']:.1f}",
+        f"{found['over_training']:.2f}",
+        f"{found['over_raw']:.2f}",
+        f"{found['bound']:.1f}",
+    )
+    return table(columns, [cells])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a verification costs.")
     parser.add_argument("--width", type=int, default=256)
@@ -117,14 +138,7 @@ def main() -> None:
         size = {name: value for name, value in vars(wanted).items() if name != "evidence"}
         write_evidence("replay_cost", {"machine": where, "arguments": size, **found})
     print(f"{where['cpu']}, {where['cores']} cores, torch {where['torch']}", file=sys.stderr)
-    print(
-        "| s a step | steps replayed | verify, s | verify / training | opening / bare steps | bound 3x + 15 s |"
-    )
-    print("|---|---|---|---|---|---|")
-    print(
-        f"| {found['step']:.3f} | {found['replayed']} | {found['verify']:.1f} | {found['over_training']:.2f} | "
-        f"{found['over_raw']:.2f} | {found['bound']:.1f} |"
-    )
+    print(table_of(found))
     if found["verify"] > found["bound"]:
         sys.exit("above the bound")
 

@@ -1,39 +1,35 @@
 #!/usr/bin/env python3
 """Measures how fast stored checkpoints are read, rehashed and screened, beside plain SHA-256 over the same bytes.
 
-    scripts/screen_cost.py [--mb 100 1000] [--checkpoints 24] [--rounds 3] [--work DIR] [-o FILE]
+    scripts/screen_cost.py [--mb 100 1000] [--checkpoints 24] [--rounds 3] [--work DIR] [--evidence]
 
 The states are made up: a model of 24 layers under AdamW in float32; three are stored and read in turn. Both are taken
 alternately and the best round of each counts, because other programs only ever slow a measurement down. SHA-256 runs on
 one core over memory that was used before, without reading a file; the pass reads files, which the first round leaves in
-the page cache. The last column is the ratio by processor time, half of all the pass's threads together or that of its
-busiest: what the ratio comes to with two cores to itself, on a machine that has other work as well.
+the page cache, and on more than one core several processes read.
 """
 
 import argparse
 import hashlib
-import json
-import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence import NOWHERE
+from evidence import NOWHERE, machine, table, write_evidence
 
-from polledger import __version__
 from polledger.core.config import encode_config
 from polledger.core.encoding import real
 from polledger.core.records import Checkpoint, Genesis, GroupValues, StateObject, Step
 from polledger.core.state import FlatState, SkeletonEntry, TensorData, encode_state
 from polledger.store.objects import ObjectStore
 from polledger.verify.lineage import Interval, Lineage
+from polledger.verify.parts import part_count
 from polledger.verify.scan import ScanTask, scan
 
-ROOT = Path(__file__).resolve().parents[1]
 LAYERS = 24
 DISTINCT = 3
 SLOTS = ("exp_avg", "exp_avg_sq")
@@ -107,12 +103,11 @@ def lineage(roots: list[bytes]) -> Lineage:
     )  # fmt: skip
 
 
-def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Of the clock, and the processor's: of this thread, or half of all threads together if that is more."""
-    wall, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
+def seconds(work: Callable[[], object]) -> float:
+    """How long ``work`` takes by the clock."""
+    began = time.perf_counter()
     work()
-    spent = time.thread_time() - own
-    return time.perf_counter() - wall, max(spent, (time.process_time() - cpu) / 2)
+    return time.perf_counter() - began
 
 
 def measure(place: Path, *, megabytes: int, count: int, rounds: int) -> dict[str, Any]:
@@ -126,7 +121,6 @@ def measure(place: Path, *, megabytes: int, count: int, rounds: int) -> dict[str
     data = bytearray(store.path(roots[0]).read_bytes())
 
     def hash_as_many() -> None:
-        """One thread: its processor time counts in full."""
         for _ in roots:
             hashlib.sha256(data).digest()
 
@@ -134,24 +128,34 @@ def measure(place: Path, *, megabytes: int, count: int, rounds: int) -> dict[str
     for _ in range(rounds):
         hashed.append(seconds(hash_as_many))
         scanned.append(seconds(lambda: scan(task)))
-    (sha, sha_cpu), (passed, passed_cpu) = (
-        (min(wall for wall, _ in found), min(cpu for _, cpu in found)) for found in (hashed, scanned)
-    )
     return {
         "state_bytes": size,
         "checkpoints": count,
-        "sha256_gb_s": round(count * size / sha / 1e9, 3),
-        "screening_gb_s": round(count * size / passed / 1e9, 3),
-        "ratio": round(sha / passed, 3),
-        "ratio_by_processor_time": round(sha_cpu / passed_cpu, 3),
+        "processes": part_count(store, roots),
+        "sha256_gb_s": round(count * size / min(hashed) / 1e9, 3),
+        "screening_gb_s": round(count * size / min(scanned) / 1e9, 3),
+        "ratio": round(min(hashed) / min(scanned), 3),
     }
 
 
-def machine() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+def print_table(rows: Iterable[Mapping[str, Any]]) -> None:
+    """A Markdown row for each size."""
+    cells = [
+        (
+            f"{row['state_bytes'] / 1e6:.0f} MB",
+            row["checkpoints"],
+            f"{row['sha256_gb_s']} GB/s",
+            f"{row['screening_gb_s']} GB/s",
+            row["processes"],
+            row["ratio"],
+        )
+        for row in rows
+    ]
+    print(
+        table(
+            ("state", "checkpoints", "SHA-256, one core", "read, rehash, screen", "processes", "ratio"), cells
+        )
+    )
 
 
 def main() -> None:
@@ -162,7 +166,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, help="where the states are written; default: the temporary directory"
     )
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--evidence", action="store_true", help="keep the figures in docs/evidence")
     wanted = parser.parse_args()
     rows = []
     for megabytes in wanted.mb:
@@ -170,19 +174,9 @@ def main() -> None:
             rows.append(
                 measure(Path(name), megabytes=megabytes, count=wanted.checkpoints, rounds=wanted.rounds)
             )
-    print(
-        "| state | SHA-256, one core | read, rehash, screen | ratio | by processor time |\n|---|---|---|---|---|"
-    )
-    for row in rows:
-        print(
-            f"| {row['state_bytes'] / 1e6:.0f} MB | {row['sha256_gb_s']} GB/s | {row['screening_gb_s']} GB/s "
-            f"| {row['ratio']} | {row['ratio_by_processor_time']} |"
-        )
-    found = {"machine": machine(), "numpy": np.__version__, "polledger": __version__, "rows": rows}
-    text = json.dumps(found, indent=1, sort_keys=True)
-    print(text)
-    if wanted.output is not None:
-        wanted.output.write_text(text + "\n", encoding="utf-8")
+    print_table(rows)
+    if wanted.evidence:
+        write_evidence("screen_cost", {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":
