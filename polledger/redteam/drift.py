@@ -22,6 +22,9 @@ STEPS = 3
 FACTORS = {"lr": 4.0, "weight_decay": 100.0}
 """By how much a value is larger for :data:`STEPS` steps: enough to matter, within what people use."""
 
+UNUSED = 1e-3
+"""What is multiplied where the value is 0, as the weight decay of some groups is: a change that changes nothing is none."""
+
 OPTIMIZER, GROUP = "optimizer", 0
 
 
@@ -69,7 +72,7 @@ def _multiplied(optimizer: torch.optim.Optimizer, name: str, times: float) -> It
 
     def bend(*_: object) -> None:
         scheduled.append(group[name])
-        group[name] = scheduled[-1] * times
+        group[name] = bent(scheduled[-1], times)
 
     def put_back(*_: object) -> None:
         group[name] = scheduled.pop()
@@ -87,7 +90,12 @@ def _told(group: GroupValues, name: str, times: float) -> GroupValues:
         return group
     value = group.values[name]
     number = from_real(value) if isinstance(value, bytes) else float(value)
-    return structs.replace(group, values={**group.values, name: real(number * times)})
+    return structs.replace(group, values={**group.values, name: real(bent(number, times))})
+
+
+def bent(value: float, times: float) -> float:
+    """What is in force instead of ``value``."""
+    return value if times == 1 else times * (value or UNUSED)
 
 
 def _spoof(name: str, *, admitted: bool) -> Spoof:

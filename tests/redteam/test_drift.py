@@ -1,5 +1,7 @@
 """Spoof 12: a hyperparameter that leaves the schedule for three steps is seen, told or not."""
 
+from dataclasses import replace
+
 import pytest
 
 from polledger.redteam import drift
@@ -34,3 +36,10 @@ def test_a_drift_that_is_not_told_fails_where_it_happens(
     report = judge(forgery)
     assert caught(report) == {(9, "replay"): "fail"}
     assert sum(result.outcome == "fail" for result in report.intervals) == forgery.bogus
+
+
+def test_a_value_of_zero_is_changed_as_well(target: Target, attempt: Attempt, judge: Judge) -> None:
+    """Some groups have no weight decay: a hundred times none would be an honest run."""
+    without = replace(target, settings=(*target.settings, "weight_decay=0.0"))
+    report = judge(VARIANTS["weight_decay"].forge(without, attempt))
+    assert caught(report) == {(9, "replay"): "fail"}
