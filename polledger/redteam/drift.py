@@ -23,7 +23,7 @@ FACTORS = {"lr": 4.0, "weight_decay": 100.0}
 """By how much a value is larger for :data:`STEPS` steps: enough to matter, within what people use."""
 
 UNUSED = 1e-3
-"""What is multiplied where the value is 0, as the weight decay of some groups is: a change that changes nothing is none."""
+"""What is multiplied where the value is 0, as the weight decay of some groups is: 0 a hundred times is no change."""
 
 OPTIMIZER, GROUP = "optimizer", 0
 
