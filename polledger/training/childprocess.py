@@ -5,11 +5,13 @@ Everything it says is hostile: bounded here, parsed by :mod:`polledger.training.
 
 import collections
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
@@ -19,6 +21,9 @@ from polledger.errors import MalformedError
 from polledger.training import wire
 
 R = TypeVar("R", bound=wire.Reply)
+
+LOOKS = 20
+"""How often, in the time that a message may take, it is looked whether it takes longer: by a twentieth at most."""
 
 ERROR_TAIL = 4000
 """Characters of a child's standard error that are kept for the message of a failure."""
@@ -38,6 +43,11 @@ class ChildProcess:
         self._errors: collections.deque[str] = collections.deque(maxlen=40)
         self._drain = threading.Thread(target=self._keep_errors, daemon=True)
         self._drain.start()
+        # One thread that looks now and then: a timer for each message took longer than the messages.
+        self._deadline = math.inf
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._look_at_the_clock, daemon=True)
+        self._watch.start()
 
     def send(self, request: wire.Request, *frames: bytes | memoryview) -> None:
         """Write one request and the frames that belong to it."""
@@ -88,6 +98,7 @@ class ChildProcess:
 
     def close(self) -> None:
         """Kill the process with all it started and close what leads to it. Idempotent."""
+        self._ended.set()
         self._kill()
         for stream in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(BrokenPipeError):
@@ -101,17 +112,18 @@ class ChildProcess:
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:
         """Kill the process if the block takes longer than the caller's patience: the block then ends in EOFError."""
-        timer = threading.Timer(self._patience, self._give_up)
-        timer.daemon = True
-        timer.start()
+        self._deadline = time.monotonic() + self._patience
         try:
             yield
         finally:
-            timer.cancel()
+            self._deadline = math.inf
 
-    def _give_up(self) -> None:
-        self._gave_up = True
-        self._kill()
+    def _look_at_the_clock(self) -> None:
+        while not self._ended.wait(self._patience / LOOKS):
+            if time.monotonic() > self._deadline:
+                self._gave_up = True
+                self._kill()
+                return
 
     def _kill(self) -> None:
         if self._process.returncode is not None:

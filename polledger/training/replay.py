@@ -242,9 +242,10 @@ def _send_job(child: "_Child", job: ReplayJob) -> None:
 
 def _frames(child: "_Child", count: int) -> tuple[bytes, ...]:
     """``count`` frames that together keep within BATCH_LIMIT."""
-    frames: list[bytes] = []
+    frames, room = [], BATCH_LIMIT
     for _ in range(count):
-        frames.append(bytes(child.frame(limit=BATCH_LIMIT - sum(map(len, frames)))))
+        frames.append(bytes(child.frame(limit=room)))
+        room -= len(frames[-1])
     return tuple(frames)
 
 
