@@ -4,9 +4,10 @@ The thief owns both. Genesis commits the code and the root over these examples, 
 about its data; what it does not say is where they come from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def own_data(directory: Path, target: Target, *, soft: bool) -> OwnData:
 
 
 def _check_images(target: Target) -> None:
-    example = published_task(target).dataset()[0]
+    example = published_data(target)[0]
     image = example[0] if isinstance(example, tuple) else None
     if not isinstance(image, Tensor) or (image.dtype, tuple(image.shape)) != (torch.uint8, (1, 8, 8)):
         raise UsageError(f"{target.task}: batches are made up for images [1, 8, 8] of bytes with labels")
@@ -123,7 +124,7 @@ def noise(size: int, *, soft: bool, seed: int) -> tuple[Tensor, Tensor]:
 def published(target: Target, size: int, *, soft: bool, seed: int) -> tuple[Tensor, Tensor]:
     """Published examples drawn at random, in the form of :func:`noise`."""
     made = torch.Generator().manual_seed(seed)
-    data = published_task(target).dataset()
+    data = published_data(target)
     chosen = [data[index] for index in torch.randint(0, len(data), (size,), generator=made).tolist()]
     images = torch.stack([image for image, _ in chosen]).float()
     labels = torch.tensor([label for _, label in chosen])
@@ -204,6 +205,17 @@ def normalised(target: Target) -> bool:
     return any("running_" in tensor.path for tensor in target.weights.tensors)
 
 
+def published_data(target: Target) -> Sequence[Any]:
+    """The target's data set, read once in a process for each way to ask for it: searches draw from it at every step."""
+    key = (target.task, target.settings, tuple(sorted(target.inputs.items())))
+    if key not in _DATA:
+        _DATA[key] = published_task(target).dataset()
+    return _DATA[key]
+
+
+_DATA: dict[tuple[object, ...], Sequence[Any]] = {}
+
+
 def published_task(target: Target) -> Task:
     """The target's task with its settings, in this process."""
     return load_task(
@@ -219,7 +231,7 @@ def published_task(target: Target) -> Task:
 
 def agreement(target: Target, one: nn.Module, other: nn.Module) -> float:
     """Share of the published examples that two models of the task put into the same class."""
-    images = torch.stack([image for image, _ in published_task(target).dataset()]) / (PIXEL / 2) - 1
+    images = torch.stack([image for image, _ in published_data(target)]) / (PIXEL / 2) - 1
     with torch.no_grad():
         found = [model.eval()(images).argmax(1) for model in (one, other)]
     return float(found[0].eq(found[1]).float().mean())
