@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polledger.redteam.forge import forging, seal_options, thief_key
 from polledger.redteam.owndata import parameter_paths
@@ -56,7 +56,7 @@ def forge_drift(drift: Drift, target: Target, attempt: Attempt) -> Forgery:
             forge.train(n)
             if forge.cadence.is_checkpoint(n + 1):
                 now = tensors_of(forge.weights())
-                forge.put(moved(drift, before, now, goal, paths, made))
+                forge.put(by_every_name(forge.objects["model"], moved(drift, before, now, goal, paths, made)))
                 before, intervals = tensors_of(forge.weights()), intervals + 1
             forge.checkpoint(n + 1)
         forge.finish()
@@ -91,6 +91,13 @@ def moved(
     push = length * (drift.lean * towards + math.sqrt(1 - drift.lean**2) * across)
     parts = push.split([now[path].numel() for path in paths])
     return {path: now[path] + part.view_as(now[path]) for path, part in zip(paths, parts, strict=True)}
+
+
+def by_every_name(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` also under the other names of parameters that have several, as tied weights do."""
+    first = {id(parameter): f"model/{name}" for name, parameter in model.named_parameters()}
+    every = model.named_parameters(remove_duplicate=False)
+    return {f"model/{name}": tensors[first[id(parameter)]] for name, parameter in every}
 
 
 def _spoof(variant: str, title: str, drift: Drift, *, slow: bool = True) -> Spoof:
