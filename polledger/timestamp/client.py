@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from polledger import __version__
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.timestamp import der
+from polledger.timestamp.address import public_url, split_url
 from polledger.timestamp.algorithms import hash_size
 from polledger.timestamp.messages import (
     GRANTED,
@@ -62,17 +63,6 @@ def make_request(digest: bytes, *, nonce: int, hash_name: str = "sha256", policy
     if parse_request(request) != expected:
         raise Unavailable("rfc3161ng wrote another request than it was asked for; install a tested version")
     return request
-
-
-def public_url(url: str) -> str:
-    """``url`` without credentials, query and fragment: fit for messages, logs and manifests.
-
-    Raises UsageError unless it is an http or https URL with a host.
-    """
-    parts = _split(url)
-    port = f":{parts.port}" if parts.port else ""
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
 def post_request(url: str, request: bytes, *, timeout: float = TIMEOUT, limit: int = RESPONSE_BYTES) -> bytes:
@@ -123,7 +113,7 @@ class _Exchange:
     """
 
     def __init__(self, url: str, request: bytes, *, timeout: float, limit: int) -> None:
-        self._connection, self._target, self._headers = _connection(_split(url), timeout)
+        self._connection, self._target, self._headers = _connection(split_url(url), timeout)
         self._request = request
         self._limit = limit
         self._socket: socket.socket | None = None
@@ -149,17 +139,6 @@ class _Exchange:
         with contextlib.suppress(OSError):
             if self._socket is not None:
                 self._socket.shutdown(socket.SHUT_RDWR)
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isascii() or any(character <= " " for character in url):
-        raise UsageError("an authority is given by an http:// or https:// URL")
-    return parts
 
 
 def _connection(parts: SplitResult, timeout: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:

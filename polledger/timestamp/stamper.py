@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from polledger.core.head import parse_note
 from polledger.core.records import Seal, TokenRef
 from polledger.errors import MalformedError, Unavailable
+from polledger.timestamp.address import public_url
 from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.client import (
     RESPONSE_BYTES,
@@ -27,7 +28,6 @@ from polledger.timestamp.client import (
     granted,
     make_request,
     post_request,
-    public_url,
 )
 from polledger.timestamp.queue import Pending, RequestQueue
 from polledger.timestamp.token import Timestamp, embedded_certificates, verify_response

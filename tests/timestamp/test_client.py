@@ -12,13 +12,13 @@ import pytest
 
 from polledger import __version__
 from polledger.errors import Unavailable, UsageError
+from polledger.timestamp.address import public_url
 from polledger.timestamp.client import (
     QUERY_TYPE,
     Unreachable,
     granted,
     make_request,
     post_request,
-    public_url,
 )
 from polledger.timestamp.messages import rejecting_response
 from polledger.timestamp.token import verify_response

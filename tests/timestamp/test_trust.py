@@ -1,12 +1,12 @@
 """The trust file."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from polledger.errors import Unavailable, UsageError
-from polledger.timestamp.trust import TRUST_BYTES, load_trust
+from polledger.timestamp.trust import REVOCATION_BYTES, TRUST_BYTES, RevocationFile, load_trust
 from tests.timestamp import forge
 
 ENTRY = """
@@ -14,6 +14,13 @@ ENTRY = """
 name = "one"
 operator = "One Ltd"
 roots = ["root.pem"]
+"""
+
+WITNESS = """
+[[witness]]
+name = "w.example"
+operator = "Two Ltd"
+key = "w.example+01234567+AAAA"
 """
 
 
@@ -29,7 +36,9 @@ def test_full_entry_is_read(tmp_path: Path) -> None:
     text = ENTRY + (
         'url = "https://tsa.example/"\nintermediates = ["more.pem"]\npolicies = ["1.2.3"]\n'
         "not_before = 2020-01-01T00:00:00Z\nnot_after = 2030-01-01T00:00:00+02:00\n"
+        'hashes = ["sha256", "sha512"]\ninterval = 1.5\nrevocation = ["a.crl"]\n'
     )
+    (tmp_path / "a.crl").write_bytes(b"anything")
     (entry,) = load_trust(write(tmp_path, text)).entries
     assert (entry.name, entry.operator, entry.url) == ("one", "One Ltd", "https://tsa.example/")
     assert [one.subject.rfc4514_string() for one in entry.roots] == ["CN=Root,O=polledger-test"]
@@ -37,12 +46,58 @@ def test_full_entry_is_read(tmp_path: Path) -> None:
     assert entry.policies == ("1.2.3",)
     assert entry.not_before == datetime(2020, 1, 1, tzinfo=UTC)
     assert entry.not_after == datetime(2029, 12, 31, 22, tzinfo=UTC)
+    assert entry.hashes == ("sha256", "sha512")
+    assert entry.interval == timedelta(seconds=1.5)
+    assert entry.revocation == (RevocationFile(path=tmp_path / "a.crl", data=b"anything"),)
 
 
 def test_what_is_optional_may_be_absent(tmp_path: Path) -> None:
     (entry,) = load_trust(write(tmp_path, ENTRY)).entries
     assert (entry.url, entry.intermediates, entry.policies) == ("", (), ())
-    assert (entry.not_before, entry.not_after) == (None, None)
+    assert (entry.not_before, entry.not_after, entry.interval) == (None, None, None)
+    assert (entry.hashes, entry.revocation) == ((), ())
+
+
+def test_entry_without_roots_can_be_asked(tmp_path: Path) -> None:
+    text = ENTRY.replace('roots = ["root.pem"]', 'url = "http://user:pass@tsa.example/"')
+    (entry,) = load_trust(write(tmp_path, text)).entries
+    assert (entry.roots, entry.url) == ((), "http://user:pass@tsa.example/")
+
+
+def test_witnesses_need_no_authority(tmp_path: Path) -> None:
+    trust = load_trust(write(tmp_path, WITNESS))
+    assert trust.entries == ()
+    (witness,) = trust.witnesses
+    assert (witness.name, witness.operator, witness.url) == ("w.example", "Two Ltd", "")
+    assert witness.key == "w.example+01234567+AAAA"
+
+
+def test_authority_and_witness_may_share_a_name(tmp_path: Path) -> None:
+    trust = load_trust(write(tmp_path, ENTRY + WITNESS.replace('"w.example"', '"one"')))
+    assert (trust.entries[0].name, trust.witnesses[0].name) == ("one", "one")
+
+
+def test_two_operators_under_one_root_need_policies_of_their_own(tmp_path: Path) -> None:
+    """One signer would otherwise count as two operators."""
+    other = ENTRY.replace('"one"', '"two"').replace('"One Ltd"', '"Two Ltd"')
+    with pytest.raises(UsageError, match="'one' and 'two' share a root but have different operators"):
+        load_trust(write(tmp_path, ENTRY + other))
+    with pytest.raises(UsageError, match="share a root"):
+        load_trust(write(tmp_path, ENTRY + 'policies = ["1.2.3"]' + other))
+    with pytest.raises(UsageError, match="share a root"):
+        load_trust(write(tmp_path, ENTRY + 'policies = ["1.2.3"]' + other + 'policies = ["1.2.3", "1.2.4"]'))
+    load_trust(write(tmp_path, ENTRY + 'policies = ["1.2.3"]' + other + 'policies = ["1.2.4"]'))
+    same = other.replace('"Two Ltd"', '"ONE  ltd"')
+    load_trust(write(tmp_path, ENTRY + same))
+
+
+def test_revocation_file_may_be_larger_than_a_certificate(tmp_path: Path) -> None:
+    path = write(tmp_path, ENTRY + 'revocation = ["a.crl"]')
+    (tmp_path / "a.crl").write_bytes(bytes(REVOCATION_BYTES))
+    assert len(load_trust(path).entries[0].revocation[0].data) == REVOCATION_BYTES
+    (tmp_path / "a.crl").write_bytes(bytes(REVOCATION_BYTES + 1))
+    with pytest.raises(UsageError, match="revocation: .*more than"):
+        load_trust(path)
 
 
 def test_several_entries_keep_their_order(tmp_path: Path) -> None:
@@ -53,26 +108,54 @@ def test_several_entries_keep_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no \\[\\[authority\\]\\]"),
-        ("authority = 5", "no \\[\\[authority\\]\\]"),
-        ("authority = [5]", "no \\[\\[authority\\]\\]"),
+        ("", "no \\[\\[authority\\]\\] and no \\[\\[witness\\]\\]"),
+        ("authority = 5", "authority is not a list of tables"),
+        ("authority = [5]", "authority is not a list of tables"),
+        ("witness = {}", "witness is not a list of tables"),
         ("x = [", "not valid TOML"),
         ("x = 1" + ENTRY, "unknown key 'x'"),
-        (ENTRY + "root = 1", "authority 1: unknown key 'root'"),
-        (ENTRY + ENTRY, "same name"),
-        (ENTRY.replace('"one"', '""'), "are required"),
-        (ENTRY.replace('"One Ltd"', '""'), "are required"),
-        (ENTRY.replace('["root.pem"]', "[]"), "are required"),
+        ("authorities = []" + ENTRY, "unknown key 'authorities'; near: authority"),
+        (ENTRY + "root = 1", "authority 1 \\('one'\\): unknown key 'root'; near: roots"),
+        (ENTRY + ENTRY, "authority 2 \\('one'\\): another authority has the same name"),
+        (ENTRY.replace('name = "one"', ""), "authority 1: name is required"),
+        (ENTRY.replace('"one"', '""'), "authority 1: name is required"),
+        (ENTRY.replace('"one"', '"embedded"'), "name is 'embedded' or a URL"),
+        (ENTRY.replace('"one"', '"https://tsa.example"'), "name is 'embedded' or a URL"),
+        (ENTRY.replace('"one"', f'"{"x" * 257}"'), "name has more than 256 characters"),
+        (ENTRY.replace('"one"', '"a\\u001bb"'), "name holds a character that cannot be printed"),
+        (ENTRY.replace('"One Ltd"', '" "'), "operator is required"),
+        (ENTRY.replace('["root.pem"]', "[]"), "without roots it vouches for nothing, without url"),
         (ENTRY.replace('"one"', "1"), "name is not a string"),
+        (ENTRY + "url = 5", "url is not a string"),
+        (ENTRY + 'url = "ftp://tsa.example/"', "url is not an http:// or https:// URL"),
         (ENTRY.replace('["root.pem"]', '"root.pem"'), "roots is not a list"),
-        (ENTRY.replace('["root.pem"]', "[1]"), "roots is not a string"),
-        (ENTRY.replace("root.pem", "gone.pem"), "gone.pem does not exist"),
+        (ENTRY.replace('["root.pem"]', "[1]"), "roots holds something that is not a string"),
+        (ENTRY + 'hashes = ["sha1"]', "hashes: 'sha1' is not one of sha256, sha384, sha512"),
+        (ENTRY + "interval = -1", "interval is not a number of seconds from 0 to 86400"),
+        (ENTRY + "interval = 86401", "interval is not a number of seconds"),
+        (ENTRY + "interval = nan", "interval is not a number of seconds"),
+        (ENTRY + "interval = true", "interval is not a number of seconds"),
+        (ENTRY + 'interval = "15"', "interval is not a number of seconds"),
+        (ENTRY + 'revocation = ["gone.crl"]', "revocation: .*gone.crl does not exist"),
+        (ENTRY.replace("root.pem", "gone.pem"), "authority 1 \\('one'\\): roots: .*gone.pem does not exist"),
         (ENTRY.replace("root.pem", "."), "is a directory"),
         (ENTRY.replace("root.pem", "trust.toml"), "no certificates"),
         (ENTRY + 'policies = ["x"]', "not an object identifier"),
         (ENTRY + 'not_before = "2020"', "not a time with zone"),
         (ENTRY + "not_before = 2020-01-01T00:00:00", "not a time with zone"),
         (ENTRY + "not_after = 2020-01-01", "not a time with zone"),
+        (
+            ENTRY + "not_before = 2020-01-02T00:00:00Z\nnot_after = 2020-01-01T00:00:00Z",
+            "not_before lies after not_after",
+        ),
+        (
+            WITNESS.replace('key = "w.example+01234567+AAAA"', ""),
+            "witness 1 \\('w.example'\\): key is required",
+        ),
+        (WITNESS.replace('"Two Ltd"', '""'), "operator is required"),
+        (WITNESS + "roots = []", "unknown key 'roots'"),
+        (WITNESS + 'url = "w.example"', "url is not an http:// or https:// URL"),
+        (WITNESS + WITNESS, "another witness has the same name"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -1,0 +1,31 @@
+"""URLs of authorities and witnesses: which can be asked, and what of them may be shown. PROTOCOL section 8."""
+
+from urllib.parse import SplitResult, urlsplit
+
+from polledger.errors import UsageError
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of ``url``. Raises UsageError unless it is an http or https URL with a host, in plain ASCII.
+
+    The message does not repeat the URL: it may carry credentials.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or any(character <= " " for character in url):
+        raise UsageError("an authority is given by an http:// or https:// URL")
+    return parts
+
+
+def public_url(url: str) -> str:
+    """``url`` without credentials, query and fragment: fit for messages, logs and manifests.
+
+    Raises UsageError unless it is an http or https URL with a host.
+    """
+    parts = split_url(url)
+    port = f":{parts.port}" if parts.port else ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}{port}{parts.path}"
