@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from polledger.store.run import RunDirectory
     from polledger.timestamp.queue import Pending, RequestQueue
-    from polledger.timestamp.stamper import Outcome, Stamper
+    from polledger.timestamp.stamper import Outcome, Stamper, Token
     from polledger.timestamp.token import Timestamp
 
 app = typer.Typer(help="Timestamps: verify a token, fetch the ones still missing.")
@@ -126,7 +126,7 @@ def retry(
     raise typer.Exit(code)
 
 
-def _ask_again(directory: "RunDirectory") -> "tuple[list[Outcome], list[str]]":
+def _ask_again(directory: "RunDirectory") -> "tuple[list[Outcome[Token]], list[str]]":
     """What became of the requests that wait, and the names of files in the queue that hold none."""
     from polledger.timestamp.queue import RequestQueue
 
@@ -135,7 +135,7 @@ def _ask_again(directory: "RunDirectory") -> "tuple[list[Outcome], list[str]]":
         return [], []
     with directory.lock():
         queue = RequestQueue(directory.queue_path)
-        outcomes: list[Outcome] = []
+        outcomes: list[Outcome[Token]] = []
         for outcome in _stamper(directory, queue).retry(queue.pending()):
             output.note(_line(outcome))
             outcomes.append(outcome)
@@ -156,20 +156,20 @@ def _stamper(directory: "RunDirectory", queue: "RequestQueue") -> "Stamper":
     )
 
 
-def _line(outcome: "Outcome") -> str:
+def _line(outcome: "Outcome[Token]") -> str:
     where = f"seal {outcome.pending.seal}, {outcome.pending.authority}"
     if outcome.token is None:
         return f"{where}: {outcome.reason}"
     return f"{where}: token of {_text(outcome.token.timestamp.gen_time)}"
 
 
-def _obtained(outcome: "Outcome") -> dict[str, Any]:
+def _obtained(outcome: "Outcome[Token]") -> dict[str, Any]:
     pending = outcome.pending
     stated = {} if outcome.token is None else _fields(outcome.token.timestamp)
     return {"seal": pending.seal, "authority": pending.authority, **stated}
 
 
-def _pending(outcome: "Outcome") -> dict[str, Any]:
+def _pending(outcome: "Outcome[Token]") -> dict[str, Any]:
     pending: Pending = outcome.pending
     return {
         "seal": pending.seal,

@@ -109,9 +109,17 @@ class SignedNote:
     signatures: tuple[NoteSignature, ...]
 
 
-def key_id(name: str, key: bytes) -> bytes:
-    """First 4 bytes of SHA-256(name ‖ 0x0A ‖ 0x01 ‖ Ed25519 public key): a hint at the signer, not a proof."""
-    return sha256(name.encode() + b"\n" + ED25519 + key)[:KEY_ID_BYTES]
+def key_id(name: str, key: bytes, *, kind: bytes = ED25519) -> bytes:
+    """First 4 bytes of SHA-256(name ‖ 0x0A ‖ kind ‖ public key): a hint at the signer, not a proof.
+
+    ``kind`` is the signature type of C2SP signed notes.
+    """
+    return sha256(name.encode() + b"\n" + kind + key)[:KEY_ID_BYTES]
+
+
+def verifier_key(name: str, key: bytes, *, kind: bytes = ED25519) -> str:
+    """The C2SP vkey of a public key: ``name+key id in hex+base64(kind ‖ key)``."""
+    return f"{name}+{key_id(name, key, kind=kind).hex()}+{_base64(kind + key)}"
 
 
 def sign_head(head: Head, key: Ed25519PrivateKey) -> bytes:
@@ -188,10 +196,11 @@ def _parse_signatures(lines: str) -> tuple[NoteSignature, ...]:
     split = lines[:-1].split("\n")
     if len(set(split)) != len(split):
         raise MalformedError("a note repeats a signature line")
-    return tuple(_parse_signature(line) for line in split)
+    return tuple(parse_signature(line) for line in split)
 
 
-def _parse_signature(line: str) -> NoteSignature:
+def parse_signature(line: str) -> NoteSignature:
+    """One signature line without its newline. Raises MalformedError on every spelling but the canonical one."""
     match = _SIGNATURE_LINE.fullmatch(line)
     if match is None:
         raise MalformedError("a signature line is not: em dash, key name, base64")

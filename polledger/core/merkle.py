@@ -75,6 +75,30 @@ class Frontier:
         for leaf in leaf_hashes:
             self.append(leaf)
 
+    def consistency_proof(self, leaf_hashes: Sequence[bytes]) -> list[bytes]:
+        """PROOF(size, D[size + n]) of RFC 9162 section 2.1.4.1 for the n ``leaf_hashes`` that follow.
+
+        Hashes nothing but these. Empty when there are none. Raises UsageError before the first leaf: nothing can be
+        consistent with no tree.
+        """
+        if not self._size:
+            raise UsageError("no consistency proof leads from the tree without leaves")
+        subtrees = iter(self._roots)
+        proof: list[bytes] = []
+        start, end = 0, self._size + len(leaf_hashes)
+        while end != self._size:
+            middle = start + _split(end - start)
+            if self._size <= middle:
+                proof.append(root(leaf_hashes[middle - self._size : end - self._size]))
+                end = middle
+            else:
+                proof.append(next(subtrees))
+                start = middle
+        if start:
+            proof.append(next(subtrees))
+        proof.reverse()
+        return proof
+
     def root(self) -> bytes:
         """Root of the tree of the leaves so far; EMPTY_ROOT before the first."""
         if not self._roots:

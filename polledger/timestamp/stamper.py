@@ -7,10 +7,11 @@ its time limit once and nothing else: the request stays queued, and any later at
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 from cryptography import x509
@@ -107,21 +108,128 @@ class Token:
     timestamp: Timestamp
 
 
+T = TypeVar("T")
+"""What is asked for: a token, a cosignature."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How one attempt ended: with a token, or with the reason why there is none."""
+class Outcome(Generic[T]):
+    """How one attempt ended: with a token (a witness: a cosignature), or with the reason why there is none."""
 
     pending: Pending
-    token: Token | None = None
+    token: T | None = None
     reason: str = ""
     unreachable: bool = False
 
 
-class Stamper:
+class Requests(ABC, Generic[T]):
+    """Requests over heads that are durable before anybody is asked, and wait in ``queue`` until they are answered.
+
+    ``keep`` stores what was obtained with its seal and is called from whichever thread attempts, one at a time:
+    ``storing`` is held meanwhile, and shared by all that change the seals of one run. ``clock`` gives UTC-aware times.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: RequestQueue,
+        clock: Callable[[], datetime],
+        keep: Callable[[int, T], None],
+        storing: "threading.Lock | None" = None,
+    ) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._keep = keep
+        # Authorities are asked side by side, but two tokens of one seal are added to one file.
+        self._storing = storing or threading.Lock()
+        self._stopped = False
+
+    @property
+    @abstractmethod
+    def urls(self) -> tuple[str, ...]:
+        """Where it is asked, each once."""
+
+    @abstractmethod
+    def enqueue(self, seal_index: int, digest: bytes) -> list[Pending]:
+        """Put the requests over ``digest``, the head of seal ``seal_index``, on disk; nobody is asked yet."""
+
+    @abstractmethod
+    def _obtain(self, pending: Pending) -> T:
+        """Ask once and check the answer. Raises Unavailable or MalformedError if there is none that fits."""
+
+    def stop(self) -> None:
+        """Once this returns, no attempt writes anything: an answer that comes later is dropped, its request waits."""
+        with self._storing:
+            self._stopped = True
+
+    def attempt(self, pending: Pending) -> Outcome[T]:
+        """Ask once, unless the request has left the queue since.
+
+        What is obtained is kept before its request leaves the queue; a failure is noted in the queue.
+        """
+        if self._stopped or not self._queue.holds(pending):
+            return Outcome(pending=pending, reason="no longer waits")
+        try:
+            found = self._obtain(pending)
+        except (Unavailable, MalformedError) as error:
+            with self._storing:
+                return self._failed(pending, error)
+        with self._storing:
+            return self._store(pending, found)
+
+    def _store(self, pending: Pending, found: T) -> Outcome[T]:
+        if self._stopped:
+            return Outcome(pending=pending, reason="no longer waits")
+        try:
+            self._keep(pending.seal, found)
+        except MalformedError as error:
+            return self._failed(pending, error)
+        self._queue.remove(pending)
+        return Outcome(pending=pending, token=found)
+
+    def _failed(self, pending: Pending, error: Exception) -> Outcome[T]:
+        # A request that was dropped meanwhile must not come back.
+        if self._stopped or not self._queue.holds(pending):
+            return Outcome(pending=pending, reason="no longer waits")
+        self._queue.put(pending.failed(str(error), now=self._clock()))
+        return Outcome(pending=pending, reason=str(error), unreachable=isinstance(error, Unreachable))
+
+    def due(self) -> list[Pending]:
+        """The queued requests whose pause is over."""
+        now = self._clock()
+        return [pending for pending in self._queue.pending() if pending.due() <= now]
+
+    def retry(
+        self,
+        waiting: Iterable[Pending],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        spacing: timedelta = SPACING,
+    ) -> Iterator[Outcome[T]]:
+        """Attempt each request in turn, as the outcomes are taken.
+
+        An authority that does not answer is left in peace for the rest of the round.
+        """
+        failed: dict[str, str] = {}
+        asked: set[str] = set()
+        for pending in waiting:
+            if pending.url in failed:
+                yield Outcome(pending=pending, reason=f"not asked again: {failed[pending.url]}")
+                continue
+            if pending.url in asked and pending.url != EMBEDDED_URL:
+                sleep(spacing.total_seconds())
+            asked.add(pending.url)
+            outcome = self.attempt(pending)
+            if outcome.unreachable:
+                failed[pending.url] = outcome.reason
+            yield outcome
+
+
+class Stamper(Requests[Token]):
     """Asks every authority for a token over each head.
 
-    ``keep`` stores a token with its seal (:func:`keep_token`) and is called from whichever thread attempts, one at a
-    time. ``clock`` gives UTC-aware times, ``nonces`` fresh random numbers.
+    ``keep`` stores a token with its seal (:func:`keep_token`). ``nonces`` gives fresh random numbers; the rest is as
+    in :class:`Requests`.
     """
 
     def __init__(
@@ -131,26 +239,17 @@ class Stamper:
         queue: RequestQueue,
         clock: Callable[[], datetime],
         keep: Callable[[int, Token], None],
+        storing: "threading.Lock | None" = None,
         nonces: Callable[[], int] = lambda: secrets.randbits(NONCE_BITS),
     ) -> None:
+        super().__init__(queue=queue, clock=clock, keep=keep, storing=storing)
         self._authorities = tuple(authorities)
-        self._queue = queue
-        self._clock = clock
-        self._keep = keep
         self._nonces = nonces
-        # Authorities are asked side by side, but two tokens of one seal are added to one file.
-        self._storing = threading.Lock()
-        self._stopped = False
 
     @property
     def urls(self) -> tuple[str, ...]:
         """Where the authorities are asked, each once."""
         return tuple(dict.fromkeys(authority.url for authority in self._authorities))
-
-    def stop(self) -> None:
-        """Once this returns, no attempt writes anything: an answer that comes later is dropped, its request waits."""
-        with self._storing:
-            self._stopped = True
 
     def stamp(self, seal_index: int, digest: bytes) -> list[Token]:
         """Ask every authority once for a token over ``digest``, the head of seal ``seal_index``.
@@ -172,65 +271,6 @@ class Stamper:
         for pending in made:
             self._queue.put(pending)
         return made
-
-    def attempt(self, pending: Pending) -> Outcome:
-        """Ask once, unless the request has left the queue since.
-
-        A token is kept before its request leaves the queue; a failure is noted in the queue.
-        """
-        if self._stopped or not self._queue.holds(pending):
-            return Outcome(pending=pending, reason="no longer waits")
-        found: Token | Unavailable | MalformedError
-        try:
-            found = self._obtain(pending)
-        except (Unavailable, MalformedError) as error:
-            found = error
-        with self._storing:
-            if self._stopped:
-                return Outcome(pending=pending, reason="no longer waits")
-            return self._store(pending, found) if isinstance(found, Token) else self._failed(pending, found)
-
-    def _store(self, pending: Pending, token: Token) -> Outcome:
-        try:
-            self._keep(pending.seal, token)
-        except MalformedError as error:
-            return self._failed(pending, error)
-        self._queue.remove(pending)
-        return Outcome(pending=pending, token=token)
-
-    def _failed(self, pending: Pending, error: Exception) -> Outcome:
-        self._queue.put(pending.failed(str(error), now=self._clock()))
-        return Outcome(pending=pending, reason=str(error), unreachable=isinstance(error, Unreachable))
-
-    def due(self) -> list[Pending]:
-        """The queued requests whose pause is over."""
-        now = self._clock()
-        return [pending for pending in self._queue.pending() if pending.due() <= now]
-
-    def retry(
-        self,
-        waiting: Iterable[Pending],
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-        spacing: timedelta = SPACING,
-    ) -> Iterator[Outcome]:
-        """Attempt each request in turn, as the outcomes are taken.
-
-        An authority that does not answer is left in peace for the rest of the round.
-        """
-        failed: dict[str, str] = {}
-        asked: set[str] = set()
-        for pending in waiting:
-            if pending.url in failed:
-                yield Outcome(pending=pending, reason=f"not asked again: {failed[pending.url]}")
-                continue
-            if pending.url in asked and pending.url != EMBEDDED_URL:
-                sleep(spacing.total_seconds())
-            asked.add(pending.url)
-            outcome = self.attempt(pending)
-            if outcome.unreachable:
-                failed[pending.url] = outcome.reason
-            yield outcome
 
     def _obtain(self, pending: Pending) -> Token:
         authority = self._authority(pending)

@@ -5,22 +5,22 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from polledger.timestamp.queue import Pending
-from polledger.timestamp.stamper import Stamper
+from polledger.timestamp.stamper import Requests
 
 POLL: Final = timedelta(seconds=15)
 """How often queued requests are looked through for one that is due; half the shortest pause between attempts."""
 
 
 class StampWorker:
-    """Runs a :class:`Stamper` beside the caller. Use as a context manager, or call :meth:`close`.
+    """Runs a :class:`Stamper`, or other requests, beside the caller. Use as a context manager, or call :meth:`close`.
 
     Each authority is asked by a thread of its own: one that hangs holds up no other.
     """
 
-    def __init__(self, stamper: Stamper, *, poll: timedelta = POLL) -> None:
+    def __init__(self, stamper: Requests[Any], *, poll: timedelta = POLL) -> None:
         self._stamper = stamper
         known = frozenset(stamper.urls)
         self._lanes = {url: _Lane(stamper, poll, takes=url.__eq__) for url in stamper.urls}
@@ -71,7 +71,7 @@ class StampWorker:
 class _Lane:
     """The thread that asks the authorities whose URL it ``takes``."""
 
-    def __init__(self, stamper: Stamper, poll: timedelta, *, takes: Callable[[str], bool]) -> None:
+    def __init__(self, stamper: Requests[Any], poll: timedelta, *, takes: Callable[[str], bool]) -> None:
         self._stamper = stamper
         self._poll = poll.total_seconds()
         self._takes = takes
