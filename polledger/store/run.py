@@ -7,12 +7,13 @@ import os
 import re
 import secrets
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeAlias
 
 from polledger.core.encoding import SEAL_LIMITS, encode
-from polledger.core.records import Seal, parse_seal
+from polledger.core.records import Seal, TokenRef, parse_seal
+from polledger.core.renewal import Renewal, parse_renewal
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import (
     PRIVATE_DIRECTORY,
@@ -35,7 +36,8 @@ Hints: TypeAlias = dict[str, str | dict[str, str]]
 
 _HINTS_BYTES = 1 << 16
 _LEDGER, _SEALS, _OBJECTS, _PRIVATE, _HINTS = "ledger.log", "seals", "objects", "private", "run.toml"
-_SEAL_NAME = re.compile(r"(\d{6}|[1-9]\d{6,14})\.msgpack", re.ASCII)
+_RENEWALS = "renewals"
+_NUMBERED = re.compile(r"(\d{6}|[1-9]\d{6,14})\.msgpack", re.ASCII)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -94,10 +96,7 @@ class RunDirectory:
 
     def seals(self) -> list[int]:
         """The indices of all seals that are there, ascending; a gap means that one was lost."""
-        with reported(self.path / _SEALS, "read"):
-            names = [entry.name for entry in (self.path / _SEALS).iterdir()]
-        matches = (_SEAL_NAME.fullmatch(name) for name in names)
-        return sorted(int(match[1]) for match in matches if match)
+        return _numbers(self.path / _SEALS)
 
     def seal_path(self, index: int) -> Path:
         """The file of seal ``index``, whether or not it is there."""
@@ -129,9 +128,56 @@ class RunDirectory:
         """
         path = self.seal_path(seal.index)
         if path.exists():
-            _check_extends(self.read_seal(seal.index), seal)
+            old = self.read_seal(seal.index)
+            if old.note != seal.note:
+                raise UsageError(f"seal {old.index} has another head already: a head is never rewritten")
+            _check_tokens(f"seal {old.index}", old.tokens, seal.tokens)
         make_directory(path.parent)
         write_atomic(path, [encode(seal)])
+
+    def renewals(self) -> list[int]:
+        """The indices of all renewals that are there, ascending; a gap means that one was lost."""
+        directory = self.path / _RENEWALS
+        return _numbers(directory) if directory.exists() else []
+
+    def renewal_path(self, index: int) -> Path:
+        """The file of renewal ``index``, whether or not it is there."""
+        return self.path / _RENEWALS / f"{index:06d}.msgpack"
+
+    def read_renewal(self, index: int) -> Renewal:
+        """Renewal ``index``. Raises Unavailable if it cannot be read, MalformedError if it is not that renewal.
+
+        Not checked: the statement and the tokens.
+        """
+        path = self.renewal_path(index)
+        try:
+            data = read_bounded(path, limit=SEAL_LIMITS.size)
+        except FileNotFoundError:
+            raise Unavailable(f"renewal {index} is missing: {path}") from None
+        try:
+            renewal = parse_renewal(bytes(data))
+        except MalformedError as error:
+            raise MalformedError(f"renewal {index} ({path}) cannot be read: {error}") from error
+        if renewal.index != index:
+            raise MalformedError(f"{path} holds renewal {renewal.index}, not {index}")
+        return renewal
+
+    def write_renewal(self, renewal: Renewal) -> None:
+        """Write ``renewal`` to its file in one step; it has reached the disk on return.
+
+        What was stamped is never rewritten and tokens never removed: raises UsageError for either, and
+        Unavailable if it cannot be written.
+        """
+        path = self.renewal_path(renewal.index)
+        if path.exists():
+            old = self.read_renewal(renewal.index)
+            if old.statement != renewal.statement:
+                raise UsageError(f"renewal {old.index} covers something else already: it is never rewritten")
+            _check_tokens(f"renewal {old.index}", old.tokens, renewal.tokens)
+        if not path.parent.exists():
+            make_directory(path.parent)
+            sync_directory(self.path)
+        write_atomic(path, [encode(renewal)])
 
     def secret(self) -> bytes:
         """The 32 bytes that salt examples and batches. Raises Unavailable in a copy without ``private/``."""
@@ -154,8 +200,23 @@ class RunDirectory:
         """
         make_directory(self.path / _PRIVATE, mode=PRIVATE_DIRECTORY)
         path = self.path / _PRIVATE / "lock"
+        with self._locked(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW):
+            yield
+
+    @contextlib.contextmanager
+    def lock_evidence(self) -> Iterator[None]:
+        """Like :meth:`lock`, also in a copy that came without ``private/``, which is not made."""
+        if (self.path / _PRIVATE).exists():
+            with self.lock():
+                yield
+            return
+        with self._locked(self.path, os.O_RDONLY | os.O_DIRECTORY):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, flags: int) -> Iterator[None]:
         with reported(path, "open"):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE_FILE)
+            descriptor = os.open(path, flags, PRIVATE_FILE)
         try:
             self._acquire(descriptor)
             self._clean()
@@ -190,7 +251,8 @@ class RunDirectory:
             raise Unavailable(f"cannot lock {self.path}: {error.strerror}") from error
 
     def _clean(self) -> None:
-        for directory in (self.path, self.path / _SEALS, self.path / _PRIVATE, self.queue_path):
+        folders = (_SEALS, _RENEWALS, _PRIVATE)
+        for directory in (self.path, *(self.path / name for name in folders), self.queue_path):
             remove_temporaries(directory)
         self.objects.clean()
 
@@ -217,11 +279,16 @@ def _begun(path: Path) -> bool:
     return (ledger.exists() and ledger.stat().st_size > 0) or (seals.is_dir() and any(seals.iterdir()))
 
 
-def _check_extends(old: Seal, new: Seal) -> None:
-    if old.note != new.note:
-        raise UsageError(f"seal {old.index} has another head already: a head is never rewritten")
-    if any(token not in new.tokens for token in old.tokens):
-        raise UsageError(f"seal {old.index} has tokens that the new manifest lacks: tokens are never removed")
+def _numbers(directory: Path) -> list[int]:
+    with reported(directory, "read"):
+        names = [entry.name for entry in directory.iterdir()]
+    matches = (_NUMBERED.fullmatch(name) for name in names)
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _check_tokens(what: str, old: Sequence[TokenRef], new: Sequence[TokenRef]) -> None:
+    if any(token not in new for token in old):
+        raise UsageError(f"{what} has tokens that the new manifest lacks: tokens are never removed")
 
 
 def _hint(value: object) -> str | dict[str, str] | None:

@@ -171,7 +171,7 @@ def verify_chain(
     roots: Sequence[Certificate],
     at: datetime,
 ) -> list[Certificate]:
-    """The certificates of a chain from the signer to one of ``roots`` that was valid at the time ``at``.
+    """The certificates of a chain from the signer to one of ``roots`` that was valid at the time ``at``, in order.
 
     Raises MalformedError if there is none. ``candidates`` may be on it and carry no trust. Every key on it,
     the root's included, is of an accepted kind and size; signatures with SHA-1 do not count.
@@ -191,8 +191,8 @@ def verify_chain(
         ) from None
     for certificate in chain:
         require_strong(certificate.public_key())
-    on_chain = set(chain)
-    return [one for one in (signer, *candidates, *roots) if one.parsed in on_chain]
+    given = {one.parsed: one for one in (signer, *candidates, *roots)}
+    return [given[certificate] for certificate in chain]
 
 
 def require_authentic(certificates: Iterable[Certificate], *, known: Iterable[Certificate]) -> None:

@@ -59,6 +59,14 @@ class Timestamp:
     ordering: bool
     tsa: str
     """Subject of the signer's certificate, RFC 4514."""
+    chain: tuple[x509.Certificate, ...]
+    """The signer's certificate and what leads from it to the given root, in order; all valid at genTime."""
+    signature_hash: str
+
+    @property
+    def until(self) -> datetime:
+        """The end of the first certificate on the chain to end."""
+        return min(certificate.not_valid_after_utc for certificate in self.chain)
 
 
 def verify_response(
@@ -87,7 +95,7 @@ def verify_response(
         signed = cms.parse_token(token_of(data))
         info = parse_tst_info(signed.content)
         _check_statement(info, digest=digest, hash_name=hash_name, nonce=nonce, policies=policies, at=at)
-        signer = _verify_signer(signed, info, _read_given(roots), _read_given(intermediates))
+        chain = _verify_signer(signed, info, _read_given(roots), _read_given(intermediates))
     except MalformedError as error:
         raise TokenRejected(str(error)) from None
     return Timestamp(
@@ -99,7 +107,9 @@ def verify_response(
         hash_name=info.hash_name,
         imprint=info.imprint,
         ordering=info.ordering,
-        tsa=signer.name(),
+        tsa=chain[0].name(),
+        chain=tuple(certificate.parsed for certificate in chain),
+        signature_hash=signed.hash_name,
     )
 
 
@@ -153,7 +163,8 @@ def _check_statement(
 
 def _verify_signer(
     signed: cms.SignedData, info: TSTInfo, roots: list[Certificate], intermediates: list[Certificate]
-) -> Certificate:
+) -> list[Certificate]:
+    """The chain of whoever signed, the signer first."""
     embedded = [read_certificate(raw) for raw in signed.certificates]
     candidates = [*embedded, *intermediates, *roots]
     signer = find_signer(
@@ -172,7 +183,7 @@ def _verify_signer(
     chain = verify_chain(signer, candidates=[*embedded, *intermediates], roots=roots, at=info.gen_time)
     require_authentic(embedded, known=[*chain, *intermediates, *roots])
     _check_tsa_name(info, signer)
-    return signer
+    return chain
 
 
 def _check_tsa_name(info: TSTInfo, signer: Certificate) -> None:

@@ -1,0 +1,138 @@
+"""Renewals: one token over every earlier token, so that old evidence outlives its certificates. PROTOCOL section 8.
+
+A renewal stamps a *statement*: the root of a tree (RFC 9162) whose entries are every head, every token over a head
+and every token of an earlier renewal, each by the digests of all its bytes; and the revocation data known by then.
+One token so covers a run of any length, and 32 bytes an entry show that a single token is among them. As RFC 4998
+renews time-stamps; the hash of the whole protocol, SHA-256, is not renewed by this.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from polledger.core.digest import DIGEST_BYTES, sha256
+from polledger.core.encoding import SEAL_LIMITS, Limits, encode, parse
+from polledger.core.merkle import leaf_hash, root
+from polledger.core.records import Count, Digest, Positive, RunId, Seal, TokenRef, _Struct
+from polledger.errors import MalformedError
+
+ENTRIES_MAX = 1_000_000
+"""Most entries of one renewal: 32 MB of list, room for 10,000 seals of 50 tokens with renewals of their own."""
+
+STATEMENT_BYTES = 1 << 13
+"""Longest statement: some 150 bytes and 34 for each piece of revocation data."""
+
+STATEMENT_LIMITS = Limits(size=STATEMENT_BYTES, depth=3, count=256)
+
+_IMPRINT = b"polledger/renewal/1\0"
+
+# What is covered has been through the gate already; scanning it once more would cost more than hashing it.
+_ENCODER = msgspec.msgpack.Encoder(order="sorted")
+
+
+class Covered(_Struct, frozen=True, kw_only=True, tag_field="type", tag="covered"):
+    """One entry: a token over the digest ``over``, with all that is kept of it; or, without ``token``, the digest.
+
+    ``over`` is the digest of a head, or the imprint of an earlier renewal.
+    """
+
+    v: Literal[1] = 1
+    over: Digest
+    token: TokenRef | UnsetType = UNSET
+
+    def entry(self) -> bytes:
+        """SHA-256 of the canonical encoding."""
+        return sha256(_ENCODER.encode(self))
+
+
+class Statement(_Struct, frozen=True, kw_only=True, tag_field="type", tag="statement"):
+    """What a renewal stamps. ``previous``: imprint of the renewal before it, 32 zero bytes in the first one."""
+
+    v: Literal[1]
+    run: RunId
+    index: Count
+    previous: Digest
+    size: Annotated[Positive, Meta(le=ENTRIES_MAX)]
+    """How many entries there are."""
+    root: Digest
+    """Root of their tree, and the name of the object that lists them."""
+    revocation: Annotated[list[Digest], Meta(min_length=1, max_length=200)] | UnsetType = UNSET
+    """CRLs and OCSP responses, ascending."""
+
+    def __post_init__(self) -> None:
+        names = [] if self.revocation is UNSET else self.revocation
+        if sorted(set(names)) != names:
+            raise ValueError("revocation data are not ascending")
+
+
+class Renewal(_Struct, frozen=True, kw_only=True, tag_field="type", tag="renewal"):
+    """One file under renewals/: a statement and the tokens over it. Before the first token there is no file."""
+
+    v: Literal[1]
+    index: Count
+    statement: Annotated[bytes, Meta(max_length=STATEMENT_BYTES)]
+    tokens: Annotated[list[TokenRef], Meta(min_length=1, max_length=1000)]
+
+
+def parse_renewal(data: bytes) -> Renewal:
+    """The renewal that ``data`` encodes. Raises MalformedError; does not look into statement or tokens."""
+    return parse(data, Renewal, limits=SEAL_LIMITS)
+
+
+def parse_statement(data: bytes) -> Statement:
+    """The statement that ``data`` encodes. Raises MalformedError."""
+    return parse(data, Statement, limits=STATEMENT_LIMITS)
+
+
+def imprint(statement: bytes) -> bytes:
+    """What an authority stamps: SHA-256("polledger/renewal/1" ‖ 0 ‖ encoded statement)."""
+    return sha256(_IMPRINT + statement)
+
+
+def tokens_over(digest: bytes, tokens: Iterable[TokenRef]) -> Iterator[bytes]:
+    """The entries of ``tokens``, all of them over ``digest``."""
+    return (Covered(over=digest, token=token).entry() for token in tokens)
+
+
+def seal_entries(digest: bytes, seal: Seal) -> Iterator[bytes]:
+    """The entries of a seal whose head has the digest ``digest``: the head, then its tokens in order."""
+    yield Covered(over=digest).entry()
+    yield from tokens_over(digest, seal.tokens)
+
+
+def entries_root(entries: Iterable[bytes]) -> bytes:
+    """Root of the tree over ``entries``, each of 32 bytes."""
+    return root([leaf_hash(entry) for entry in entries])
+
+
+def make_statement(
+    *, run: bytes, index: int, previous: bytes, entries: Iterable[bytes], revocation: Iterable[bytes] = ()
+) -> Statement:
+    """The statement over ``entries``, in this order."""
+    listed, names = list(entries), sorted(set(revocation))
+    return Statement(
+        v=1,
+        run=run,
+        index=index,
+        previous=previous,
+        size=len(listed),
+        root=entries_root(listed),
+        revocation=names or UNSET,
+    )
+
+
+def encode_statement(statement: Statement) -> bytes:
+    """Canonical bytes of a statement. Raises UsageError if it breaks its bounds."""
+    return encode(statement)
+
+
+def parse_entries(data: bytes, statement: Statement) -> frozenset[bytes]:
+    """The entries listed in ``data``. Raises MalformedError unless the list is the one that ``statement`` names."""
+    if len(data) != statement.size * DIGEST_BYTES:
+        raise MalformedError(f"the list of a renewal has {len(data)} bytes, not {statement.size} entries")
+    entries = [data[start : start + DIGEST_BYTES] for start in range(0, len(data), DIGEST_BYTES)]
+    if entries_root(entries) != statement.root:
+        raise MalformedError("the list of a renewal is not the one whose root was stamped")
+    return frozenset(entries)
