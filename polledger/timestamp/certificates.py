@@ -133,6 +133,16 @@ def find_signer(
     raise MalformedError("ESSCertID does not match the signer's certificate")
 
 
+def require_named(identifiers: Iterable[CertificateId], *, candidates: Sequence[Certificate]) -> None:
+    """Raise MalformedError unless each of the further ESSCertIDs is that of a candidate (RFC 5035 section 5.4)."""
+    for identifier in identifiers:
+        if not any(_matches(candidate, identifier) for candidate in candidates):
+            raise MalformedError(
+                "ESSCertID names a certificate that is neither in the token nor given; "
+                "if it belongs to the authority, give it as an intermediate"
+            )
+
+
 def _matches(certificate: Certificate, identifier: CertificateId) -> bool:
     return (
         certificate.fingerprint(identifier.hash_name) == identifier.digest

@@ -47,6 +47,9 @@ class SignedData:
     hash_name: str
     message_digest: bytes
     certificate_ids: tuple[CertificateId, ...]
+    """The signer's: the first of each signing-certificate attribute."""
+    further_ids: tuple[CertificateId, ...]
+    """Those after the first: of certificates that the signer says belong to its chain."""
     signed_attributes: bytes
     """The bytes under the signature: the attributes with the tag of a SET."""
     algorithm: Algorithm
@@ -120,6 +123,7 @@ def _read_signer(
     if attributes is None:
         raise MalformedError("signer info: signed attributes are missing")
     values = _read_attributes(attributes)
+    identifiers = _certificate_ids(values)
     algorithm = read_algorithm(reader)
     signature = reader.take(der.OCTET_STRING).content
     if not reader.at_end():
@@ -131,7 +135,8 @@ def _read_signer(
         serial=serial,
         hash_name=hash_name,
         message_digest=_message_digest(values),
-        certificate_ids=_certificate_ids(values),
+        certificate_ids=tuple(first for first, *_ in identifiers),
+        further_ids=tuple(one for _, *others in identifiers for one in others),
         signed_attributes=der.encode(der.SET, attributes.content),
         algorithm=algorithm,
         signature=signature,
@@ -169,20 +174,29 @@ def _message_digest(values: dict[str, der.Value]) -> bytes:
     return value.content
 
 
-def _certificate_ids(values: dict[str, der.Value]) -> tuple[CertificateId, ...]:
-    """The first, the signer's, identifier of each signing-certificate attribute; at least one must be there."""
+def _certificate_ids(values: dict[str, der.Value]) -> list[list[CertificateId]]:
+    """The identifiers of each signing-certificate attribute, the signer's first; one attribute at least is there."""
     found = []
     for kind, version in ((ATTRIBUTE_SIGNING_CERTIFICATE, 1), (ATTRIBUTE_SIGNING_CERTIFICATE_V2, 2)):
         if kind in values:
             reader = der.read_one(values[kind].raw, der.SEQUENCE, "signing certificate")
-            identifiers = reader.inner(der.SEQUENCE)
+            identifiers = reader.inner(der.SEQUENCE, "ESSCertID")
             # The policies that may follow constrain relying parties that process them; RFC 3161 does not.
             reader.optional(der.SEQUENCE)
             reader.end()
-            found.append(_certificate_id(identifiers.inner(der.SEQUENCE, "ESSCertID"), version))
+            found.append(_read_certificate_ids(identifiers, version))
     if not found:
         raise MalformedError("signed attributes: ESSCertID is missing")
-    return tuple(found)
+    return found
+
+
+def _read_certificate_ids(reader: der.Reader, version: int) -> list[CertificateId]:
+    values = [_certificate_id(reader.inner(der.SEQUENCE), version)]
+    while not reader.at_end():
+        values.append(_certificate_id(reader.inner(der.SEQUENCE), version))
+        if len(values) > MAX_CERTIFICATES:
+            raise MalformedError(f"ESSCertID: more than {MAX_CERTIFICATES} certificates are named")
+    return values
 
 
 def _certificate_id(reader: der.Reader, version: int) -> CertificateId:

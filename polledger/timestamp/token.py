@@ -31,6 +31,7 @@ from polledger.timestamp.certificates import (
     find_signer,
     read_certificate,
     require_authentic,
+    require_named,
     require_timestamping,
     verify_chain,
 )
@@ -170,6 +171,7 @@ def _verify_signer(
     signer = find_signer(
         candidates, issuer=signed.issuer, serial=signed.serial, identifiers=signed.certificate_ids
     )
+    require_named(signed.further_ids, candidates=candidates)
     require_timestamping(signer)
     if hashlib.new(signed.hash_name, signed.content).digest() != signed.message_digest:
         raise MalformedError("messageDigest does not match the content")

@@ -8,11 +8,23 @@ from tests.timestamp.cases import find
 NAMES = [
     "shared/good-rsa2048",
     "shared/good-p256",
+    "shared/good-ed",
     "own/good-pss",
+    "own/good-p384-sha384",
+    "own/good-ed25519-sha512",
+    "own/good-rsa-encryption-oid",
+    "own/good-esscertid-of-the-whole-chain",
+    "own/good-imprint-without-parameters",
+    "own/good-bare-token",
     "own/good-status-text-known",
     "own/good-extra-certificate-issued-by-root",
     "own/good-extra-certificate-given",
 ]
+
+
+def test_every_kind_of_signature_is_among_them() -> None:
+    named = "rsa2048", "pss", "p256", "p384", "ed25519"
+    assert all(any(kind in name for name in NAMES) for kind in named)
 
 
 @pytest.mark.slow

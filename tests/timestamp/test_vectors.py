@@ -10,6 +10,7 @@ import pytest
 from polledger.timestamp.token import TokenRejected, verify_response
 from tests.timestamp.cases import OWN, SHARED, VECTORS, Case
 from tests.timestamp.conftest import Command
+from tests.timestamp.defects.clauses import CLAUSES, clause_of
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = ROOT.parent / "shared" / "vectors" / "timestamp"
@@ -48,6 +49,12 @@ def test_command_gives_the_expected_outcome(case: Case, command: Command) -> Non
 def test_there_are_cases_of_both_kinds() -> None:
     for cases in (SHARED, OWN):
         assert {case.valid for case in cases} == {True, False}
+
+
+def test_every_case_has_its_clause_and_no_clause_is_left_over() -> None:
+    assert all(case.fields["clause"] == clause_of(case.fields["name"]) for case in OWN)
+    decided = [clause_of(case.fields["name"]) for case in (*SHARED, *OWN)]
+    assert set(decided) == set(CLAUSES.values())
 
 
 @pytest.mark.skipif(not GIVEN.is_dir(), reason="../shared/vectors/timestamp is not on this machine")
