@@ -4,7 +4,7 @@ Trust comes only from the verifier's trust file. Without one, tokens are checked
 beside them: that finds damage and borrowed tokens, and the time stays ``self-asserted``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,13 +13,13 @@ from msgspec import UnsetType
 
 from polledger.core.records import TokenRef
 from polledger.core.report import Finding, TimeSummary, counted
-from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.errors import MalformedError, Unavailable
 from polledger.store.objects import ObjectStore
 from polledger.timestamp import cms
 from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
 from polledger.timestamp.messages import parse_request, token_of
 from polledger.timestamp.token import TOKEN_BYTES, Timestamp, TokenRejected, verify_response
-from polledger.timestamp.trust import Trust, TrustEntry
+from polledger.timestamp.trust import REVOCATION_BYTES, Trust, TrustEntry, operator_key
 from polledger.timestamp.tstinfo import TSTInfo, parse_tst_info
 from polledger.verify.heads import Heads, SealedHead
 from polledger.verify.policy import Policy
@@ -27,8 +27,7 @@ from polledger.verify.policy import Policy
 CONSISTENCY = "time.consistency"
 
 CERTIFICATE_BYTES = 1 << 16
-REVOCATION_BYTES = 1 << 24
-"""Largest certificate and revocation list read; lists of large authorities have a few MiB."""
+"""Largest certificate read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +63,13 @@ def step_time(
     ``pass`` of ``time.consistency`` means: every stored token is whole, over the head of its seal, the answer to
     its request and not from the future. That anybody trusts the time is ``time.assurance``, required only by policy.
     """
-    reader = _Reader(objects=objects, trust=trust, policy=policy, now=now, findings=[])
+    reader = _Reader(objects=objects, trust=trust, policy=policy, now=now, findings=[], refusals={})
     matching = [item for item in heads.heads if item.matches]
     stamps = tuple(stamp for item in matching for stamp in reader.read(item))
     summary = _summarise(matching, stamps, trust=trust, policy=policy, pending=pending)
     findings = [
         *reader.findings,
+        *_refused(reader.refusals),
         *_labels(stamps),
         *_order(stamps, policy),
         *_assurance(summary, trust, policy),
@@ -86,9 +86,12 @@ def step_time(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
+    """What is stored of one token. ``signature_hash``: digest algorithm that its signature states."""
+
     response: bytes
     nonce: int | None
     chain: list[x509.Certificate]
+    signature_hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,8 @@ class _Reader:
     policy: Policy
     now: datetime
     findings: list[Finding]
+    refusals: dict[tuple[str, str, str], list[int]]
+    """(authority, entry, why) of tokens that an entry knows and does not vouch for: the seals they are over."""
 
     def read(self, sealed: SealedHead) -> Iterator[Stamp]:
         if sealed.seal.seal is None:
@@ -108,7 +113,6 @@ class _Reader:
             place = f"{sealed.seal.name}, token of {ref.authority!r}"
             try:
                 parts = self._parts(ref, sealed.head.digest())
-                self._check_statement(parts, sealed.head.digest())
             except (MalformedError, Unavailable) as error:
                 self._inconsistent(f"{place}: {error}")
                 continue
@@ -126,17 +130,20 @@ class _Reader:
         revocation = [] if isinstance(ref.revocation, UnsetType) else ref.revocation
         for name in revocation:
             self.objects.get(name, limit=REVOCATION_BYTES)
+        response = self.objects.get(ref.response, limit=TOKEN_BYTES)
+        signed = cms.parse_token(token_of(response))
+        self._check_statement(parse_tst_info(signed.content), request.nonce, digest)
         return _Parts(
-            response=self.objects.get(ref.response, limit=TOKEN_BYTES),
+            response=response,
             nonce=request.nonce,
             chain=[_certificate(self.objects.get(name, limit=CERTIFICATE_BYTES)) for name in certificates],
+            signature_hash=signed.hash_name,
         )
 
-    def _check_statement(self, parts: _Parts, digest: bytes) -> None:
-        info = _statement(parts.response)
+    def _check_statement(self, info: TSTInfo, nonce: int | None, digest: bytes) -> None:
         if (info.hash_name, info.imprint) != ("sha256", digest):
             raise MalformedError("the token is over something else than this head")
-        if info.nonce != parts.nonce:
+        if info.nonce != nonce:
             raise MalformedError("the token is not the answer to the stored request: another nonce")
         if info.gen_time > self.now + timedelta(seconds=self.policy.time.skew):
             raise MalformedError(f"genTime {_iso(info.gen_time)} lies in the future")
@@ -144,17 +151,22 @@ class _Reader:
     def _stamp(self, sealed: SealedHead, ref: TokenRef, parts: _Parts) -> Stamp:
         digest = sealed.head.digest()
         entries = self.trust.entries if self.trust else ()
+        refused: list[tuple[str, str, str]] = []
         for entry in entries:
-            timestamp = _trusted(entry, parts, digest)
-            # The prover's own clock never counts, even where a trust file names its root. What it states is signed;
-            # what a manifest calls it is not.
-            if timestamp is not None and timestamp.policy != EMBEDDED_POLICY:
+            timestamp = _signed_for(entry, parts, digest)
+            if timestamp is None:
+                continue
+            why = _refusal(entry, timestamp, parts.signature_hash)
+            if why is None:
                 return Stamp(
                     seal=sealed.seal.number,
                     authority=ref.authority,
                     operator=entry.operator,
                     timestamp=timestamp,
                 )
+            refused.append((ref.authority, entry.name, why))
+        for key in refused:
+            self.refusals.setdefault(key, []).append(sealed.seal.number)
         if not parts.chain:
             raise TokenRejected("no certificate is stored beside it, and the trust file does not know it")
         timestamp = verify_response(parts.response, digest=digest, roots=parts.chain, nonce=parts.nonce)
@@ -174,26 +186,46 @@ def _certificate(data: bytes) -> x509.Certificate:
         raise MalformedError("a stored certificate cannot be read") from None
 
 
-def _statement(response: bytes) -> TSTInfo:
-    return parse_tst_info(cms.parse_token(token_of(response)).content)
-
-
-def _trusted(entry: TrustEntry, parts: _Parts, digest: bytes) -> Timestamp | None:
-    """The timestamp if ``entry`` vouches for it: its roots, policies and window of validity."""
+def _signed_for(entry: TrustEntry, parts: _Parts, digest: bytes) -> Timestamp | None:
+    """The timestamp if its signer leads to one of the roots of ``entry``."""
+    if not entry.roots:
+        return None
     try:
-        timestamp = verify_response(
+        return verify_response(
             parts.response,
             digest=digest,
             roots=entry.roots,
             intermediates=[*entry.intermediates, *parts.chain],
             nonce=parts.nonce,
-            policies=entry.policies,
         )
-    except (TokenRejected, UsageError):
+    except TokenRejected:
         return None
-    early = entry.not_before is not None and timestamp.gen_time < entry.not_before
-    late = entry.not_after is not None and timestamp.gen_time > entry.not_after
-    return None if early or late else timestamp
+
+
+def _refusal(entry: TrustEntry, timestamp: Timestamp, signature_hash: str) -> str | None:
+    """Why ``entry`` does not vouch for a token that a root of it leads to; None if it does."""
+    # The prover's own clock never counts, even where a trust file names its root. What it states is signed; what a
+    # manifest calls it is not.
+    if timestamp.policy == EMBEDDED_POLICY:
+        return "it comes from an embedded authority, whose time is the prover's own"
+    if entry.policies and timestamp.policy not in entry.policies:
+        return f"its policy is {timestamp.policy}"
+    for name in (timestamp.hash_name, signature_hash):
+        if entry.hashes and name not in entry.hashes:
+            return f"it uses {name}"
+    if entry.not_before is not None and timestamp.gen_time < entry.not_before:
+        return f"its genTime lies before {_iso(entry.not_before)}"
+    if entry.not_after is not None and timestamp.gen_time > entry.not_after:
+        return f"its genTime lies after {_iso(entry.not_after)}"
+    return None
+
+
+def _refused(refusals: Mapping[tuple[str, str, str], Sequence[int]]) -> Iterator[Finding]:
+    """One finding for all tokens that are refused for the same reason: runs have thousands of seals."""
+    for (authority, entry, why), seals in refusals.items():
+        more = f" and {len(seals) - 1} more" if len(seals) > 1 else ""
+        detail = f"seal {seals[0]}{more}, token of {authority!r}: {entry!r} does not vouch for it: {why}"
+        yield Finding(step=3, name="time.tokens", outcome="unverifiable", detail=detail)
 
 
 def _summarise(
@@ -238,7 +270,7 @@ def anchor(stamps: Sequence[Stamp], seal: int, *, quorum: int) -> datetime | Non
     earliest: dict[str, datetime] = {}
     for stamp in stamps:
         if stamp.seal >= seal:
-            who = stamp.operator or f"({stamp.authority})"
+            who = operator_key(stamp.operator) if stamp.operator else f"({stamp.authority})"
             earliest[who] = min(earliest.get(who, stamp.timestamp.gen_time), stamp.timestamp.gen_time)
     times = sorted(earliest.values())
     return times[quorum - 1] if len(times) >= quorum else None
@@ -303,9 +335,17 @@ def _assurance(summary: TimeSummary, trust: Trust | None, policy: Policy) -> Ite
         return
     waiting = f", {summary.pending} requests wait for an authority" if summary.pending else ""
     detail = f"time is {summary.assurance}{waiting}"
-    remedy = "give the authorities you trust with --trust" if trust is None else "ask a trusted authority"
+    remedy = _remedy(trust)
     name = "time.required" if policy.require.external_time else "time.assurance"
     yield Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=remedy)
+
+
+def _remedy(trust: Trust | None) -> str:
+    if trust is None:
+        return "give the authorities you trust with --trust"
+    if not any(entry.roots for entry in trust.entries):
+        return "give roots in the trust file: without one an authority vouches for nothing"
+    return "ask a trusted authority"
 
 
 def _iso(time: datetime) -> str:

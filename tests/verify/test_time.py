@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from polledger.core.encoding import encode
@@ -21,6 +23,7 @@ from polledger.verify.evidence import read_evidence
 from polledger.verify.heads import match_heads, parse_records
 from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.time import Times, anchor, step_time
+from tests.timestamp import forge
 from tests.verify.build import NOW, START, Built, authority, make_run, token
 from tests.verify.check import copy_of
 
@@ -125,20 +128,91 @@ def test_a_token_outside_the_trust_file_only_asserts_itself(honest: Built, tmp_p
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "why"),
     [
-        {"not_before": START + MINUTE},
-        {"not_after": START - MINUTE},
-        {"policies": ("1.2.3.4",)},
+        ({"not_before": START + MINUTE}, "its genTime lies before 2026-03-01T12:01:00Z"),
+        ({"not_after": START - MINUTE}, "its genTime lies after 2026-03-01T11:59:00Z"),
+        ({"policies": ("1.2.3.4",)}, "its policy is 1.3.6.1.4.1.99999.1.1"),
+        ({"hashes": ("sha384", "sha512")}, "it uses sha256"),
     ],
 )
-def test_the_window_and_policies_of_a_trust_entry_count(
-    honest: Built, tmp_path: Path, changes: dict[str, Any]
+def test_window_policies_and_hashes_of_a_trust_entry_count_and_are_named(
+    honest: Built, tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest, tmp_path / "run", {n: lambda run, n=n: [reference(run, n, asked, START)] for n in range(3)}
+    )
+    assert times(run, trust=Trust(entries=(entry(asked),))).summary.assurance == "external"
+    found = times(run, trust=Trust(entries=(entry(asked, **changes),)))
+    assert found.summary.assurance == "self-asserted"
+    (said,) = [finding for finding in found.findings if finding.name == "time.tokens"]
+    assert said.detail == (
+        f"seal 0 and 2 more, token of 'https://tsa.example/': 'example ltd' does not vouch for it: {why}"
+    )
+    assert not said.blocks
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"not_before": START, "not_after": START},
+        {"policies": ("1.2.3.4", "1.3.6.1.4.1.99999.1.1")},
+        {"hashes": ("sha256",)},
+    ],
+)
+def test_what_a_trust_entry_names_is_accepted(honest: Built, tmp_path: Path, changes: dict[str, Any]) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START)]})
+    assert times(run, trust=Trust(entries=(entry(asked, **changes),))).summary.assurance == "external"
+
+
+def test_the_hash_of_the_signature_counts_as_well_as_that_of_the_imprint(
+    honest: Built, tmp_path: Path
+) -> None:
+    """The imprint is SHA-256; this authority signs with SHA-384."""
+
+    def forged(run: RunDirectory) -> list[TokenRef]:
+        digest = parse_note(run.read_seal(2).note).head.digest()
+        imprint = forge.seq(forge.algorithm(forge.SHA256), forge.octets(digest))
+        made = forge.Token(
+            signer=forge.tsa_rsa(),
+            hash_name="sha384",
+            tst_info={"imprint": imprint, "nonce": forge.integer(77), "gen_time": forge.time(START)},
+            signature_algorithm=forge.algorithm(forge.SHA384_WITH_RSA),
+            sign=lambda key, data: forge.sign(key, data, hashes.SHA384()),
+        )
+        ref = reference(run, 2, tsa(tmp_path), START)
+        return [msgspec.structs.replace(ref, response=run.objects.put(made.response_bytes()))]
+
+    run = with_tokens(honest, tmp_path / "run", {2: forged})
+    root = x509.load_der_x509_certificate(forge.root().certificate)
+    known = entry(tsa(tmp_path), roots=(root,))
+    assert times(run, trust=Trust(entries=(known,))).summary.assurance == "external"
+    only = replace(known, hashes=("sha256",))
+    found = times(run, trust=Trust(entries=(only,)))
+    assert found.summary.assurance != "external"
+    assert any("it uses sha384" in finding.detail for finding in found.findings)
+
+
+def test_a_token_that_another_entry_vouches_for_is_not_complained_about(
+    honest: Built, tmp_path: Path
 ) -> None:
     asked = tsa(tmp_path)
     run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START)]})
-    assert times(run, trust=Trust(entries=(entry(asked),))).summary.assurance == "external"
-    assert times(run, trust=Trust(entries=(entry(asked, **changes),))).summary.assurance == "self-asserted"
+    strict = entry(asked, name="strict", policies=("1.2.3.4",))
+    found = times(run, trust=Trust(entries=(strict, entry(asked))))
+    assert found.summary.assurance == "external"
+    assert not any("does not vouch" in finding.detail for finding in found.findings)
+
+
+def test_an_entry_without_roots_vouches_for_nothing(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START)]})
+    found = times(run, trust=Trust(entries=(entry(asked, roots=()),)))
+    assert found.summary.assurance == "self-asserted"
+    (said,) = [finding for finding in found.findings if finding.name == "time.assurance"]
+    assert "without one an authority vouches for nothing" in str(said.remedy)
 
 
 @pytest.mark.parametrize("label", ["embedded", "https://tsa.example/"])
@@ -149,7 +223,24 @@ def test_the_embedded_authority_never_counts_as_external_whatever_a_manifest_cal
     run = with_tokens(
         honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, authority=label)]}
     )
-    assert times(run, trust=Trust(entries=(entry(asked),))).summary.assurance == "self-asserted"
+    found = times(run, trust=Trust(entries=(entry(asked),)))
+    assert found.summary.assurance == "self-asserted"
+    assert all(stamp.operator is None for stamp in found.stamps)
+    assert any("embedded authority" in finding.detail for finding in found.findings)
+
+
+def test_an_embedded_authority_completes_no_quorum(honest: Built, tmp_path: Path) -> None:
+    one, own = tsa(tmp_path, "one"), EmbeddedAuthority.open(tmp_path / "own")
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {2: lambda run: [reference(run, 2, one, START), reference(run, 2, own, START)]},
+    )
+    trust = Trust(entries=(entry(one), entry(own, "Other Ltd")))
+    assert times(run, trust=trust, policy=parse_policy("[time]\nquorum = 1")).summary.operators == (
+        "Example Ltd",
+    )
+    assert times(run, trust=trust, policy=parse_policy("[time]\nquorum = 2")).summary.assurance != "external"
 
 
 def test_external_time_needs_the_end_of_the_run_covered(honest: Built, tmp_path: Path) -> None:
@@ -168,11 +259,54 @@ def test_a_quorum_counts_distinct_operators(honest: Built, tmp_path: Path) -> No
     quorum = parse_policy("[time]\nquorum = 2")
     same = Trust(entries=(entry(one, name="a"), entry(two, name="b")))
     assert times(run, trust=same, policy=quorum).summary.assurance == "self-asserted"
+    spelled = Trust(entries=(entry(one), entry(two, " EXAMPLE  ltd", name="b")))
+    assert times(run, trust=spelled, policy=quorum).summary.assurance == "self-asserted"
     different = Trust(entries=(entry(one), entry(two, "Other Ltd")))
     found = times(run, trust=different, policy=quorum).summary
     assert found.assurance == "external"
     assert found.last == "2026-03-01T12:05:00Z"
     assert times(run, trust=different).summary.last == "2026-03-01T12:00:00Z"
+
+
+def test_many_tokens_of_one_operator_are_one_voice(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {
+            2: lambda run: [
+                reference(run, 2, asked, START + n * MINUTE, nonce=n + 1, authority=f"name {n}")
+                for n in range(5)
+            ]
+        },
+    )
+    trust = Trust(entries=(entry(asked),))
+    assert times(run, trust=trust).summary.assurance == "external"
+    assert times(run, trust=trust, policy=parse_policy("[time]\nquorum = 2")).summary.assurance != "external"
+
+
+def test_a_quorum_may_be_reached_over_different_heads(honest: Built, tmp_path: Path) -> None:
+    """k of n: the third operator never answers, the second answers over a later head."""
+    one, two, three = (tsa(tmp_path, name) for name in ("one", "two", "three"))
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {
+            1: lambda run: [reference(run, 1, one, START)],
+            2: lambda run: [
+                reference(run, 2, one, START + MINUTE),
+                reference(run, 2, two, START + 9 * MINUTE),
+            ],
+        },
+    )
+    trust = Trust(entries=(entry(one), entry(two, "Two Ltd"), entry(three, "Three Ltd")))
+    found = times(run, trust=trust, policy=parse_policy("[time]\nquorum = 2")).summary
+    assert (found.assurance, found.first, found.last) == (
+        "external",
+        "2026-03-01T12:09:00Z",
+        "2026-03-01T12:09:00Z",
+    )
+    assert times(run, trust=trust, policy=parse_policy("[time]\nquorum = 3")).summary.assurance != "external"
 
 
 def test_a_later_head_covers_the_earlier_ones(honest: Built, tmp_path: Path) -> None:
