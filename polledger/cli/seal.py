@@ -107,7 +107,9 @@ def run(
     tsa: Annotated[
         list[str] | None,
         typer.Option(
-            "--tsa", metavar="URL", help="URL of a time-stamping authority, or 'embedded' (the default)."
+            "--tsa",
+            metavar="NAME|URL",
+            help="Time-stamping authority by name or URL; repeatable, all are asked. Default: embedded.",
         ),
     ] = None,
     device: Annotated[
@@ -291,10 +293,13 @@ def describe_metrics(metrics: Mapping[str, float]) -> str:
 
 def resume_command(options: "SealOptions") -> str:
     """The command line that continues the run."""
+    from polledger.training.stamping import shown
+
     words = ["polledger", "seal", options.task, "--run", str(options.run)]
     words += ["--key", str(options.key)] if options.key is not None else []
     words += [word for name, path in options.inputs.items() for word in ("--input", f"{name}={path}")]
-    words += [word for name in options.authorities for word in ("--tsa", name)]
+    # A URL with credentials is not shown; the run remembers what it was begun with.
+    words += [word for name in options.authorities if shown(name) == name for word in ("--tsa", name)]
     words += ["--device", options.device] if options.device is not None else []
     return shlex.join([*words, "--resume"])
 

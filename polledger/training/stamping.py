@@ -7,7 +7,9 @@ from polledger.core.head import Head
 from polledger.errors import PolledgerError, UsageError
 from polledger.keys import home
 from polledger.store.run import RunDirectory
+from polledger.timestamp.address import public_url
 from polledger.timestamp.authority import EmbeddedAuthority
+from polledger.timestamp.directory import Directory, load_directory
 from polledger.timestamp.queue import RequestQueue
 from polledger.timestamp.stamper import Authority, Embedded, Http, Stamper, keep_token
 from polledger.timestamp.worker import StampWorker
@@ -19,19 +21,42 @@ CLOSE_SECONDS = 15.0
 
 
 def choose_authorities(names: Sequence[str]) -> list[Authority]:
-    """The authorities that ``--tsa`` names: URLs, or ``embedded``, which is the default.
+    """The authorities that ``--tsa`` names: URLs, names of the directory, or ``embedded``, which is the default.
 
-    Raises UsageError for anything else, Unavailable when the embedded authority cannot be opened.
+    All of them are asked for every seal. Raises UsageError for anything else, also for a mistake in the user's
+    ``trust.toml``; Unavailable when the embedded authority cannot be opened.
     """
-    return [_authority(name) for name in dict.fromkeys(names or [EMBEDDED])]
+    chosen = list(dict.fromkeys(names or [EMBEDDED]))
+    if chosen == [EMBEDDED]:
+        return [_embedded()]
+    directory = load_directory(home())
+    found = [_authority(name, directory) for name in chosen]
+    urls = [authority.url for authority in found]
+    for number, url in enumerate(urls):
+        if url in urls[:number]:
+            first = chosen[urls.index(url)]
+            raise UsageError(
+                f"--tsa names one authority twice, as {shown(first)} and {shown(chosen[number])}"
+            )
+    return found
 
 
-def _authority(name: str) -> Authority:
+def shown(name: str) -> str:
+    """What ``--tsa`` was given, fit for a message: a URL may carry credentials."""
+    return public_url(name) if "://" in name else name
+
+
+def _authority(name: str, directory: Directory) -> Authority:
     if name == EMBEDDED:
-        return Embedded(authority=EmbeddedAuthority.open(home() / "tsa"))
-    if "://" not in name:
-        raise UsageError(f"--tsa takes a URL or 'embedded', not {name!r}")
-    return Http(url=name)
+        return _embedded()
+    if "://" in name:
+        return Http(url=name)
+    entry = directory.find(name)
+    return Http(url=entry.url, name=entry.name)
+
+
+def _embedded() -> Authority:
+    return Embedded(authority=EmbeddedAuthority.open(home() / "tsa"))
 
 
 class Stamping:

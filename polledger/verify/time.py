@@ -72,7 +72,7 @@ def step_time(
         *_refused(reader.refusals),
         *_labels(stamps),
         *_order(stamps, policy),
-        *_assurance(summary, trust, policy),
+        *_assurance(summary, trust, policy, _voices(matching, stamps)),
     ]
     if not any(finding.name == CONSISTENCY for finding in findings):
         tokens = (
@@ -326,18 +326,33 @@ def _certainly_earlier(a: Stamp, b: Stamp, policy: Policy) -> bool:
     return a.timestamp.gen_time + slack < b.timestamp.gen_time
 
 
-def _assurance(summary: TimeSummary, trust: Trust | None, policy: Policy) -> Iterator[Finding]:
+def _voices(matching: Sequence[SealedHead], stamps: Sequence[Stamp]) -> list[str]:
+    """The operators that vouch for the newest head, each once."""
+    last = max((item.seal.number for item in matching), default=0)
+    found = {
+        operator_key(stamp.operator): stamp.operator
+        for stamp in stamps
+        if stamp.operator and stamp.seal >= last
+    }
+    return sorted(found.values())
+
+
+def _assurance(
+    summary: TimeSummary, trust: Trust | None, policy: Policy, voices: Sequence[str]
+) -> Iterator[Finding]:
     if summary.assurance == "external":
         detail = (
-            f"the end of the run existed by {summary.last}, vouched for by {', '.join(summary.operators)}"
+            f"the end of the run existed by {summary.last}, vouched for by {', '.join(voices)}"
+            f" (quorum {policy.time.quorum})"
         )
         yield Finding(step=3, name="time.assurance", outcome="pass", detail=detail)
         return
-    waiting = f", {summary.pending} requests wait for an authority" if summary.pending else ""
-    detail = f"time is {summary.assurance}{waiting}"
-    remedy = _remedy(trust)
+    waiting = f", {counted(summary.pending, 'request')} waiting for an authority" if summary.pending else ""
+    quorum = counted(policy.time.quorum, "operator")
+    vouching = "" if trust is None else f": {len(voices)} of {quorum} of the trust file vouch for its end"
+    detail = f"time is {summary.assurance}{vouching}{waiting}"
     name = "time.required" if policy.require.external_time else "time.assurance"
-    yield Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=remedy)
+    yield Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=_remedy(trust))
 
 
 def _remedy(trust: Trust | None) -> str:

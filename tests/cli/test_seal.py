@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def test_json_is_one_object_whatever_the_task_prints(polledger: Any, talkative: 
         ([str(SMALL), "--run", "{tmp}/r", "--input", "x={tmp}"], 2, "no input 'x'"),
         ([str(SMALL), "--run", "{tmp}/r", "--key", "{tmp}/no.pem"], 2, "no such key"),
         ([str(SMALL), "--run", "{tmp}/r", "--key", "{tmp}/file"], 2, "holds no private key"),
-        ([str(SMALL), "--run", "{tmp}/r", "--tsa", "nobody"], 2, "'nobody'"),
+        ([str(SMALL), "--run", "{tmp}/r", "--tsa", "nobody"], 2, "no authority is called 'nobody'; near: "),
         ([str(SMALL), "--run", "{tmp}/r", "--device", "cuda:7"], 2, "no device 'cuda:7' here"),
         ([str(SMALL), "--run", "{tmp}/r", "--nonsense"], 2, "--nonsense"),
     ],
@@ -242,6 +242,8 @@ def test_commands_are_quoted_for_the_shell() -> None:
     )
     expected = "polledger seal 'my task.py' --run 'a run' --input 'x=/d e' --tsa http://t/ --resume"
     assert resume_command(options) == expected
+    secret = replace(options, authorities=("http://u:pw@t/", "http://t/?key=pw", "http://t/"))
+    assert resume_command(secret) == expected
     own = SealOptions(task="polledger.examples.digits", run=Path("R"))
     assert verify_command(own, {}) == "polledger verify R"
 
