@@ -46,7 +46,7 @@ def name_variables(command: Any, prefix: str = "POLLEDGER") -> Any:
 def verb_of(words: Sequence[str]) -> list[str]:
     """The verb that ``words`` name, with its second word where it has one; empty where they name none."""
     named = [word for word in words if not word.startswith("-")]
-    return named[: 2 if named[:1] == ["timestamp"] else 1]
+    return named[: 2 if named[:1] in (["timestamp"], ["tsa"]) else 1]
 
 
 def wants_json(words: Sequence[str]) -> bool:

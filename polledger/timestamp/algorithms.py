@@ -46,6 +46,10 @@ _HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
 }
 
 
+class HashRefused(MalformedError):
+    """A well-formed AlgorithmIdentifier that names no accepted hash."""
+
+
 def hash_size(name: str) -> int:
     """Bytes in a digest of the accepted hash ``name``. Raises UsageError for any other."""
     if name not in _HASHES:
@@ -75,12 +79,12 @@ def read_algorithm(reader: der.Reader) -> Algorithm:
 
 
 def read_hash(reader: der.Reader) -> str:
-    """Name of the hash in the AlgorithmIdentifier that comes next. Refuses hashes outside the accepted ones."""
+    """Name of the hash in the AlgorithmIdentifier that comes next. Raises HashRefused for others than the accepted."""
     algorithm = read_algorithm(reader)
     if algorithm.oid not in HASH_NAMES:
-        raise MalformedError(f"{reader.what}: hash algorithm {algorithm.oid} is not accepted")
+        raise HashRefused(f"{reader.what}: hash algorithm {algorithm.oid} is not accepted")
     if not algorithm.plain():
-        raise MalformedError(f"{reader.what}: a hash algorithm with parameters")
+        raise HashRefused(f"{reader.what}: a hash algorithm with parameters")
     return HASH_NAMES[algorithm.oid]
 
 

@@ -5,8 +5,8 @@ from typing import Final
 
 from polledger.errors import MalformedError
 from polledger.timestamp import der
-from polledger.timestamp.algorithms import hash_size
-from polledger.timestamp.tstinfo import read_imprint, refuse_critical
+from polledger.timestamp.algorithms import HashRefused, hash_size
+from polledger.timestamp.tstinfo import read_extensions, read_imprint
 
 GRANTED: Final = 0
 
@@ -19,15 +19,24 @@ STATUS_NAMES: Final = {
     5: "revocation notification",
 }
 
+BAD_ALG: Final = 0
+BAD_REQUEST: Final = 2
+BAD_DATA_FORMAT: Final = 5
+TIME_NOT_AVAILABLE: Final = 14
+UNACCEPTED_POLICY: Final = 15
+UNACCEPTED_EXTENSION: Final = 16
+ADD_INFO_NOT_AVAILABLE: Final = 17
+SYSTEM_FAILURE: Final = 25
+
 FAILURES: Final = {
-    0: "hash algorithm not supported (badAlg)",
-    2: "request not permitted or supported (badRequest)",
-    5: "data in the wrong format (badDataFormat)",
-    14: "the authority's time source is not available (timeNotAvailable)",
-    15: "policy not supported (unacceptedPolicy)",
-    16: "extension not supported (unacceptedExtension)",
-    17: "additional information not available (addInfoNotAvailable)",
-    25: "system failure (systemFailure)",
+    BAD_ALG: "hash algorithm not supported (badAlg)",
+    BAD_REQUEST: "request not permitted or supported (badRequest)",
+    BAD_DATA_FORMAT: "data in the wrong format (badDataFormat)",
+    TIME_NOT_AVAILABLE: "the authority's time source is not available (timeNotAvailable)",
+    UNACCEPTED_POLICY: "policy not supported (unacceptedPolicy)",
+    UNACCEPTED_EXTENSION: "extension not supported (unacceptedExtension)",
+    ADD_INFO_NOT_AVAILABLE: "additional information not available (addInfoNotAvailable)",
+    SYSTEM_FAILURE: "system failure (systemFailure)",
 }
 """PKIFailureInfo bits of RFC 3161 section 2.4.2 in words."""
 
@@ -41,22 +50,46 @@ TEXT_CHARACTERS: Final = 200
 """Longest part of an authority's own words that is repeated in a message."""
 
 
+class RequestRefused(MalformedError):
+    """A request that gets no token. ``failure`` is the PKIFailureInfo bit that says why."""
+
+    def __init__(self, message: str, failure: int) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimestampRequest:
-    """A TimeStampReq whose imprint has the length of its hash."""
+    """A TimeStampReq whose imprint has the length of its hash. ``extensions`` are names of ones not critical."""
 
     hash_name: str
     imprint: bytes
     policy: str | None
     nonce: int | None
     cert_req: bool
+    extensions: tuple[str, ...] = ()
 
 
 def parse_request(data: bytes) -> TimestampRequest:
-    """The TimeStampReq that ``data`` is. Raises MalformedError, also for other versions and critical extensions."""
+    """The TimeStampReq that ``data`` is.
+
+    Raises RequestRefused, with what an authority answers: badRequest for other versions, badAlg for other hashes than
+    the accepted ones, unacceptedExtension for critical extensions, badDataFormat for anything that is no such request.
+    """
+    try:
+        return _read_request(data)
+    except RequestRefused:
+        raise
+    except HashRefused as error:
+        raise RequestRefused(str(error), BAD_ALG) from None
+    except MalformedError as error:
+        raise RequestRefused(str(error), BAD_DATA_FORMAT) from None
+
+
+def _read_request(data: bytes) -> TimestampRequest:
     reader = der.read_one(data, der.SEQUENCE, "request")
     if der.read_integer(reader.take(der.INTEGER), "request version") != 1:
-        raise MalformedError("request: only version 1 is known")
+        raise RequestRefused("request: only version 1 is known", BAD_REQUEST)
     hash_name, imprint = read_imprint(reader)
     if len(imprint) != hash_size(hash_name):
         raise MalformedError(f"request: an imprint of {len(imprint)} bytes for {hash_name}")
@@ -65,15 +98,22 @@ def parse_request(data: bytes) -> TimestampRequest:
     cert_req = reader.optional(der.BOOLEAN)
     extensions = reader.optional(der.context(0))
     reader.end()
-    if extensions is not None:
-        refuse_critical(extensions, "request")
     return TimestampRequest(
         hash_name=hash_name,
         imprint=imprint,
         policy=None if policy is None else der.read_oid(policy, "request policy"),
         nonce=None if nonce is None else der.read_integer(nonce, "request nonce"),
         cert_req=cert_req is not None and der.read_boolean(cert_req, "request certReq"),
+        extensions=() if extensions is None else _not_critical(extensions),
     )
+
+
+def _not_critical(extensions: der.Value) -> tuple[str, ...]:
+    found = read_extensions(extensions, "request")
+    for name, critical in found.items():
+        if critical:
+            raise RequestRefused(f"request: critical extension {name} is not known", UNACCEPTED_EXTENSION)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +184,7 @@ def granting_response(token: bytes) -> bytes:
     return der.sequence(der.sequence(der.integer(GRANTED)), token)
 
 
-def rejecting_response(failure: int) -> bytes:
-    """The TimeStampResp that rejects a request with one PKIFailureInfo bit."""
-    return der.sequence(der.sequence(der.integer(2), der.named_bit(failure)))
+def rejecting_response(failure: int, text: str = "") -> bytes:
+    """The TimeStampResp that rejects a request with one PKIFailureInfo bit, and says ``text`` to people."""
+    words = der.sequence(der.encode(der.UTF8_STRING, text.encode("utf-8"))) if text else b""
+    return der.sequence(der.sequence(der.integer(2), words, der.named_bit(failure)))

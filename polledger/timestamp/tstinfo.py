@@ -99,22 +99,28 @@ def _read_ordering(reader: der.Reader) -> bool:
 
 def refuse_critical(extensions: der.Value, what: str) -> None:
     """Walk an Extensions field (implicitly tagged). Raises MalformedError if one is critical: none is known here."""
+    for name, critical in read_extensions(extensions, what).items():
+        if critical:
+            raise MalformedError(f"{what}: critical extension {name} is not known")
+
+
+def read_extensions(extensions: der.Value, what: str) -> dict[str, bool]:
+    """Whether each extension in an Extensions field (implicitly tagged) is critical; their values are only framed."""
     reader = der.Reader(extensions.content, f"{what} extensions")
     if reader.at_end():
         raise MalformedError(f"{reader.what}: there is none in it")
-    seen: set[str] = set()
+    found: dict[str, bool] = {}
     for value in reader.all():
         if value.tag != der.SEQUENCE:
             raise MalformedError(f"{reader.what}: not a sequence of extensions")
         inner = der.Reader(value.content, reader.what)
         name = der.read_oid(inner.take(der.OBJECT_IDENTIFIER), inner.what)
-        if name in seen:
+        if name in found:
             raise MalformedError(f"{reader.what}: {name} is present twice")
-        seen.add(name)
         critical = inner.optional(der.BOOLEAN)
-        if critical is not None:
-            if not der.read_boolean(critical, inner.what):
-                raise MalformedError(f"{reader.what}: a default value is encoded")
-            raise MalformedError(f"{what}: critical extension {name} is not known")
+        if critical is not None and not der.read_boolean(critical, inner.what):
+            raise MalformedError(f"{reader.what}: a default value is encoded")
+        found[name] = critical is not None
         inner.take(der.OCTET_STRING)
         inner.end()
+    return found

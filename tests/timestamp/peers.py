@@ -18,6 +18,7 @@ from tests.timestamp import forge
 needs_openssl = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="the openssl program is not installed"
 )
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the curl program is not installed")
 
 REPLY = "application/timestamp-reply"
 
