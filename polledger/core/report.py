@@ -52,7 +52,10 @@ REQUIRED: tuple[tuple[int, str], ...] = (
 
 REQUIRED_WITH_MODEL: tuple[tuple[int, str], ...] = ((10, "binding"),)
 
-ADVISORY = frozenset({"unsealed", "time.tokens", "time.assurance", "data.origin", "isolation", "metrics"})
+ADVISORY = frozenset({
+    "unsealed", "time.tokens", "time.assurance", "time.renewed", "time.revocation", "data.origin", "isolation",
+    "metrics",
+})  # fmt: skip
 """Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
 Their ``fail`` still refutes."""
 
@@ -248,13 +251,19 @@ class Odds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSummary:
-    """What the timestamps show: ``first`` covers genesis, ``last`` covers the newest head (both ISO 8601, UTC)."""
+    """What the timestamps show: ``first`` covers genesis, ``last`` the newest head (all times ISO 8601, UTC).
+
+    ``renewals``: each with its ``index``, the time ``by`` which a quorum had vouched for it, and its operators.
+    ``until``: when the first token that counts falls unless it is renewed.
+    """
 
     assurance: Assurance = "unverified"
     first: str | None = None
     last: str | None = None
     operators: tuple[str, ...] = ()
     pending: int = 0
+    renewals: tuple[dict[str, Any], ...] = ()
+    until: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values."""
@@ -264,6 +273,8 @@ class TimeSummary:
             "last": self.last,
             "operators": list(self.operators),
             "pending": self.pending,
+            "renewals": list(self.renewals),
+            "until": self.until,
         }
 
 

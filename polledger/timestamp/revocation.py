@@ -19,11 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from polledger.errors import MalformedError
+from polledger.errors import MalformedError, UsageError
 from polledger.timestamp.algorithms import Algorithm, require_strong, verify_signature
-
-REVOCATION_BYTES: Final = 1 << 24
-"""Largest CRL or OCSP response read; lists of large authorities have a few MiB."""
+from polledger.timestamp.trust import REVOCATION_BYTES, Trust
 
 HARMLESS: Final = frozenset({
     x509.ReasonFlags.unspecified,
@@ -281,6 +279,8 @@ class RevocationPool:
     data: list[tuple[str, Parsed]] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
+    """Labels of the verifier's own files, which may be about other certificates."""
     _known: dict[tuple[x509.Certificate, x509.Certificate], list[Status]] = field(default_factory=dict)
 
     def add(self, label: str, data: bytes) -> None:
@@ -291,9 +291,9 @@ class RevocationPool:
             self.problems[label] = str(error)
 
     def unused(self) -> list[str]:
-        """Labels of data that spoke of no certificate that was asked about."""
+        """Labels of stored data that spoke of no certificate that was asked about."""
         labels = dict.fromkeys(label for label, _ in self.data)
-        return [label for label in labels if label not in self.used and label not in self.problems]
+        return [label for label in labels if label not in self.used | self.own | self.problems.keys()]
 
     def check(self, chain: Sequence[x509.Certificate], *, gen_time: datetime, now: datetime) -> Outcome:
         """What the data say about a token of ``gen_time`` whose certificates are ``chain``, the signer first.
@@ -334,6 +334,19 @@ class RevocationPool:
             if status is not None:
                 self.used.add(label)
                 yield status
+
+
+def held_by(trust: Trust | None) -> RevocationPool:
+    """What the verifier's own trust file names. Raises UsageError for a file that holds none."""
+    pool = RevocationPool()
+    for entry in trust.entries if trust else ():
+        for file in entry.revocation:
+            label = f"{file.path.name} of {entry.name!r} in the trust file"
+            pool.add(label, file.data)
+            if label in pool.problems:
+                raise UsageError(f"{file.path}: {pool.problems[label]}")
+            pool.own.add(label)
+    return pool
 
 
 def encoded(data: bytes) -> list[bytes]:

@@ -30,6 +30,7 @@ from polledger.timestamp.client import (
     make_request,
     post_request,
 )
+from polledger.timestamp.messages import parse_request
 from polledger.timestamp.queue import Pending, RequestQueue
 from polledger.timestamp.token import Timestamp, embedded_certificates, verify_response
 
@@ -273,29 +274,7 @@ class Stamper(Requests[Token]):
         return made
 
     def _obtain(self, pending: Pending) -> Token:
-        authority = self._authority(pending)
-        response = authority.ask(pending.request, now=self._clock())
-        wanted = pending.wanted()
-        carried = embedded_certificates(response)
-        chain = [*carried, *(root for root in authority.roots() if root not in carried)]
-        # Nothing is trusted here: the token's own certificates stand in for roots, so that a token which no
-        # verifier could ever accept is found out while another one can still be had. The clock of this machine
-        # has no say: it may be the one that is wrong.
-        timestamp = verify_response(
-            response,
-            digest=wanted.imprint,
-            hash_name=wanted.hash_name,
-            roots=chain,
-            nonce=wanted.nonce,
-            policies=() if wanted.policy is None else (wanted.policy,),
-        )
-        return Token(
-            authority=pending.authority,
-            request=pending.request,
-            response=response,
-            chain=tuple(certificate.public_bytes(Encoding.DER) for certificate in chain),
-            timestamp=timestamp,
-        )
+        return obtain_token(self._authority(pending), pending.request, now=self._clock())
 
     def _authority(self, pending: Pending) -> Authority:
         for authority in self._authorities:
@@ -304,6 +283,44 @@ class Stamper(Requests[Token]):
         if pending.url == EMBEDDED_URL:
             raise Unavailable("the embedded authority is not at hand")
         return Http(url=pending.url, name=pending.authority)
+
+
+def obtain_token(authority: Authority, request: bytes, *, now: datetime) -> Token:
+    """The token that ``authority`` gives for ``request``, found to be its answer and self-consistent.
+
+    Nothing is trusted here: the token's own certificates stand in for roots, so that a token which no verifier could
+    ever accept is found out while another one can still be had. The clock of this machine has no say: it may be the
+    one that is wrong. Raises Unavailable if none is given, MalformedError if it does not fit.
+    """
+    response = authority.ask(request, now=now)
+    wanted = parse_request(request)
+    carried = embedded_certificates(response)
+    chain = [*carried, *(root for root in authority.roots() if root not in carried)]
+    timestamp = verify_response(
+        response,
+        digest=wanted.imprint,
+        hash_name=wanted.hash_name,
+        roots=chain,
+        nonce=wanted.nonce,
+        policies=() if wanted.policy is None else (wanted.policy,),
+    )
+    return Token(
+        authority=authority.name,
+        request=request,
+        response=response,
+        chain=tuple(certificate.public_bytes(Encoding.DER) for certificate in chain),
+        timestamp=timestamp,
+    )
+
+
+def store_token(objects: "Objects", token: Token) -> TokenRef:
+    """Put the token's parts among ``objects``; they have reached the disk after :meth:`Objects.sync`."""
+    return TokenRef(
+        authority=token.authority,
+        request=objects.put(token.request),
+        response=objects.put(token.response),
+        chain=[objects.put(certificate) for certificate in token.chain],
+    )
 
 
 class Objects(Protocol):
@@ -331,12 +348,7 @@ def keep_token(run: SealStore, seal_index: int, token: Token) -> None:
     digest = parse_note(seal.note).head.digest()
     if (token.timestamp.hash_name, token.timestamp.imprint) != ("sha256", digest):
         raise MalformedError(f"the token is not over the head of seal {seal_index}")
-    reference = TokenRef(
-        authority=token.authority,
-        request=run.objects.put(token.request),
-        response=run.objects.put(token.response),
-        chain=[run.objects.put(certificate) for certificate in token.chain],
-    )
+    reference = store_token(run.objects, token)
     if reference in seal.tokens:
         return
     run.objects.sync()

@@ -1,8 +1,10 @@
 """What lies in a run directory, read once and judged nowhere: the verifier's steps take it from here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from polledger.core.records import Seal
+from polledger.core.renewal import Renewal
 from polledger.errors import MalformedError, Unavailable
 from polledger.store.ledger import LedgerScan, read_ledger
 from polledger.store.objects import ObjectStore
@@ -24,6 +26,20 @@ class SealFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RenewalFile:
+    """One file under renewals/: ``renewal`` is None where ``problem`` says why it cannot be read."""
+
+    number: int
+    renewal: Renewal | None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its number and path inside the run directory."""
+        return f"renewal {self.number} (renewals/{self.number:06d}.msgpack)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """``records[i]`` is None where ``damage[i]`` says why; ``torn`` describes an unreadable end of the ledger.
 
@@ -37,6 +53,7 @@ class Evidence:
     secret_problem: str = ""
     damage: dict[int, str] = field(default_factory=dict)
     torn: str = ""
+    renewals: tuple[RenewalFile, ...] = ()
 
 
 def read_evidence(run: RunDirectory) -> Evidence:
@@ -48,12 +65,13 @@ def read_evidence(run: RunDirectory) -> Evidence:
     scan = read_ledger(run.ledger_path) if run.ledger_path.exists() else None
     return Evidence(
         records=tuple(scan.records) if scan else (),
-        seals=tuple(_read_seal(run, number) for number in _seal_numbers(run)),
+        seals=tuple(_read_seal(run, number) for number in _numbers(run.seals)),
         objects=run.objects,
         secret=secret,
         secret_problem=problem,
         damage=_damage(scan) if scan else {},
         torn=_torn(scan) if scan else f"{run.ledger_path.name} is missing",
+        renewals=tuple(_read_renewal(run, number) for number in _numbers(run.renewals)),
     )
 
 
@@ -70,9 +88,9 @@ def _torn(scan: LedgerScan) -> str:
     return f"ledger.log cannot be read from record {scan.damage.index} on: {scan.damage.reason}"
 
 
-def _seal_numbers(run: RunDirectory) -> list[int]:
+def _numbers(listed: Callable[[], list[int]]) -> list[int]:
     try:
-        return run.seals()
+        return listed()
     except Unavailable:
         return []
 
@@ -82,6 +100,13 @@ def _read_seal(run: RunDirectory, number: int) -> SealFile:
         return SealFile(number=number, seal=run.read_seal(number))
     except (MalformedError, Unavailable) as error:
         return SealFile(number=number, seal=None, problem=str(error))
+
+
+def _read_renewal(run: RunDirectory, number: int) -> RenewalFile:
+    try:
+        return RenewalFile(number=number, renewal=run.read_renewal(number))
+    except (MalformedError, Unavailable) as error:
+        return RenewalFile(number=number, renewal=None, problem=str(error))
 
 
 def _secret(run: RunDirectory) -> tuple[bytes | None, str]:

@@ -6,7 +6,9 @@ not the sample of another.
 
 import difflib
 import math
+import re
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -154,17 +156,28 @@ class SampleBounds(_Table, frozen=True):
         _require(self.top >= 0, "sample.top is not negative")
 
 
+_ALGORITHM = re.compile(r"rsa[1-9]\d{2,4}|p256|p384|ed25519|sha256|sha384|sha512", re.ASCII)
+
+
 class TimeBounds(_Table, frozen=True):
     """Step 3. ``quorum``: distinct operators of the trust file. ``skew``: seconds a genTime may lie ahead of the clock.
 
-    ``accuracy``: seconds assumed where a token states none.
+    ``accuracy``: seconds assumed where a token states none. ``accept_expired``: tokens whose certificates have ended
+    count without a renewal. ``sunset``: by algorithm, the day from which it shows nothing any more by itself.
     """
 
     quorum: int = 1
     skew: float = 300.0
     accuracy: float = 60.0
+    accept_expired: bool = False
+    sunset: dict[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, day in self.sunset.items():
+            _require(
+                _ALGORITHM.fullmatch(name) is not None, f"time.sunset: {name!r} is not like rsa2048 or sha256"
+            )
+            _require(_is_day(day), f'time.sunset.{name} is not a day in quotes, like "2031-01-01"')
         _require(self.quorum >= 1, "time.quorum is at least 1")
         _require(self.skew >= 0 and self.accuracy >= 0, "time.skew and time.accuracy are not negative")
 
@@ -240,6 +253,13 @@ class Policy(_Table, frozen=True):
 
 def _is_digest(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _require(condition: bool, message: str) -> None:

@@ -149,6 +149,7 @@ def _verify_records(
         policy=request.policy,
         now=request.now,
         pending=request.pending,
+        renewals=evidence.renewals,
     )
     run.findings += times.findings
     run.time = times.summary

@@ -1,0 +1,257 @@
+"""Renewing the tokens of a run: what there is to cover, whether it is time, and asking. PROTOCOL section 8.
+
+What is stamped is in :mod:`polledger.core.renewal`. A renewal has no file before its first token, so that nothing is
+left behind where no authority answers; each token is then added in one step. Whoever is interrupted asks again.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from typing import Final, Protocol
+
+from cryptography import x509
+
+from polledger.core.digest import DIGEST_BYTES, ZERO
+from polledger.core.head import parse_note
+from polledger.core.records import Seal, TokenRef
+from polledger.core.renewal import (
+    ENTRIES_MAX,
+    Renewal,
+    Statement,
+    encode_statement,
+    imprint,
+    make_statement,
+    parse_entries,
+    parse_statement,
+    seal_entries,
+    tokens_over,
+)
+from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.timestamp import cms
+from polledger.timestamp.client import make_request
+from polledger.timestamp.messages import token_of
+from polledger.timestamp.stamper import NONCE_BITS, Authority, Token, obtain_token, store_token
+from polledger.timestamp.token import TOKEN_BYTES
+from polledger.timestamp.tstinfo import parse_tst_info
+
+AGED: Final = Fraction(2, 3)
+"""Share of the time from a renewal's token to the end of its certificates after which it is renewed itself: a year
+before the end of one that lasts three, as certificates are commonly replaced."""
+
+CERTIFICATE_BYTES: Final = 1 << 16
+
+
+class Objects(Protocol):
+    """Where payloads go (``polledger.store.objects.ObjectStore``)."""
+
+    def has(self, name: bytes) -> bool: ...
+    def get(self, digest: bytes, *, limit: int) -> bytes: ...
+    def put(self, data: bytes) -> bytes: ...
+    def put_named(self, name: bytes, chunks: Sequence[bytes | memoryview]) -> None: ...
+    def sync(self) -> None: ...
+
+
+class RenewalStore(Protocol):
+    """The part of a run directory that is renewed (``polledger.store.run.RunDirectory``)."""
+
+    @property
+    def objects(self) -> Objects: ...
+    def seals(self) -> list[int]: ...
+    def read_seal(self, index: int) -> Seal: ...
+    def renewals(self) -> list[int]: ...
+    def read_renewal(self, index: int) -> Renewal: ...
+    def write_renewal(self, renewal: Renewal) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A renewal that exists, and what it covers."""
+
+    renewal: Renewal
+    statement: Statement
+    imprint: bytes
+    covers: frozenset[bytes]
+
+    def tokens(self) -> Iterator[bytes]:
+        """The entries of its own tokens, for the next renewal."""
+        return tokens_over(self.imprint, self.renewal.tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a run has to renew. ``problems``: a line for each seal that is not covered, each object that is missing."""
+
+    run: bytes
+    entries: tuple[bytes, ...]
+    """Of every head and of every token over one."""
+    heads: int
+    renewals: tuple[Made, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def newest(self) -> Made | None:
+        """The last renewal."""
+        return self.renewals[-1] if self.renewals else None
+
+    def uncovered(self, revocation: Sequence[bytes]) -> int:
+        """How many entries, and data named ``revocation``, the newest renewal does not cover; its own tokens aside."""
+        if self.newest is None:
+            return len(self.entries) + len(revocation)
+        earlier = (entry for made in self.renewals[:-1] for entry in made.tokens())
+        known = {name for made in self.renewals for name in made.statement.revocation or ()}
+        fresh = sum(entry not in self.newest.covers for entry in (*self.entries, *earlier))
+        return fresh + sum(name not in known for name in revocation)
+
+    def statement(self, revocation: Sequence[bytes]) -> tuple[Statement, list[bytes]]:
+        """What the next renewal stamps, and the entries that it covers. Raises UsageError above the limits."""
+        entries = [*self.entries, *(entry for made in self.renewals for entry in made.tokens())]
+        if len(entries) > ENTRIES_MAX:
+            raise UsageError(
+                f"the run has {len(entries)} heads and tokens, at most {ENTRIES_MAX} are renewed"
+            )
+        known = {name for made in self.renewals for name in made.statement.revocation or ()}
+        made = make_statement(
+            run=self.run,
+            index=len(self.renewals),
+            previous=self.newest.imprint if self.newest else ZERO,
+            entries=entries,
+            revocation=[name for name in revocation if name not in known],
+        )
+        return made, entries
+
+
+def survey(store: RenewalStore) -> Survey:
+    """Look through the seals and renewals of a run; nothing in them is verified.
+
+    A seal that cannot be read is a problem of its own: the others must not wait for it. Raises Unavailable or
+    MalformedError for a renewal that cannot be read or is missing, UsageError for a run without a seal.
+    """
+    run, heads, entries = b"", 0, list[bytes]()
+    problems = []
+    for number in store.seals():
+        try:
+            seal = store.read_seal(number)
+            head = parse_note(seal.note).head
+        except (MalformedError, Unavailable) as error:
+            problems.append(str(error))
+            continue
+        if run and head.run != run:
+            problems.append(f"seal {number} belongs to another run")
+            continue
+        run, heads = head.run, heads + 1
+        entries += seal_entries(head.digest(), seal)
+        problems += _missing(store.objects, f"seal {number}", seal.tokens)
+    if not run:
+        raise UsageError(
+            "the run has no seal that could be renewed" + "".join(f": {one}" for one in problems[:1])
+        )
+    renewals = tuple(_made(store, number, run) for number in range(len(store.renewals())))
+    for made in renewals:
+        problems += _missing(store.objects, f"renewal {made.renewal.index}", made.renewal.tokens)
+    return Survey(run=run, entries=tuple(entries), heads=heads, renewals=renewals, problems=tuple(problems))
+
+
+def _made(store: RenewalStore, number: int, run: bytes) -> Made:
+    renewal = store.read_renewal(number)
+    statement = parse_statement(renewal.statement)
+    if statement.run != run or statement.index != number:
+        raise MalformedError(f"renewal {number} is of another run or number: restore it from a copy")
+    data = store.objects.get(statement.root, limit=ENTRIES_MAX * DIGEST_BYTES)
+    return Made(
+        renewal=renewal,
+        statement=statement,
+        imprint=imprint(renewal.statement),
+        covers=parse_entries(data, statement),
+    )
+
+
+def _missing(objects: Objects, where: str, tokens: Sequence[TokenRef]) -> Iterator[str]:
+    """What is missing of each token: it is covered by its digest all the same, for a copy may have it."""
+    for token in tokens:
+        for name in (token.request, token.response, *(token.chain or ()), *(token.revocation or ())):
+            if not objects.has(name):
+                yield f"{where}, token of {token.authority!r}: object {name.hex()} is missing"
+
+
+def aged(store: RenewalStore, made: Made, *, now: datetime) -> bool:
+    """Whether one of the renewal's own tokens is near the end of its certificates. Raises as the store does."""
+    return any(_aged(store.objects, token, now) for token in made.renewal.tokens)
+
+
+def ends(store: RenewalStore, made: Made) -> datetime:
+    """When the first certificate beside the renewal's tokens ends."""
+    return min(_span(store.objects, token)[1] for token in made.renewal.tokens)
+
+
+def _aged(objects: Objects, token: TokenRef, now: datetime) -> bool:
+    start, end = _span(objects, token)
+    return now > start + (end - start) * AGED.numerator / AGED.denominator
+
+
+def _span(objects: Objects, token: TokenRef) -> tuple[datetime, datetime]:
+    """genTime, and the end of the first certificate kept beside the token to end; as they say."""
+    signed = cms.parse_token(token_of(objects.get(token.response, limit=TOKEN_BYTES)))
+    kept = [objects.get(name, limit=CERTIFICATE_BYTES) for name in token.chain or ()]
+    try:
+        certificates = [x509.load_der_x509_certificate(raw) for raw in (*signed.certificates, *kept)]
+    except ValueError:
+        raise MalformedError(f"a certificate beside a token of {token.authority!r} cannot be read") from None
+    start = parse_tst_info(signed.content).gen_time
+    return start, min((one.not_valid_after_utc for one in certificates), default=start)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one authority gave: a token, or the reason why there is none."""
+
+    authority: str
+    token: Token | None = None
+    reason: str = ""
+
+
+class Renewer:
+    """Asks authorities for tokens over one statement and keeps each at once. For whoever holds the run's lock.
+
+    ``entries`` is the list to be kept with a new renewal; None: it is kept already, with tokens of other authorities.
+    """
+
+    def __init__(
+        self,
+        store: RenewalStore,
+        statement: Statement,
+        entries: Sequence[bytes] | None = None,
+        *,
+        nonces: Callable[[], int] = lambda: secrets.randbits(NONCE_BITS),
+    ) -> None:
+        self._store = store
+        self._statement = statement
+        self._encoded = encode_statement(statement)
+        self._entries = entries
+        self._nonces = nonces
+
+    def ask(self, authority: Authority, *, now: datetime) -> Answer:
+        """Ask once and keep the token. Raises Unavailable if it cannot be written."""
+        digest = imprint(self._encoded)
+        try:
+            request = make_request(digest, nonce=self._nonces(), policy=authority.policy)
+            token = obtain_token(authority, request, now=now)
+        except (MalformedError, Unavailable) as error:
+            return Answer(authority=authority.name, reason=str(error))
+        self._keep(token)
+        return Answer(authority=authority.name, token=token)
+
+    def _keep(self, token: Token) -> None:
+        objects, index = self._store.objects, self._statement.index
+        tokens: list[TokenRef] = []
+        if self._entries is None:
+            tokens = self._store.read_renewal(index).tokens
+        else:
+            objects.put_named(self._statement.root, [b"".join(self._entries)])
+        reference = store_token(objects, token)
+        objects.sync()
+        self._store.write_renewal(
+            Renewal(v=1, index=index, statement=self._encoded, tokens=[*tokens, reference])
+        )
+        self._entries = None

@@ -1,0 +1,89 @@
+"""The renewals of a run as they lie in it: each whole, of this run, and linked to the one before. PROTOCOL section 8.
+
+What they save is judged in :mod:`polledger.verify.standing`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from polledger.core.digest import DIGEST_BYTES, ZERO
+from polledger.core.renewal import ENTRIES_MAX, Covered, Statement, imprint, parse_entries, parse_statement
+from polledger.errors import MalformedError, Unavailable
+from polledger.verify.evidence import RenewalFile
+from polledger.verify.heads import SealedHead
+from polledger.verify.tokens import Stamp, TokenReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """A renewal whose statement, list and place in the chain of renewals hold; its tokens are judged later."""
+
+    number: int
+    covers: frozenset[bytes]
+    stamps: tuple[Stamp, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewals:
+    """The renewals of a run, oldest first. ``problems``: what is wrong with others, or missing; they cover nothing."""
+
+    found: tuple[Renewal, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def read_renewals(
+    files: Sequence[RenewalFile],
+    *,
+    heads: Sequence[SealedHead],
+    reader: TokenReader,
+) -> Renewals:
+    """Every renewal of ``files`` that is whole, of the run of ``heads`` and linked to the one before it.
+
+    ``heads`` are those that the records match: a renewal's tokens count for the newest of them that it covers.
+    Revocation data stored with a renewal are read into the reader's pool.
+    """
+    if not heads or not files:
+        return Renewals()
+    found, problems = list[Renewal](), list[str]()
+    covering = [(head.seal.number, Covered(over=head.head.digest()).entry()) for head in heads]
+    previous: bytes | None = ZERO
+    for number, file in enumerate(_gapless(files)):
+        try:
+            if file.renewal is None:
+                raise MalformedError(file.problem)
+            statement = parse_statement(file.renewal.statement)
+            if statement.run != heads[0].head.run:
+                raise MalformedError("it renews another run")
+            if statement.index != number or (previous is not None and statement.previous != previous):
+                raise MalformedError("it does not follow the renewal before it")
+            data = reader.objects.get(statement.root, limit=ENTRIES_MAX * DIGEST_BYTES)
+            covers = parse_entries(data, statement)
+        except (MalformedError, Unavailable) as error:
+            problems.append(f"{file.name}: {error}")
+            previous = None
+            continue
+        previous = imprint(file.renewal.statement)
+        problems += _revocation(file, statement, reader)
+        newest = max((seal for seal, entry in covering if entry in covers), default=-1)
+        tokens = [reader.token(file.name, ref, previous, newest, number) for ref in file.renewal.tokens]
+        stamps = tuple(stamp for stamp in tokens if stamp is not None)
+        found.append(Renewal(number=number, covers=covers, stamps=stamps))
+    return Renewals(found=tuple(found), problems=tuple(problems))
+
+
+def _revocation(file: RenewalFile, statement: Statement, reader: TokenReader) -> Iterator[str]:
+    for name in statement.revocation or ():
+        try:
+            reader.read_revocation(name)
+        except Unavailable as error:
+            yield f"{file.name}: {error}"
+
+
+def _gapless(files: Sequence[RenewalFile]) -> Iterator[RenewalFile]:
+    """The files in order, with one that is missing in each place where one must have been, up to the last.
+
+    A file name can state any number: as many gaps are filled as there are files.
+    """
+    known = {file.number: file for file in files}
+    for number in range(min(max(known, default=-1) + 1, 2 * len(known))):
+        yield known.get(number) or RenewalFile(number=number, renewal=None, problem="it is missing")

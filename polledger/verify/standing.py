@@ -1,0 +1,265 @@
+"""Which tokens still stand: certificates that ended, algorithms past their day, revocations, and what renewals save.
+
+A token stands as long as nobody but its authority can have made it: until the first certificate on its chain ends, the
+policy no longer counts one of its algorithms, or a key on the chain may have been another's. It stands longer if by
+then a renewal covered it that stands itself. So renewals are judged from the newest to the oldest (RFC 4998).
+PROTOCOL section 8; docs/decisions/0026.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+from polledger.core.report import Finding, counted
+from polledger.timestamp.revocation import Outcome, RevocationPool
+from polledger.timestamp.token import Timestamp
+from polledger.timestamp.trust import operator_key
+from polledger.verify.policy import Policy
+from polledger.verify.renewal import Renewal, Renewals
+from polledger.verify.sunset import sunset
+from polledger.verify.tokens import Stamp
+
+RENEWED = "time.renewed"
+REVOCATION = "time.revocation"
+
+_Groups: TypeAlias = dict[tuple[str, str], list[str]]
+"""(authority, why) of tokens of one fate: where they are. Runs have thousands of seals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What still stands. ``stamps``: those of the seals, without an operator where they stand no more.
+
+    ``renewing``: the tokens of renewals that stand, which show that heads existed by their own time at the latest.
+    ``renewals``: the renewals as the report names them. ``until``: when the first token that counts falls unless it is
+    renewed; None where no operator vouches for any.
+    """
+
+    stamps: tuple[Stamp, ...]
+    renewing: tuple[Stamp, ...]
+    renewals: tuple[dict[str, Any], ...]
+    until: datetime | None
+    findings: tuple[Finding, ...]
+
+
+def judge_standing(
+    stamps: Sequence[Stamp], renewals: Renewals, *, pool: RevocationPool, policy: Policy, now: datetime
+) -> Standing:
+    """Judge the renewals from the newest to the oldest, then the tokens of the seals, all at the time ``now``.
+
+    Tokens that no operator vouches for are passed on as they are: nobody is trusted to have made them.
+    """
+    judge = _Judge(pool=pool, policy=policy, now=now)
+    renewing = [stamp for renewal in reversed(renewals.found) for stamp in judge.renewal(renewal)]
+    judged = tuple(stamp for stamp, _ in judge.tokens(stamps))
+    return Standing(
+        stamps=judged,
+        renewing=tuple(stamp for stamp in renewing if stamp.seal >= 0),
+        renewals=tuple(dated.to_json() for dated in reversed(judge.dated)),
+        until=judge.until,
+        findings=(*judge.renewed(), *judge.revocation()),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """Until when a token stands by itself, and what ends it."""
+
+    moment: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dated:
+    """A judged renewal. ``when``: a quorum of operators had vouched for it by then; it stands until ``horizon``.
+
+    Both are None where too few vouch for it: then it saves nothing.
+    """
+
+    number: int
+    covers: frozenset[bytes]
+    operators: tuple[str, ...]
+    when: datetime | None
+    horizon: datetime | None
+
+    def to_json(self) -> dict[str, Any]:
+        when = None if self.when is None else _iso(self.when)
+        return {"index": self.number, "by": when, "operators": list(self.operators)}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Judge:
+    """Judges at ``now`` and collects what it finds, by fate."""
+
+    pool: RevocationPool
+    policy: Policy
+    now: datetime
+    dated: list[_Dated] = field(default_factory=list)
+    until: datetime | None = None
+    lapsed: _Groups = field(default_factory=dict)
+    accepted: _Groups = field(default_factory=dict)
+    rejected: _Groups = field(default_factory=dict)
+    unchecked: dict[str, int] = field(default_factory=dict)
+    standing: int = 0
+    saved: int = 0
+    checked: int = 0
+
+    def renewal(self, renewal: Renewal) -> list[Stamp]:
+        """The tokens of ``renewal`` that stand, after those of all newer ones were judged."""
+        when, horizon, standing = dict[str, datetime](), dict[str, datetime](), []
+        for stamp, end in self.tokens(renewal.stamps):
+            if stamp.operator is None or end is None:
+                continue
+            standing.append(stamp)
+            key = operator_key(stamp.operator)
+            latest = stamp.timestamp.gen_time + self._accuracy(stamp.timestamp)
+            when[key] = min(when.get(key, latest), latest)
+            horizon[key] = max(horizon.get(key, end), end)
+        quorum = self.policy.time.quorum
+        enough = len(when) >= quorum
+        dated = _Dated(
+            number=renewal.number,
+            covers=renewal.covers,
+            operators=tuple(sorted({stamp.operator for stamp in standing if stamp.operator})),
+            when=sorted(when.values())[quorum - 1] if enough else None,
+            horizon=sorted(horizon.values(), reverse=True)[quorum - 1] if enough else None,
+        )
+        self.dated.append(dated)
+        return standing
+
+    def tokens(self, stamps: Sequence[Stamp]) -> Iterator[tuple[Stamp, datetime | None]]:
+        """Each of ``stamps`` with the time until which it stands; without operator and time if it stands no more.
+
+        Those whose certificate was revoked before they were made are left out.
+        """
+        for stamp in stamps:
+            if stamp.operator is None:
+                yield stamp, None
+                continue
+            timestamp = stamp.timestamp
+            outcome = self.pool.check(timestamp.chain, gen_time=timestamp.gen_time, now=self.now)
+            if outcome.rejected:
+                _note(self.rejected, stamp, outcome.rejected)
+                continue
+            end = self._stands(stamp, self._limit(timestamp, outcome))
+            if end is not None:
+                self._count(outcome, end)
+            yield (stamp if end is not None else replace(stamp, operator=None)), end
+
+    def _count(self, outcome: Outcome, end: datetime) -> None:
+        self.standing += 1
+        self.until = end if self.until is None else min(self.until, end)
+        self.checked += not outcome.unchecked
+        for name in outcome.unchecked[:1]:
+            self.unchecked[name] = self.unchecked.get(name, 0) + 1
+
+    def _limit(self, timestamp: Timestamp, outcome: Outcome) -> _Limit:
+        """What ends first: the first certificate, an algorithm's days, or that the keys were their owners' alone."""
+        ended = timestamp.until
+        limits = [_Limit(moment=ended, why=f"a certificate on its chain ended {_iso(ended)}")]
+        aged = sunset(timestamp, self.policy.time.sunset)
+        if aged is not None:
+            limits.append(
+                _Limit(moment=aged[0], why=f"{aged[1]} counts no more by the policy since {_iso(aged[0])}")
+            )
+        if outcome.before is not None:
+            limits.append(_Limit(moment=outcome.before, why=outcome.why))
+        return min(limits, key=lambda limit: limit.moment)
+
+    def _stands(self, stamp: Stamp, limit: _Limit) -> datetime | None:
+        """Until when ``stamp`` stands, by itself or by a renewal; None if it stands no more."""
+        renewals = [dated for dated in self.dated if stamp.entry in dated.covers]
+        ends = [limit.moment]
+        for dated in renewals:
+            if dated.when is not None and dated.horizon is not None and self._saves(dated.when, stamp, limit):
+                ends.append(dated.horizon)
+        if max(ends) >= self.now:
+            self.saved += limit.moment < self.now
+            return max(ends)
+        why = f"{limit.why}, and {self._missed(renewals, stamp, limit)}"
+        if self.policy.time.accept_expired and limit.moment == stamp.timestamp.until:
+            _note(self.accepted, stamp, why)
+            return limit.moment
+        _note(self.lapsed, stamp, why)
+        return None
+
+    def _saves(self, when: datetime, stamp: Stamp, limit: _Limit) -> bool:
+        """A renewal comes after what it covers and before that ends, whatever the clocks' accuracy leaves open."""
+        timestamp = stamp.timestamp
+        return timestamp.gen_time - self._accuracy(timestamp) <= when <= limit.moment
+
+    def _missed(self, renewals: Sequence[_Dated], stamp: Stamp, limit: _Limit) -> str:
+        """Why none of the ``renewals`` that cover ``stamp`` saves it."""
+        if not renewals:
+            return "no renewal covers it"
+        when = [dated.when for dated in renewals if dated.when is not None]
+        if not when:
+            return "too few operators that you trust vouch for the renewals that cover it"
+        late = [moment for moment in when if moment > limit.moment]
+        if late:
+            return f"it was renewed only by {_iso(min(late))}: a gap"
+        return f"its renewal states {_iso(min(when))}, before it was made"
+
+    def _accuracy(self, timestamp: Timestamp) -> timedelta:
+        default = timedelta(seconds=self.policy.time.accuracy)
+        return default if timestamp.accuracy is None else timestamp.accuracy
+
+    def renewed(self) -> Iterator[Finding]:
+        """``pass``: every token that an operator vouches for stands by itself or was renewed without a gap."""
+        for place, why in _places(self.lapsed):
+            remedy = "a copy of the run that was renewed in time, or tokens of other authorities"
+            yield _finding(RENEWED, f"{place}: it counts no more: {why}", remedy)
+        for place, why in _places(self.accepted):
+            yield _finding(
+                RENEWED, f"{place}: it counts because the policy accepts it (time.accept_expired): {why}"
+            )
+        if self.lapsed or self.accepted or self.until is None:
+            return
+        said = "of no token that counts a certificate has ended"
+        if self.saved:
+            # The newest ones come first.
+            last = next(dated for dated in self.dated if dated.when is not None)
+            tokens = (
+                f"{counted(self.saved, 'token')} past {'its' if self.saved == 1 else 'their'} certificates"
+            )
+            said = f"{tokens} renewed in time, last by renewal {last.number} ({_iso(last.when or self.now)})"
+        detail = f"{said}; the first to fall, unless it is renewed, does {_iso(self.until)}"
+        yield Finding(step=3, name=RENEWED, outcome="pass", detail=detail)
+
+    def revocation(self) -> Iterator[Finding]:
+        """``pass``: authentic data speak for every certificate of every token that counts, at its genTime."""
+        for place, why in _places(self.rejected):
+            yield _finding(REVOCATION, f"{place}: it counts for nothing: {why}")
+        for label, why in self.pool.problems.items():
+            yield _finding(REVOCATION, f"{label}: {why}", "ask its issuer for another copy")
+        for label in self.pool.unused() if self.standing else ():
+            yield _finding(REVOCATION, f"{label} speaks of no certificate of these tokens")
+        if self.unchecked:
+            name = max(self.unchecked, key=lambda one: self.unchecked[one])
+            of = f"{self.standing - self.checked} of {counted(self.standing, 'token')}"
+            detail = f"revocation was not checked for {of}: nothing at hand speaks for {name!r} at genTime"
+            remedy = "give CRLs or OCSP responses: revocation = […] in the trust file, or timestamp renew --revocation"
+            yield _finding(REVOCATION, detail, remedy)
+        elif self.standing:
+            detail = f"revocation was checked for {counted(self.standing, 'token')} up to the roots"
+            yield Finding(step=3, name=REVOCATION, outcome="pass", detail=detail)
+
+
+def _note(groups: _Groups, stamp: Stamp, why: str) -> None:
+    groups.setdefault((stamp.authority, why), []).append(stamp.place)
+
+
+def _places(groups: _Groups) -> Iterator[tuple[str, str]]:
+    """Where the tokens of each group are, and their fate."""
+    for (authority, why), places in groups.items():
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        yield f"{places[0]}{more}, token of {authority!r}", why
+
+
+def _finding(name: str, detail: str, remedy: str | None = None) -> Finding:
+    return Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=remedy)
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
