@@ -7,7 +7,7 @@ CA certificates, and so do we. Revocation is not checked.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -23,6 +23,10 @@ from polledger.timestamp import der
 from polledger.timestamp.algorithms import require_strong
 from polledger.timestamp.cms import CertificateId
 
+KEPT = 512
+"""How many certificates, and results about exactly these bytes, are remembered: a trust file with every public
+authority has about a hundred certificates. The oldest are forgotten first, which changes time and nothing else."""
+
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -36,13 +40,20 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """An X.509 certificate whose outer frame is strict DER. ``issuer`` and ``subject`` are raw Names."""
+    """An X.509 certificate whose outer frame is strict DER. ``issuer`` and ``subject`` are raw Names.
+
+    Equal bytes are equal certificates: what is kept about one (see :data:`KEPT`) goes by them.
+    """
 
     raw: bytes
-    parsed: x509.Certificate
-    issuer: bytes
-    subject: bytes
-    serial: int
+    parsed: x509.Certificate = field(compare=False)
+    issuer: bytes = field(compare=False)
+    subject: bytes = field(compare=False)
+    serial: int = field(compare=False)
+    not_before: datetime = field(compare=False)
+    not_after: datetime = field(compare=False)
+    key: object = field(compare=False)
+    label: str = field(compare=False)
 
     def fingerprint(self, hash_name: str) -> bytes:
         # SHA-1 occurs in ESSCertID version 1 only, beside the signature that covers it.
@@ -63,7 +74,11 @@ class Certificate:
 
     def name(self) -> str:
         """The subject as RFC 4514 text, for people."""
-        return self.parsed.subject.rfc4514_string() or "(no name)"
+        return self.label or "(no name)"
+
+    def valid(self, moment: datetime) -> bool:
+        """True from notBefore to the end of the second notAfter, as RFC 5280 section 4.1.2.5 has it."""
+        return self.not_before <= moment.replace(microsecond=0) <= self.not_after
 
 
 def _comparable(name: bytes) -> list[list[tuple[bytes, bytes]]]:
@@ -76,7 +91,7 @@ def _comparable(name: bytes) -> list[list[tuple[bytes, bytes]]]:
     return parts
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=KEPT)
 def read_certificate(raw: bytes) -> Certificate:
     """The certificate that ``raw`` is. Raises MalformedError.
 
@@ -100,11 +115,27 @@ def read_certificate(raw: bytes) -> Certificate:
     subject = reader.take(der.SEQUENCE).raw
     try:
         parsed = x509.load_der_x509_certificate(raw)
-        # Both are decoded lazily: a certificate that exists is one that can be used.
-        _ = parsed.extensions, parsed.public_key(), parsed.subject.rfc4514_string()
+        # All are decoded lazily: a certificate that exists is one that can be used.
+        _ = parsed.extensions
+        return Certificate(
+            raw=raw,
+            parsed=parsed,
+            issuer=issuer,
+            subject=subject,
+            serial=serial,
+            not_before=parsed.not_valid_before_utc,
+            not_after=parsed.not_valid_after_utc,
+            key=parsed.public_key(),
+            label=parsed.subject.rfc4514_string(),
+        )
     except _UNREADABLE as error:
         raise MalformedError(f"certificate: cannot be read: {error}") from None
-    return Certificate(raw=raw, parsed=parsed, issuer=issuer, subject=subject, serial=serial)
+
+
+@lru_cache(maxsize=KEPT)
+def given_certificate(certificate: x509.Certificate) -> Certificate:
+    """:func:`read_certificate` of a certificate that the caller holds."""
+    return read_certificate(certificate.public_bytes(Encoding.DER))
 
 
 def read_pem(data: bytes) -> list[x509.Certificate]:
@@ -151,6 +182,7 @@ def _matches(certificate: Certificate, identifier: CertificateId) -> bool:
     )
 
 
+@lru_cache(maxsize=KEPT)
 def require_timestamping(signer: Certificate) -> None:
     """Raise MalformedError unless the certificate is for time-stamping and nothing else (RFC 3161 section 2.3)."""
     extensions = signer.parsed.extensions
@@ -186,23 +218,47 @@ def verify_chain(
     Raises MalformedError if there is none. ``candidates`` may be on it and carry no trust. Every key on it,
     the root's included, is of an accepted kind and size; signatures with SHA-1 do not count.
     """
+    valid = tuple(one.valid(at) for one in (signer, *candidates, *roots))
+    found = _find_chain(
+        _Path(signer=signer, candidates=tuple(candidates), roots=tuple(roots), valid=valid, at=at)
+    )
+    if isinstance(found, str):
+        raise MalformedError(found)
+    return list(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Path:
+    """A question about a chain. The time enters only by which of the certificates are valid then: two questions
+    that differ in nothing else have one answer."""
+
+    signer: Certificate
+    candidates: tuple[Certificate, ...]
+    roots: tuple[Certificate, ...]
+    valid: tuple[bool, ...]
+    at: datetime = field(compare=False)
+
+
+@lru_cache(maxsize=KEPT)
+def _find_chain(path: _Path) -> tuple[Certificate, ...] | str:
+    """The chain, or why there is none."""
     verifier = (
         verification.PolicyBuilder()
-        .store(verification.Store([root.parsed for root in roots]))
-        .time(at.astimezone(UTC).replace(tzinfo=None))
+        .store(verification.Store([root.parsed for root in path.roots]))
+        .time(path.at.astimezone(UTC).replace(tzinfo=None, microsecond=0))
         .extension_policies(ca_policy=_CA_POLICY, ee_policy=_SIGNER_POLICY)
         .build_client_verifier()
     )
+    given = {one.parsed: one for one in (path.signer, *path.candidates, *path.roots)}
     try:
-        chain = verifier.verify(signer.parsed, [candidate.parsed for candidate in candidates]).chain
+        chain = verifier.verify(path.signer.parsed, [one.parsed for one in path.candidates]).chain
+        for certificate in chain:
+            require_strong(certificate.public_key())
     except verification.VerificationError as error:
-        raise MalformedError(
-            f"no chain from the signer's certificate to a given root at genTime: {error}"
-        ) from None
-    for certificate in chain:
-        require_strong(certificate.public_key())
-    given = {one.parsed: one for one in (signer, *candidates, *roots)}
-    return [given[certificate] for certificate in chain]
+        return f"no chain from the signer's certificate to a given root at genTime: {error}"
+    except MalformedError as error:
+        return str(error)
+    return tuple(given[certificate] for certificate in chain)
 
 
 def require_authentic(certificates: Iterable[Certificate], *, known: Iterable[Certificate]) -> None:
@@ -225,6 +281,7 @@ def require_authentic(certificates: Iterable[Certificate], *, known: Iterable[Ce
         waiting = [one for one in waiting if one not in issued]
 
 
+@lru_cache(maxsize=KEPT)
 def _issued(certificate: Certificate, *, by: Certificate) -> bool:
     try:
         certificate.parsed.verify_directly_issued_by(by.parsed)

@@ -7,6 +7,7 @@ certificate kinds other than X.509. Whatever is carried without being covered co
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from polledger.errors import MalformedError
@@ -22,6 +23,10 @@ ATTRIBUTE_SIGNING_CERTIFICATE_V2: Final = "1.2.840.113549.1.9.16.2.47"
 
 MAX_CERTIFICATES: Final = 16
 """Most certificates in a token: authorities send the signer and its chain, at most about five."""
+
+
+PARSED_KEPT: Final = 16
+"""Tokens whose parts are remembered: each is looked at for its statement, and again for every entry of a trust file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,7 @@ class SignedData:
     signature: bytes
 
 
+@lru_cache(maxsize=PARSED_KEPT)
 def parse_token(data: bytes) -> SignedData:
     """The TimeStampToken that ``data`` is. Raises MalformedError; see the module for what is refused."""
     outer = der.read_one(data, der.SEQUENCE, "token")

@@ -31,6 +31,10 @@ LENGTH_OCTETS: Final = 4
 INTEGER_BYTES: Final = 64
 """Longest INTEGER read: serial numbers end at 20 bytes, nonces of real authorities at 32."""
 
+OID_BYTES: Final = 64
+"""Longest OBJECT IDENTIFIER read: those in use end at about 30, with an arc of a UUID. A number of thousands of digits
+would cost its square in time, and Python writes none."""
+
 _TIME = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.(\d{0,8}[1-9]))?Z")
 
 
@@ -154,11 +158,22 @@ def read_oid(value: Value, what: str) -> str:
     content = value.content
     if not content or content[-1] & 0x80:
         raise MalformedError(f"{what}: an object identifier is empty or truncated")
+    if len(content) > OID_BYTES:
+        raise MalformedError(f"{what}: an object identifier of {len(content)} bytes")
+    text = _dotted(content)
+    if text is None:
+        raise MalformedError(f"{what}: an object identifier is not in its shortest form")
+    return text
+
+
+@lru_cache(maxsize=128)
+def _dotted(content: bytes) -> str | None:
+    """The text of the arcs; None if one of them begins with zeros. A token has a dozen, the same in each token."""
     arcs: list[int] = []
     number, fresh = 0, True
     for byte in content:
         if fresh and byte == 0x80:
-            raise MalformedError(f"{what}: an object identifier is not in its shortest form")
+            return None
         number = number << 7 | byte & 0x7F
         fresh = byte < 0x80
         if fresh:

@@ -21,7 +21,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from polledger.errors import MalformedError, UsageError
 from polledger.timestamp import cms
@@ -29,6 +28,7 @@ from polledger.timestamp.algorithms import hash_size, verify_signature
 from polledger.timestamp.certificates import (
     Certificate,
     find_signer,
+    given_certificate,
     read_certificate,
     require_authentic,
     require_named,
@@ -96,7 +96,12 @@ def verify_response(
         signed = cms.parse_token(token_of(data))
         info = parse_tst_info(signed.content)
         _check_statement(info, digest=digest, hash_name=hash_name, nonce=nonce, policies=policies, at=at)
-        chain = _verify_signer(signed, info, _read_given(roots), _read_given(intermediates))
+        chain = _verify_signer(
+            signed,
+            info,
+            [given_certificate(one) for one in roots],
+            [given_certificate(one) for one in intermediates],
+        )
     except MalformedError as error:
         raise TokenRejected(str(error)) from None
     return Timestamp(
@@ -136,10 +141,6 @@ def _check_arguments(
         raise UsageError("a time needs a time zone")
 
 
-def _read_given(certificates: Sequence[x509.Certificate]) -> list[Certificate]:
-    return [read_certificate(certificate.public_bytes(Encoding.DER)) for certificate in certificates]
-
-
 def _check_statement(
     info: TSTInfo,
     *,
@@ -175,14 +176,15 @@ def _verify_signer(
     require_timestamping(signer)
     if hashlib.new(signed.hash_name, signed.content).digest() != signed.message_digest:
         raise MalformedError("messageDigest does not match the content")
+    # Before the signature: that there is no chain to the roots of one entry of a trust file is known at once.
+    chain = verify_chain(signer, candidates=[*embedded, *intermediates], roots=roots, at=info.gen_time)
     verify_signature(
-        signer.parsed.public_key(),
+        signer.key,
         signed.algorithm,
         hash_name=signed.hash_name,
         signature=signed.signature,
         message=signed.signed_attributes,
     )
-    chain = verify_chain(signer, candidates=[*embedded, *intermediates], roots=roots, at=info.gen_time)
     require_authentic(embedded, known=[*chain, *intermediates, *roots])
     _check_tsa_name(info, signer)
     return chain

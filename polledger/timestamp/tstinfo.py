@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from polledger.errors import MalformedError
@@ -27,6 +28,7 @@ class TSTInfo:
     tsa: bytes | None
 
 
+@lru_cache(maxsize=16)
 def parse_tst_info(data: bytes) -> TSTInfo:
     """The TSTInfo that ``data`` is. Raises MalformedError for other versions and for critical extensions."""
     reader = der.read_one(data, der.SEQUENCE, "TSTInfo")

@@ -195,6 +195,7 @@ CLAUSES = {
     "integer-": "X.690 8.3.2",
     "integer-empty": "X.690 8.3.1",
     "oid-": "X.690 8.19.2",
+    "oid-of": OWN + "64 bytes bound an OBJECT IDENTIFIER",
     "tag-": "X.690 8.1.2",
 }
 

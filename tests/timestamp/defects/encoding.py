@@ -102,6 +102,10 @@ def number_cases() -> Iterator[Case]:
     policy = content_of(f.oid(f.POLICY))
     yield invalid("oid-not-minimal", SHORTEST, tst(policy=f.tlv(0x06, policy[:5] + b"\x80" + policy[5:])))
     yield invalid("oid-truncated", "empty or truncated", tst(policy=f.tlv(0x06, policy + b"\x81")))
+    far = f.tlv(0x06, b"\x2b" + b"\xff" * 3000 + b"\x7f")
+    yield invalid("oid-of-3002-bytes", "an object identifier of 3002 bytes", tst(policy=far))
+    edge = f.tlv(0x06, b"\x2b" + b"\xff" * 63 + b"\x7f")
+    yield invalid("oid-of-65-bytes", "an object identifier of 65 bytes", tst(policy=edge))
     yield invalid("oid-empty", "empty or truncated", tst(policy=b"\x06\x00"))
 
 
