@@ -8,7 +8,8 @@ import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Generic, Protocol, TypeVar
@@ -16,10 +17,11 @@ from typing import Final, Generic, Protocol, TypeVar
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import UNSET
 
 from polledger.core.head import parse_note
 from polledger.core.records import Seal, TokenRef
-from polledger.errors import MalformedError, Unavailable
+from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.timestamp.address import public_url
 from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.client import (
@@ -31,14 +33,12 @@ from polledger.timestamp.client import (
     post_request,
 )
 from polledger.timestamp.messages import parse_request
+from polledger.timestamp.pace import SPACING, Pace
 from polledger.timestamp.queue import Pending, RequestQueue
 from polledger.timestamp.token import Timestamp, embedded_certificates, verify_response
 
 NONCE_BITS: Final = 63
 """Fits the signed 64-bit integers that some authorities keep nonces in."""
-
-SPACING: Final = timedelta(seconds=1)
-"""Shortest time between two requests to one authority when many are retried."""
 
 EMBEDDED_URL: Final = "embedded:"
 
@@ -121,13 +121,16 @@ class Outcome(Generic[T]):
     token: T | None = None
     reason: str = ""
     unreachable: bool = False
+    gone: bool = False
+    """The request waits no more, because it was answered or dropped meanwhile."""
 
 
 class Requests(ABC, Generic[T]):
     """Requests over heads that are durable before anybody is asked, and wait in ``queue`` until they are answered.
 
     ``keep`` stores what was obtained with its seal and is called from whichever thread attempts, one at a time:
-    ``storing`` is held meanwhile, and shared by all that change the seals of one run. ``clock`` gives UTC-aware times.
+    ``storing`` is held meanwhile, and shared by all that change the seals of one run. ``clock`` gives UTC-aware times,
+    ``intervals`` the least time between two requests by URL, where one is known; ``timer`` counts seconds.
     """
 
     def __init__(
@@ -137,10 +140,15 @@ class Requests(ABC, Generic[T]):
         clock: Callable[[], datetime],
         keep: Callable[[int, T], None],
         storing: "threading.Lock | None" = None,
+        intervals: Mapping[str, timedelta] | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue
         self._clock = clock
         self._keep = keep
+        self._intervals = {**(intervals or {}), EMBEDDED_URL: timedelta(0)}
+        self._timer = timer
+        self._paces: dict[str, Pace] = {}
         # Authorities are asked side by side, but two tokens of one seal are added to one file.
         self._storing = storing or threading.Lock()
         self._stopped = False
@@ -163,16 +171,49 @@ class Requests(ABC, Generic[T]):
         with self._storing:
             self._stopped = True
 
-    def attempt(self, pending: Pending) -> Outcome[T]:
-        """Ask once, unless the request has left the queue since.
+    def pace(self, url: str) -> Pace:
+        """When whoever is asked at ``url`` may be asked again."""
+        return self._paces.setdefault(url, Pace(self._intervals.get(url, SPACING), self._timer))
 
-        What is obtained is kept before its request leaves the queue; a failure is noted in the queue.
+    def waiting(self) -> list[Pending]:
+        """The queued requests. Those that failed lately count for the pace of whom they ask."""
+        found = self._queue.pending()
+        for pending in found:
+            if pending.last_failure is not UNSET:
+                ago = self._clock().timestamp() - pending.last_failure / 1000
+                self.pace(pending.url).asked(ago=max(0.0, ago))
+        return found
+
+    def is_due(self, pending: Pending) -> bool:
+        """Whether the request's own pause is over."""
+        return pending.due() <= self._clock()
+
+    def attempt(self, pending: Pending) -> Outcome[T]:
+        """Ask once, unless the request has left the queue since; at once, whatever the pace.
+
+        What is obtained is kept before its request leaves the queue; a failure is noted in the queue. Raises
+        Unavailable only when this machine cannot store what was obtained, or the failure.
         """
         if self._stopped or not self._queue.holds(pending):
-            return Outcome(pending=pending, reason="no longer waits")
+            return Outcome(pending=pending, reason="no longer waits", gone=True)
+        pace = self.pace(pending.url)
+        pace.asked()
+        try:
+            outcome = self._attempt(pending)
+        except BaseException:
+            pace.failed()
+            raise
+        pace.asked()
+        if outcome.unreachable:
+            pace.failed()
+        else:
+            pace.answered()
+        return outcome
+
+    def _attempt(self, pending: Pending) -> Outcome[T]:
         try:
             found = self._obtain(pending)
-        except (Unavailable, MalformedError) as error:
+        except (Unavailable, MalformedError, UsageError) as error:
             with self._storing:
                 return self._failed(pending, error)
         with self._storing:
@@ -180,7 +221,7 @@ class Requests(ABC, Generic[T]):
 
     def _store(self, pending: Pending, found: T) -> Outcome[T]:
         if self._stopped:
-            return Outcome(pending=pending, reason="no longer waits")
+            return Outcome(pending=pending, reason="no longer waits", gone=True)
         try:
             self._keep(pending.seal, found)
         except MalformedError as error:
@@ -191,39 +232,35 @@ class Requests(ABC, Generic[T]):
     def _failed(self, pending: Pending, error: Exception) -> Outcome[T]:
         # A request that was dropped meanwhile must not come back.
         if self._stopped or not self._queue.holds(pending):
-            return Outcome(pending=pending, reason="no longer waits")
-        self._queue.put(pending.failed(str(error), now=self._clock()))
-        return Outcome(pending=pending, reason=str(error), unreachable=isinstance(error, Unreachable))
-
-    def due(self) -> list[Pending]:
-        """The queued requests whose pause is over."""
-        now = self._clock()
-        return [pending for pending in self._queue.pending() if pending.due() <= now]
+            return Outcome(pending=pending, reason="no longer waits", gone=True)
+        noted = pending.failed(str(error), now=self._clock())
+        self._queue.put(noted)
+        # A proxy that cannot be used, say, is a mistake of the user's; asking at once again makes no sense either.
+        unreachable = isinstance(error, (Unreachable, UsageError))
+        return Outcome(pending=noted, reason=str(error), unreachable=unreachable)
 
     def retry(
-        self,
-        waiting: Iterable[Pending],
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-        spacing: timedelta = SPACING,
+        self, waiting: Iterable[Pending], *, sleep: Callable[[float], None] = time.sleep
     ) -> Iterator[Outcome[T]]:
-        """Attempt each request in turn, as the outcomes are taken.
+        """Attempt each request, as the outcomes are taken: the newest seals first, because a token over a later head
+        covers the earlier ones; nobody more often than its interval.
 
-        An authority that does not answer is left in peace for the rest of the round.
+        Whoever does not answer is left in peace for the rest of the round.
         """
-        failed: dict[str, str] = {}
-        asked: set[str] = set()
-        for pending in waiting:
-            if pending.url in failed:
-                yield Outcome(pending=pending, reason=f"not asked again: {failed[pending.url]}")
-                continue
-            if pending.url in asked and pending.url != EMBEDDED_URL:
-                sleep(spacing.total_seconds())
-            asked.add(pending.url)
-            outcome = self.attempt(pending)
-            if outcome.unreachable:
-                failed[pending.url] = outcome.reason
+        lanes: dict[str, deque[Pending]] = {}
+        for pending in sorted(waiting, key=lambda pending: -pending.seal):
+            lanes.setdefault(pending.url, deque()).append(pending)
+        while lanes:
+            url = min(lanes, key=lambda url: self.pace(url).spacing())
+            if (pause := self.pace(url).spacing()) > 0:
+                sleep(pause)
+            outcome = self.attempt(lanes[url].popleft())
             yield outcome
+            if outcome.unreachable:
+                for pending in lanes[url]:
+                    yield Outcome(pending=pending, reason=f"not asked again: {outcome.reason}")
+            if outcome.unreachable or not lanes[url]:
+                del lanes[url]
 
 
 class Stamper(Requests[Token]):
@@ -241,9 +278,13 @@ class Stamper(Requests[Token]):
         clock: Callable[[], datetime],
         keep: Callable[[int, Token], None],
         storing: "threading.Lock | None" = None,
+        intervals: Mapping[str, timedelta] | None = None,
+        timer: Callable[[], float] = time.monotonic,
         nonces: Callable[[], int] = lambda: secrets.randbits(NONCE_BITS),
     ) -> None:
-        super().__init__(queue=queue, clock=clock, keep=keep, storing=storing)
+        super().__init__(
+            queue=queue, clock=clock, keep=keep, storing=storing, intervals=intervals, timer=timer
+        )
         self._authorities = tuple(authorities)
         self._nonces = nonces
 

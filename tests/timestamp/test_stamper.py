@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -24,6 +25,7 @@ from tests.timestamp import forge
 from tests.timestamp.peers import REPLY, Asked, Server, free_url, http, needs_openssl, openssl
 
 NOW = datetime(2026, 11, 22, 6, 13, 20, tzinfo=UTC)
+POLL = timedelta(milliseconds=20)
 
 
 def head(number: int) -> Head:
@@ -46,9 +48,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = NOW
+        self.pauses: list[float] = []
 
     def __call__(self) -> datetime:
         return self.now
+
+    def seconds(self) -> float:
+        """The same as a timer."""
+        return self.now.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        """Nobody waits in a test."""
+        self.pauses.append(seconds)
+        self.now += timedelta(seconds=seconds)
 
 
 @pytest.fixture
@@ -61,12 +73,13 @@ Make = Callable[..., Stamper]
 
 @pytest.fixture
 def make(run: RunDirectory, clock: Clock) -> Make:
-    def build(*authorities: Embedded | Http) -> Stamper:
+    def build(*authorities: Embedded | Http, **options: Any) -> Stamper:
         return Stamper(
             authorities=authorities,
             queue=RequestQueue(run.queue_path),
             clock=clock,
             keep=lambda seal, token: keep_token(run, seal, token),
+            **options,
         )
 
     return build
@@ -178,7 +191,7 @@ def test_retry_sends_the_same_bytes_and_adds_the_token_to_its_seal(run: RunDirec
     with http(answer) as server:
         make(Http(url=server.url)).stamp(2, head(2).digest())
         (entry,) = waiting(run)
-        assert make().due() == []
+        assert not make().is_due(entry)
         up = True
         (outcome,) = make().retry([entry])
         first, second = server.asked
@@ -191,23 +204,75 @@ def test_retry_sends_the_same_bytes_and_adds_the_token_to_its_seal(run: RunDirec
 def test_pause_passes_with_the_clock(run: RunDirectory, make: Make, clock: Clock) -> None:
     stamper = make(Http(url=free_url()))
     stamper.stamp(0, head(0).digest())
-    assert stamper.due() == []
+    (entry,) = stamper.waiting()
+    assert not stamper.is_due(entry)
     clock.now += timedelta(seconds=31)
-    assert len(stamper.due()) == 1
+    assert stamper.is_due(entry)
 
 
-def test_authority_that_does_not_answer_is_asked_once_per_round(
-    run: RunDirectory, make: Make, server: Server
+def test_authority_that_does_not_answer_is_asked_once_per_round_newest_first(
+    run: RunDirectory, make: Make, clock: Clock, server: Server
 ) -> None:
     down = free_url()
-    stamper = make(Http(url=down, name="down"), Http(url=server.url, name="up"))
+    stamper = make(Http(url=down, name="down"), Http(url=server.url, name="up"), timer=clock.seconds)
     entries = [entry for number in range(3) for entry in stamper.enqueue(number, head(number).digest())]
-    pauses: list[float] = []
-    outcomes = list(stamper.retry(entries, sleep=pauses.append))
-    assert [outcome.token is not None for outcome in outcomes] == [False, True] * 3
-    assert [entry.attempts for entry in waiting(run)] == [1, 0, 0]
-    assert "not asked again" in outcomes[2].reason
-    assert pauses == [1.0, 1.0]
+    outcomes = list(stamper.retry(entries, sleep=clock.sleep))
+    seen = [
+        (outcome.pending.authority, outcome.pending.seal, outcome.token is not None) for outcome in outcomes
+    ]
+    assert seen == [
+        ("down", 2, False), ("down", 1, False), ("down", 0, False), ("up", 2, True), ("up", 1, True), ("up", 0, True),
+    ]  # fmt: skip
+    assert [entry.attempts for entry in waiting(run)] == [0, 0, 1]
+    assert [outcome.pending.attempts for outcome in outcomes[:3]] == [1, 0, 0]
+    assert "not asked again" in outcomes[1].reason
+    assert clock.pauses == [1.0, 1.0]
+
+
+def test_interval_of_an_authority_is_kept_while_others_are_asked(
+    run: RunDirectory, make: Make, clock: Clock, server: Server
+) -> None:
+    with http(forged()) as slow:
+        stamper = make(
+            Http(url=slow.url, name="slow"),
+            Http(url=server.url, name="quick"),
+            intervals={slow.url: timedelta(seconds=15), server.url: timedelta(seconds=4)},
+            timer=clock.seconds,
+        )
+        entries = [entry for number in range(3) for entry in stamper.enqueue(number, head(number).digest())]
+        asked = []
+        for outcome in stamper.retry(entries, sleep=clock.sleep):
+            asked.append((outcome.pending.authority, (clock.now - NOW).total_seconds()))
+    assert asked == [
+        ("slow", 0.0), ("quick", 0.0), ("quick", 4.0), ("quick", 8.0), ("slow", 15.0), ("slow", 30.0),
+    ]  # fmt: skip
+
+
+def test_interval_counts_from_what_an_earlier_process_asked(
+    run: RunDirectory, make: Make, clock: Clock
+) -> None:
+    down = free_url()
+    make(Http(url=down), timer=clock.seconds).stamp(0, head(0).digest())
+    clock.now += timedelta(seconds=5)
+    later = make(intervals={down: timedelta(seconds=15)}, timer=clock.seconds)
+    list(later.retry(later.waiting(), sleep=clock.sleep))
+    assert clock.pauses == [10.0]
+
+
+def test_embedded_authority_needs_no_interval(make: Make, clock: Clock, embedded: EmbeddedAuthority) -> None:
+    stamper = make(Embedded(authority=embedded), timer=clock.seconds)
+    entries = [entry for number in range(3) for entry in stamper.enqueue(number, head(number).digest())]
+    assert all(outcome.token for outcome in stamper.retry(entries, sleep=clock.sleep))
+    assert clock.pauses == []
+
+
+def test_proxy_that_cannot_be_used_fails_no_seal(
+    run: RunDirectory, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert make(Http(url="http://tsa.invalid/")).stamp(0, head(0).digest()) == []
+    assert "http_proxy" in str(waiting(run)[0].reason)
 
 
 def test_refusal_of_one_request_does_not_hold_up_the_next(
@@ -216,8 +281,8 @@ def test_refusal_of_one_request_does_not_hold_up_the_next(
     stamper = make(Http(url=server.url, name="up"))
     wrong, right = *stamper.enqueue(0, head(1).digest()), *stamper.enqueue(1, head(1).digest())
     outcomes = list(stamper.retry([wrong, right], sleep=lambda _: None))
-    assert "not over the head of seal 0" in outcomes[0].reason
-    assert outcomes[1].token is not None
+    assert outcomes[0].token is not None
+    assert "not over the head of seal 0" in outcomes[1].reason
     assert run.read_seal(0).tokens == []
     assert [entry.seal for entry in waiting(run)] == [0]
 
@@ -409,15 +474,21 @@ def test_what_other_authorities_were_asked_before_is_retried(
     assert len(run.read_seal(0).tokens) == 1
 
 
-def test_worker_retries_what_is_due_while_idle(run: RunDirectory, make: Make, clock: Clock) -> None:
-    answers = iter([(503, {}, b"")])
+def refusing(count: int) -> Callable[[Asked], tuple[int, dict[str, str], bytes]]:
+    """An authority that is out of order for its first ``count`` requests."""
+    left = [count]
 
     def answer(asked: Asked) -> tuple[int, dict[str, str], bytes]:
-        return next(answers, None) or forged()(asked)
+        left[0] -= 1
+        return (503, {}, b"") if left[0] >= 0 else forged()(asked)
 
+    return answer
+
+
+def test_worker_retries_what_is_due_while_idle(run: RunDirectory, make: Make, clock: Clock) -> None:
     with (
-        http(answer) as server,
-        StampWorker(make(Http(url=server.url)), poll=timedelta(milliseconds=20)) as worker,
+        http(refusing(1)) as server,
+        StampWorker(make(Http(url=server.url), timer=clock.seconds), poll=POLL) as worker,
     ):
         worker.submit(0, head(0).digest())
         _until(lambda: waiting(run) != [] and waiting(run)[0].attempts == 1)
@@ -425,6 +496,82 @@ def test_worker_retries_what_is_due_while_idle(run: RunDirectory, make: Make, cl
         clock.now += timedelta(minutes=1)
         _until(lambda: waiting(run) == [])
     assert len(run.read_seal(0).tokens) == 1
+
+
+def test_authority_that_is_down_is_left_in_peace_longer_and_longer(
+    run: RunDirectory, make: Make, clock: Clock
+) -> None:
+    """However many seals are made meanwhile."""
+    with http(refusing(4)) as server:
+        worker = StampWorker(make(Http(url=server.url), timer=clock.seconds), poll=POLL)
+        worker.submit(0, head(0).digest())
+        _until(lambda: sum(entry.attempts for entry in waiting(run)) == 1)
+        for pause in (30, 60, 120):
+            asked = len(server.asked)
+            clock.now += timedelta(seconds=pause - 1)
+            worker.submit(1, head(1).digest())
+            time.sleep(10 * POLL.total_seconds())
+            assert len(server.asked) == asked
+            clock.now += timedelta(seconds=1)
+            _until(lambda asked=asked: sum(entry.attempts for entry in waiting(run)) == asked + 1)
+        worker.close()
+
+
+def test_once_an_authority_is_back_all_that_waits_for_it_is_asked_newest_first(
+    run: RunDirectory, make: Make, clock: Clock
+) -> None:
+    """Also what has failed often, whose own pause lasts for hours."""
+    with http(refusing(1)) as server:
+        stamper = make(Http(url=server.url), timer=clock.seconds, intervals={server.url: timedelta(0)})
+        (old,) = stamper.enqueue(0, head(0).digest())
+        for _ in range(12):
+            old = old.failed("down", now=clock.now)
+        RequestQueue(run.queue_path).put(old)
+        with StampWorker(stamper, poll=POLL) as worker:
+            for number in (1, 2):
+                worker.submit(number, head(number).digest())
+            _until(lambda: sum(entry.attempts for entry in waiting(run)) == 12 + 1)
+            clock.now += timedelta(seconds=31)
+            _until(lambda: waiting(run) == [])
+    asked = [parse_request(one.body).imprint for one in server.asked[1:]]
+    assert asked == [head(number).digest() for number in (2, 1, 0)]
+
+
+def test_end_of_a_run_tries_an_authority_that_was_down_once_more(
+    run: RunDirectory, make: Make, clock: Clock
+) -> None:
+    with http(refusing(1)) as server:
+        stamper = make(Http(url=server.url), timer=clock.seconds, intervals={server.url: timedelta(0)})
+        worker = StampWorker(stamper, poll=timedelta(hours=1))
+        worker.submit(0, head(0).digest())
+        _until(lambda: sum(entry.attempts for entry in waiting(run)) == 1)
+        worker.submit(1, head(1).digest())
+        worker.close()
+    assert len(run.read_seal(1).tokens) == 1
+    assert [entry.seal for entry in waiting(run)] == [0]
+
+
+def test_end_of_a_run_waits_for_no_interval_beyond_its_deadline(run: RunDirectory, make: Make) -> None:
+    with http(forged()) as server:
+        stamper = make(Http(url=server.url), intervals={server.url: timedelta(hours=1)})
+        worker = StampWorker(stamper)
+        worker.submit(0, head(0).digest())
+        _until(lambda: waiting(run) == [])
+        worker.submit(1, head(1).digest())
+        worker.close(timeout=1)
+        assert len(server.asked) == 1
+    assert [entry.seal for entry in waiting(run)] == [1]
+
+
+def test_queue_that_cannot_be_read_keeps_no_run_from_beginning(
+    run: RunDirectory, make: Make, server: Server
+) -> None:
+    run.queue_path.write_text("a file where the queue should be")
+    worker = StampWorker(make(Http(url=server.url)))
+    with pytest.raises(Unavailable, match="cannot queue"):
+        worker.submit(0, head(0).digest())
+    with pytest.raises(Unavailable, match="cannot read the queue"):
+        worker.close()
 
 
 def test_worker_passes_a_full_disk_on_to_its_caller(run: RunDirectory, server: Server) -> None:
