@@ -107,6 +107,7 @@ def retry(
 ) -> None:
     """Ask again for every timestamp that the run still waits for, and add what arrives to its seals.
 
+    The newest seals come first: a token over one covers all before it. Authorities are asked at their own interval.
     Exit code 0: nothing waits any more; 4: some authority still gave no token.
     """
     from polledger.store.run import RunDirectory
@@ -136,7 +137,8 @@ def _ask_again(directory: "RunDirectory") -> "tuple[list[Outcome[Token]], list[s
     with directory.lock():
         queue = RequestQueue(directory.queue_path)
         outcomes: list[Outcome[Token]] = []
-        for outcome in _stamper(directory, queue).retry(queue.pending()):
+        stamper = _stamper(directory, queue)
+        for outcome in stamper.retry(stamper.waiting()):
             output.note(_line(outcome))
             outcomes.append(outcome)
         return outcomes, [path.name for path in queue.damaged()]
@@ -145,6 +147,7 @@ def _ask_again(directory: "RunDirectory") -> "tuple[list[Outcome[Token]], list[s
 def _stamper(directory: "RunDirectory", queue: "RequestQueue") -> "Stamper":
     from polledger.keys import home
     from polledger.timestamp.authority import EmbeddedAuthority
+    from polledger.timestamp.directory import known_intervals
     from polledger.timestamp.stamper import EMBEDDED_URL, Embedded, Stamper, keep_token
 
     local = any(pending.url == EMBEDDED_URL for pending in queue.pending())
@@ -153,6 +156,7 @@ def _stamper(directory: "RunDirectory", queue: "RequestQueue") -> "Stamper":
         queue=queue,
         clock=lambda: datetime.now(UTC),
         keep=lambda seal, token: keep_token(directory, seal, token),
+        intervals=known_intervals(home()),
     )
 
 
@@ -174,7 +178,7 @@ def _pending(outcome: "Outcome[Token]") -> dict[str, Any]:
     return {
         "seal": pending.seal,
         "authority": pending.authority,
-        "attempts": pending.attempts + 1,
+        "attempts": pending.attempts,
         "reason": outcome.reason,
     }
 

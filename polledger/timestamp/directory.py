@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from polledger.errors import UsageError
+from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.trust import TrustEntry, load_trust
 
 SHIPPED: Final = Path(__file__).with_name("authorities.toml")
@@ -49,6 +49,14 @@ def load_directory(home: Path) -> Directory:
     own = home / TRUST_NAME
     entries = load_trust(own).entries if own.exists() else ()
     return Directory(entries=tuple(_asked([*entries, *load_trust(SHIPPED).entries])))
+
+
+def known_intervals(home: Path) -> dict[str, timedelta]:
+    """:meth:`Directory.intervals`; a user's file that cannot be used counts as none, because waiting is no mistake."""
+    try:
+        return load_directory(home).intervals()
+    except (UsageError, Unavailable):
+        return Directory(entries=load_trust(SHIPPED).entries).intervals()
 
 
 def _asked(entries: Iterable[TrustEntry]) -> Iterable[TrustEntry]:

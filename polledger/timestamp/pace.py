@@ -35,8 +35,8 @@ class Pace:
         """It could not be reached: the longer that goes on, the longer it is left in peace."""
         # Bounded before shifting: an outage may last for months.
         rest = min(FIRST_REST * (1 << min(self._failures, 16)), LONGEST_REST)
-        self._failures += 1
         self._rested = self._timer() + rest.total_seconds()
+        self._failures += 1
 
     def hurry(self) -> None:
         """End the pause after a failure; the interval stays."""

@@ -9,7 +9,7 @@ from polledger.keys import home
 from polledger.store.run import RunDirectory
 from polledger.timestamp.address import public_url
 from polledger.timestamp.authority import EmbeddedAuthority
-from polledger.timestamp.directory import Directory, load_directory
+from polledger.timestamp.directory import Directory, known_intervals, load_directory
 from polledger.timestamp.queue import RequestQueue
 from polledger.timestamp.stamper import Authority, Embedded, Http, Stamper, keep_token
 from polledger.timestamp.worker import StampWorker
@@ -73,6 +73,7 @@ class Stamping:
             queue=self._queue,
             clock=lambda: datetime.now(UTC),
             keep=lambda index, token: keep_token(self._run, index, token),
+            intervals=known_intervals(home()),
         )
         self._worker = StampWorker(stamper)
         self._warn = warn

@@ -7,7 +7,7 @@ import pytest
 
 import polledger
 from polledger.errors import UsageError
-from polledger.timestamp.directory import SHIPPED, load_directory
+from polledger.timestamp.directory import SHIPPED, known_intervals, load_directory
 from polledger.timestamp.trust import load_trust
 from tests.timestamp import forge
 
@@ -87,3 +87,5 @@ def test_mistake_in_the_own_file_is_named(home: Path) -> None:
     (home / "trust.toml").write_text(OWN.replace("interval = 60", "intervall = 60"))
     with pytest.raises(UsageError, match=r"trust.toml: authority 2 \('sectigo'\): unknown key 'intervall'"):
         load_directory(home)
+    # Asking too often would be worse than a name that is not known: published intervals are kept all the same.
+    assert known_intervals(home) == {"http://timestamp.sectigo.com": timedelta(seconds=15)}

@@ -486,15 +486,14 @@ def refusing(count: int) -> Callable[[Asked], tuple[int, dict[str, str], bytes]]
 
 
 def test_worker_retries_what_is_due_while_idle(run: RunDirectory, make: Make, clock: Clock) -> None:
-    with (
-        http(refusing(1)) as server,
-        StampWorker(make(Http(url=server.url), timer=clock.seconds), poll=POLL) as worker,
-    ):
-        worker.submit(0, head(0).digest())
-        _until(lambda: waiting(run) != [] and waiting(run)[0].attempts == 1)
-        assert run.read_seal(0).tokens == []
-        clock.now += timedelta(minutes=1)
-        _until(lambda: waiting(run) == [])
+    with http(refusing(1)) as server:
+        stamper = make(Http(url=server.url), timer=clock.seconds)
+        with StampWorker(stamper, poll=POLL) as worker:
+            worker.submit(0, head(0).digest())
+            _until(lambda: stamper.pace(server.url).rest() > 0)
+            assert run.read_seal(0).tokens == []
+            clock.now += timedelta(minutes=1)
+            _until(lambda: waiting(run) == [])
     assert len(run.read_seal(0).tokens) == 1
 
 
@@ -503,17 +502,19 @@ def test_authority_that_is_down_is_left_in_peace_longer_and_longer(
 ) -> None:
     """However many seals are made meanwhile."""
     with http(refusing(4)) as server:
-        worker = StampWorker(make(Http(url=server.url), timer=clock.seconds), poll=POLL)
+        stamper = make(Http(url=server.url), timer=clock.seconds)
+        pace = stamper.pace(server.url)
+        worker = StampWorker(stamper, poll=POLL)
         worker.submit(0, head(0).digest())
-        _until(lambda: sum(entry.attempts for entry in waiting(run)) == 1)
         for pause in (30, 60, 120):
+            _until(lambda: pace.rest() > 0)
             asked = len(server.asked)
             clock.now += timedelta(seconds=pause - 1)
             worker.submit(1, head(1).digest())
             time.sleep(10 * POLL.total_seconds())
             assert len(server.asked) == asked
             clock.now += timedelta(seconds=1)
-            _until(lambda asked=asked: sum(entry.attempts for entry in waiting(run)) == asked + 1)
+            _until(lambda asked=asked: len(server.asked) == asked + 1)
         worker.close()
 
 
@@ -530,7 +531,7 @@ def test_once_an_authority_is_back_all_that_waits_for_it_is_asked_newest_first(
         with StampWorker(stamper, poll=POLL) as worker:
             for number in (1, 2):
                 worker.submit(number, head(number).digest())
-            _until(lambda: sum(entry.attempts for entry in waiting(run)) == 12 + 1)
+            _until(lambda: stamper.pace(server.url).rest() > 0)
             clock.now += timedelta(seconds=31)
             _until(lambda: waiting(run) == [])
     asked = [parse_request(one.body).imprint for one in server.asked[1:]]
@@ -544,7 +545,7 @@ def test_end_of_a_run_tries_an_authority_that_was_down_once_more(
         stamper = make(Http(url=server.url), timer=clock.seconds, intervals={server.url: timedelta(0)})
         worker = StampWorker(stamper, poll=timedelta(hours=1))
         worker.submit(0, head(0).digest())
-        _until(lambda: sum(entry.attempts for entry in waiting(run)) == 1)
+        _until(lambda: stamper.pace(server.url).rest() > 0)
         worker.submit(1, head(1).digest())
         worker.close()
     assert len(run.read_seal(1).tokens) == 1
