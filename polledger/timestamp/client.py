@@ -20,6 +20,7 @@ from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.timestamp import der
 from polledger.timestamp.address import public_url, split_url
 from polledger.timestamp.algorithms import hash_size
+from polledger.timestamp.answer import OVERHEAD_BYTES, AnswerTooLong, bounded_response
 from polledger.timestamp.messages import (
     GRANTED,
     TimestampRequest,
@@ -114,6 +115,7 @@ class _Exchange:
 
     def __init__(self, url: str, request: bytes, *, timeout: float, limit: int) -> None:
         self._connection, self._target, self._headers = _connection(split_url(url), timeout)
+        self._connection.response_class = bounded_response(limit + OVERHEAD_BYTES)
         self._request = request
         self._limit = limit
         self._socket: socket.socket | None = None
@@ -127,7 +129,7 @@ class _Exchange:
             self._socket = self._connection.sock
             self._connection.request("POST", self._target, body=self._request, headers=self._headers)
             self.body = _read_answer(self._connection.getresponse(), self._limit)
-        except _Refused as error:
+        except (_Refused, AnswerTooLong) as error:
             self.failure = str(error)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.failure = _words(error)

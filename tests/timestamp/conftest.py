@@ -46,3 +46,11 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture
 def embedded(tmp_path: Path) -> EmbeddedAuthority:
     return EmbeddedAuthority.open(tmp_path / "tsa")
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of the tests are on loopback, whatever the machine's own proxies."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

@@ -5,6 +5,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ needs_openssl = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="the openssl program is not installed"
 )
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the curl program is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
 
 REPLY = "application/timestamp-reply"
 
@@ -122,16 +125,52 @@ def free_url() -> str:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def openssl(
-    directory: Path, signer: forge.Party | None = None
-) -> Callable[[Asked], tuple[int, dict[str, str], bytes]]:
-    """Answers made by ``openssl ts -reply`` with the forge's authority."""
+@dataclass
+class Rogue:
+    """A running ``tests.timestamp.rogue``."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+    def sent(self) -> int:
+        """Bytes that it could send over the next connection that ends. Waits for that."""
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+
+@contextlib.contextmanager
+def rogue(mode: str, *, port: int = 0, directory: Path | None = None) -> Iterator[Rogue]:
+    """An authority of that kind as a process of its own, killed at the end of the block."""
+    words = [sys.executable, "-m", "tests.timestamp.rogue", mode, "--port", str(port)]
+    words += ["--directory", str(directory)] if directory else []
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield Rogue(process, process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def write_openssl(directory: Path, signer: forge.Party | None = None) -> None:
+    """What ``openssl ts -reply`` needs in ``directory`` to be the forge's authority."""
     signer = signer or forge.tsa_p256()
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "serial").write_text("01\n")
     (directory / "tsa.cnf").write_text(CONFIG.format(directory=directory, policy=forge.POLICY))
     (directory / "signer.pem").write_bytes(signer.pem())
     (directory / "chain.pem").write_bytes(forge.intermediate().pem())
     (directory / "key.pem").write_bytes(forge.private_pem(signer.key))
+
+
+def openssl(
+    directory: Path, signer: forge.Party | None = None
+) -> Callable[[Asked], tuple[int, dict[str, str], bytes]]:
+    """Answers made by ``openssl ts -reply`` with the forge's authority."""
+    write_openssl(directory, signer)
     lock = threading.Lock()
 
     def answer(asked: Asked) -> tuple[int, dict[str, str], bytes]:

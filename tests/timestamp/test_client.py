@@ -32,13 +32,6 @@ REQUEST = make_request(forge.DIGEST, nonce=forge.NONCE, policy=forge.POLICY)
 RESPONSE = find("own/good-p256").response()
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 def always(status: int, headers: dict[str, str], body: bytes) -> Answer:
     return lambda _: (status, headers, body)
 
