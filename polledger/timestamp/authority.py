@@ -120,6 +120,12 @@ class LocalAuthority:
             raise RequestRefused("the clock is outside the validity of the certificate", TIME_NOT_AVAILABLE)
         return self._token(wanted, now.replace(microsecond=now.microsecond // 1000 * 1000))
 
+    def sign(self, message: bytes) -> bytes:
+        """The key's signature over ``message``, with SHA-256."""
+        if isinstance(self.key, ec.EllipticCurvePrivateKey):
+            return self.key.sign(message, _ECDSA)
+        return self.key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+
     def _token(self, wanted: TimestampRequest, moment: datetime) -> bytes:
         fixed = self._fixed
         content = _tst_info(wanted, moment, fixed.policy)
@@ -129,7 +135,7 @@ class LocalAuthority:
             fixed.signer,
             der.encode(der.context(0), attributes),
             fixed.algorithm,
-            der.octets(_sign(self.key, der.encode(der.SET, attributes))),
+            der.octets(self.sign(der.encode(der.SET, attributes))),
         )
         signed_data = der.sequence(
             fixed.head,
@@ -231,12 +237,6 @@ def _fixed(key: SigningKey, leaf: x509.Certificate, policy: str) -> _Fixed:
         if elliptic
         else der.sequence(der.oid(RSA_ENCRYPTION), der.null()),
     )
-
-
-def _sign(key: SigningKey, message: bytes) -> bytes:
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.sign(message, _ECDSA)
-    return key.sign(message, padding.PKCS1v15(), hashes.SHA256())
 
 
 _ECDSA: Final = ec.ECDSA(hashes.SHA256())

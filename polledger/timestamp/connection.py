@@ -237,4 +237,4 @@ def _continue_expected(headers: Mapping[str, str], version: tuple[int, int]) -> 
 
 def _keep_alive(headers: Mapping[str, str], version: tuple[int, int]) -> bool:
     options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
-    return "close" not in options if version == (1, 1) else "keep-alive" in options
+    return version == (1, 1) and "close" not in options

@@ -1,11 +1,11 @@
-"""An RFC 3161 authority over HTTP: a thread for each connection, at most so many. PROTOCOL section 8.
+"""An RFC 3161 authority over HTTP: threads that each accept a connection and serve it. PROTOCOL section 8.
 
 Every query that is an HTTP request gets a TimeStampResp, granted or with the PKIFailureInfo for what is wrong with it.
 A client that is slow, silent or hostile costs one thread for a bounded time and holds up nobody else.
+docs/decisions/0025.
 """
 
 import contextlib
-import selectors
 import socket
 import threading
 import time
@@ -26,17 +26,17 @@ from polledger.timestamp.messages import (
 CONNECTIONS: Final = 128
 """Connections served at once, a thread each. From half of them on, none is kept alive for a next request."""
 
-TURNED_AWAY: Final = 32
-"""Further connections that are told so, at once; any beyond are closed without a word."""
+USHERS: Final = 8
+"""Threads that tell further connections that there are too many. While they are busy, others wait to be accepted."""
 
 BACKLOG: Final = 128
-"""Connections that wait to be accepted: a burst, while threads start."""
+"""Connections that may wait to be accepted."""
 
 DRAIN_SECONDS: Final = 2 * REQUEST_SECONDS
 """How long a stop waits for requests that have begun: as long as one may take to come and its answer to be taken."""
 
 EXHAUSTED_SECONDS: Final = 0.1
-"""Pause when the system gives no more descriptors or threads, which accepting at once again would not change."""
+"""Pause when the system gives no more descriptors, which accepting at once again would not change."""
 
 COMPLAINT_SECONDS: Final = 60.0
 """How often the same trouble is told again."""
@@ -57,6 +57,7 @@ class Server:
         self._warn = warn
         self._counter = Counter()
         self._stopping = False
+        # Not an event: a signal handler must not take a lock that its own thread may hold.
         self._wake, self._waker = socket.socketpair()
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
@@ -67,18 +68,16 @@ class Server:
 
         ``report`` gets the figures of each stretch of ``every`` seconds.
         """
-        self._listener.setblocking(False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(self._wake, selectors.EVENT_READ)
-            due = time.monotonic() + every
+        for _ in range(CONNECTIONS + USHERS):
+            self._start(self._work)
+        with self._wake, self._waker:
+            self._wake.settimeout(every)
             while not self._stopping:
-                if selector.select(max(0.0, due - time.monotonic())) and not self._stopping:
-                    self._accept()
-                if time.monotonic() >= due:
-                    due += every
+                try:
+                    self._wake.recv(1)
+                except TimeoutError:
                     report(self._counter.take())
-        self._drain()
+            self._drain()
         self._counter.take()
         return self._counter.total()
 
@@ -88,57 +87,57 @@ class Server:
         with contextlib.suppress(OSError):
             self._waker.send(b".")
 
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(target=work, args=arguments, name="timestamp client", daemon=True).start()
+
     def _drain(self) -> None:
         # Whoever is connected and waits to be accepted may have sent its request.
-        while self._accept():
-            pass
-        self._listener.close()
+        self._listener.setblocking(False)
+        with contextlib.suppress(OSError):
+            while True:
+                self._start(self._handle, self._listener.accept()[0])
+        # Wakes the threads that wait for a connection.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         with self._changed:
             for connection in self._open:
                 connection.hurry()
             self._changed.wait_for(lambda: not self._open, DRAIN_SECONDS)
-        self._wake.close()
-        self._waker.close()
 
-    def _accept(self) -> bool:
-        """Take the next connection that waits; False where none does."""
-        try:
-            peer, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return False
-        except OSError as error:
-            self._complain(f"no connection can be accepted: {error.strerror}")
-            time.sleep(EXHAUSTED_SECONDS)
-            return False
+    def _work(self) -> None:
+        """Serve one connection after the other."""
+        while not self._stopping:
+            try:
+                peer, _ = self._listener.accept()
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if not self._stopping:
+                    self._complain(f"no connection can be accepted: {error.strerror}")
+                    time.sleep(EXHAUSTED_SECONDS)
+                continue
+            self._handle(peer)
+
+    def _handle(self, peer: socket.socket) -> None:
+        connection = Connection(peer, stopping=lambda: self._stopping)
         with self._changed:
-            number = len(self._open)
-            if number >= CONNECTIONS + TURNED_AWAY:
-                self._counter.refused()
-                peer.close()
-                return True
-            connection = Connection(peer, stopping=lambda: self._stopping)
             self._open.add(connection)
-        work = self._serve if number < CONNECTIONS else self._turn_away
+            number = len(self._open)
         try:
-            threading.Thread(target=work, args=(connection,), name="timestamp client", daemon=True).start()
-        except RuntimeError:
-            self._complain("no thread can be started")
-            self._leave(connection)
-        return True
-
-    def _leave(self, connection: Connection) -> None:
-        connection.close()
-        with self._changed:
-            self._open.discard(connection)
-            self._changed.notify_all()
+            if number > CONNECTIONS:
+                self._turn_away(connection)
+            else:
+                self._serve(connection)
+        finally:
+            connection.close()
+            with self._changed:
+                self._open.discard(connection)
+                self._changed.notify_all()
 
     def _turn_away(self, connection: Connection) -> None:
         self._complain(f"more than {CONNECTIONS} connections at once: some are turned away")
-        self._refuse(
-            connection,
-            HttpRefused(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", {"Retry-After": "1"}),
-        )
-        self._leave(connection)
+        busy = HttpRefused(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", {"Retry-After": "1"})
+        self._refuse(connection, busy)
 
     def _serve(self, connection: Connection) -> None:
         try:
@@ -149,8 +148,6 @@ class Server:
         except OSError:
             # The connection broke: nobody is there to be told.
             pass
-        finally:
-            self._leave(connection)
 
     def _exchange(self, connection: Connection) -> bool:
         """Answer the next request; whether another may follow. Raises what :meth:`Connection.read` raises."""
