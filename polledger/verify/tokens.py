@@ -16,7 +16,7 @@ from polledger.core.report import Finding
 from polledger.errors import MalformedError, Unavailable
 from polledger.store.objects import ObjectStore
 from polledger.timestamp import cms
-from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
+from polledger.timestamp.authority import self_asserted
 from polledger.timestamp.messages import parse_request, token_of
 from polledger.timestamp.revocation import RevocationPool
 from polledger.timestamp.token import TOKEN_BYTES, Timestamp, TokenRejected, verify_response
@@ -210,7 +210,7 @@ def _refusal(entry: TrustEntry, timestamp: Timestamp) -> str | None:
     """Why ``entry`` does not vouch for a token that a root of it leads to; None if it does."""
     # The prover's own clock never counts, even where a trust file names its root. What it states is signed; what a
     # manifest calls it is not.
-    if timestamp.policy == EMBEDDED_POLICY:
+    if self_asserted(timestamp):
         return "it comes from an embedded authority, whose time is the prover's own"
     if entry.policies and timestamp.policy not in entry.policies:
         return f"its policy is {timestamp.policy}"

@@ -1,5 +1,6 @@
 """Step 3: consistency of tokens, assurance, anchors."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,8 +17,10 @@ from polledger.core.head import parse_note
 from polledger.core.records import Seal, TokenRef
 from polledger.core.report import Finding
 from polledger.store.run import RunDirectory
-from polledger.timestamp.authority import EmbeddedAuthority
+from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
+from polledger.timestamp.authority import VALID_FROM, EmbeddedAuthority, LocalAuthority
 from polledger.timestamp.client import make_request
+from polledger.timestamp.standalone import StandaloneAuthority
 from polledger.timestamp.trust import Trust, TrustEntry
 from polledger.verify.evidence import read_evidence
 from polledger.verify.heads import match_heads, parse_records
@@ -42,13 +45,18 @@ def consistency(found: Times) -> list[Finding]:
     return [finding for finding in found.findings if finding.name == "time.consistency"]
 
 
-def tsa(tmp_path: Path, name: str = "tsa") -> EmbeddedAuthority:
-    """An authority of somebody else: what the embedded one states as its policy never counts."""
-    return replace(EmbeddedAuthority.open(tmp_path / name), policy="1.3.6.1.4.1.99999.1.1")
+POLICY = "1.3.6.1.4.1.99999.1.1"
+
+
+def tsa(tmp_path: Path, name: str = "tsa") -> LocalAuthority:
+    """An authority of somebody else: the embedded one never counts."""
+    return StandaloneAuthority.open(
+        tmp_path / name, clock=lambda: VALID_FROM, policy=POLICY, default_name=name
+    ).local
 
 
 def reference(
-    run: RunDirectory, number: int, asked: EmbeddedAuthority, when: datetime, **changes: Any
+    run: RunDirectory, number: int, asked: LocalAuthority, when: datetime, **changes: Any
 ) -> TokenRef:
     """A token of ``asked`` over the head of seal ``number``."""
     digest = changes.pop("digest", None) or parse_note(run.read_seal(number).note).head.digest()
@@ -76,7 +84,7 @@ def with_tokens(honest: Built, path: Path, tokens: dict[int, Any]) -> RunDirecto
     return run
 
 
-def entry(asked: EmbeddedAuthority, operator: str = "Example Ltd", **changes: Any) -> TrustEntry:
+def entry(asked: LocalAuthority, operator: str = "Example Ltd", **changes: Any) -> TrustEntry:
     values: dict[str, Any] = {
         "name": operator.lower(),
         "operator": operator,
@@ -223,6 +231,21 @@ def test_the_embedded_authority_never_counts_as_external_whatever_a_manifest_cal
     run = with_tokens(
         honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START, authority=label)]}
     )
+    found = times(run, trust=Trust(entries=(entry(asked),)))
+    assert found.summary.assurance == "self-asserted"
+    assert all(stamp.operator is None for stamp in found.stamps)
+    assert any("embedded authority" in finding.detail for finding in found.findings)
+
+
+@pytest.mark.parametrize(
+    ("by", "policy"), [(EmbeddedAuthority.open, POLICY), (tsa, EMBEDDED_POLICY)], ids=["key", "policy"]
+)
+def test_the_embedded_authority_is_known_by_its_certificate_and_by_its_policy(
+    honest: Built, tmp_path: Path, by: Callable[[Path], LocalAuthority], policy: str
+) -> None:
+    """Whoever has its key can state another policy, and whoever has another key can state its policy."""
+    asked = replace(by(tmp_path / "own"), policy=policy)
+    run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START)]})
     found = times(run, trust=Trust(entries=(entry(asked),)))
     assert found.summary.assurance == "self-asserted"
     assert all(stamp.operator is None for stamp in found.stamps)
