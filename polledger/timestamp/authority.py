@@ -169,6 +169,8 @@ class EmbeddedAuthority(LocalAuthority):
             raise Unavailable(
                 f"embedded authority: {error} is damaged; move it away, and a new authority is made"
             ) from None
+        if found.leaf.subject != _LEAF_NAME:
+            raise Unavailable(f"embedded authority: {directory / FILE_NAME} is another kind of authority")
         return cls(key=found.key, leaf=found.leaf, root=found.root)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
+from polledger.errors import Unavailable
 from polledger.timestamp.connection import REQUEST_SECONDS, Connection, HttpRefused
 from polledger.timestamp.figures import Counter, Figures
 from polledger.timestamp.messages import (
@@ -60,16 +61,21 @@ class Server:
         # Not an event: a signal handler must not take a lock that its own thread may hold.
         self._wake, self._waker = socket.socketpair()
         self._open: set[Connection] = set()
+        self._threads = 0
         self._changed = threading.Condition()
         self._complained: dict[str, float] = {}
 
     def serve(self, *, every: float, report: Callable[[Figures], None]) -> Figures:
         """Serve until :meth:`stop`, then answer what has begun; the figures of the whole time.
 
-        ``report`` gets the figures of each stretch of ``every`` seconds.
+        ``report`` gets the figures of each stretch of ``every`` seconds. Raises Unavailable if the system gives too
+        few threads.
         """
-        for _ in range(CONNECTIONS + USHERS):
-            self._start(self._work)
+        try:
+            for _ in range(CONNECTIONS + USHERS):
+                self._start(self._work)
+        except RuntimeError:
+            raise Unavailable(f"{CONNECTIONS + USHERS} threads cannot be started: raise the limit") from None
         with self._wake, self._waker:
             self._wake.settimeout(every)
             while not self._stopping:
@@ -88,7 +94,20 @@ class Server:
             self._waker.send(b".")
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
-        threading.Thread(target=work, args=arguments, name="timestamp client", daemon=True).start()
+        # Counted before it runs: whoever waits for the end of all threads must not miss one.
+        with self._changed:
+            self._threads += 1
+        threading.Thread(
+            target=self._run, args=(work, *arguments), name="timestamp client", daemon=True
+        ).start()
+
+    def _run(self, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            work(*arguments)
+        finally:
+            with self._changed:
+                self._threads -= 1
+                self._changed.notify_all()
 
     def _drain(self) -> None:
         # Whoever is connected and waits to be accepted may have sent its request.
@@ -102,7 +121,7 @@ class Server:
         with self._changed:
             for connection in self._open:
                 connection.hurry()
-            self._changed.wait_for(lambda: not self._open, DRAIN_SECONDS)
+            self._changed.wait_for(lambda: not self._threads, DRAIN_SECONDS)
 
     def _work(self) -> None:
         """Serve one connection after the other."""
@@ -132,7 +151,6 @@ class Server:
             connection.close()
             with self._changed:
                 self._open.discard(connection)
-                self._changed.notify_all()
 
     def _turn_away(self, connection: Connection) -> None:
         self._complain(f"more than {CONNECTIONS} connections at once: some are turned away")
