@@ -87,6 +87,16 @@ def write_atomic(
         sync_directory(path.parent)
 
 
+def append(path: Path, data: bytes, *, mode: int) -> None:
+    """Add ``data`` to the file at ``path``, made if need be. Not durable. Raises Unavailable."""
+    with reported(path, "write"):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, mode)
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+
 def write_once(path: Path, data: bytes, *, mode: int) -> None:
     """Put a file at ``path``, where none may be: whole, durable, and never over another, whoever is faster.
 

@@ -9,6 +9,7 @@ from polledger.cli.output import one_line, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from polledger.core.records import Genesis, Seal
     from polledger.store.run import RunDirectory
@@ -43,7 +44,10 @@ def describe(directory: "RunDirectory") -> dict[str, Any]:
     from polledger.core.records import parse_genesis
     from polledger.errors import Unavailable
     from polledger.store.ledger import read_ledger
+    from polledger.timestamp.queue import RequestQueue
+    from polledger.timestamp.sealtimes import SealTimes, waiting_in
 
+    made = SealTimes(directory.seal_times_path).read()
     scan = read_ledger(directory.ledger_path)
     if not scan.records or scan.records[0] is None:
         raise Unavailable(f"{directory.ledger_path}: there is no genesis record to read")
@@ -56,7 +60,8 @@ def describe(directory: "RunDirectory") -> dict[str, Any]:
         "every": genesis.every,
         "warm": genesis.warm,
         "kind": genesis.kind,
-        "seals": [_seal(directory, number) for number in directory.seals()],
+        "seals": [_seal(directory, number, made.get(number)) for number in directory.seals()],
+        "waiting": [one.to_json() for one in waiting_in(RequestQueue(directory.queue_path), made)],
         **_genesis(genesis),
         "task": _task(directory),
         "damage": None if damage is None else f"record {damage.index}: {damage.reason}",
@@ -117,41 +122,46 @@ def _progress(records: "Sequence[bytes | None]") -> dict[str, Any]:
     return {"steps": done + steps, "intervals": intervals, "resumes": resumes, "final": final}
 
 
-def _seal(directory: "RunDirectory", number: int) -> dict[str, Any]:
+def _seal(directory: "RunDirectory", number: int, made: "datetime | None") -> dict[str, Any]:
     from polledger.core.head import parse_note
     from polledger.errors import MalformedError, Unavailable
+    from polledger.timestamp.sealtimes import iso
 
     try:
         seal = directory.read_seal(number)
         head = parse_note(seal.note).head
     except (MalformedError, Unavailable) as error:
         return {"size": None, "root": None, "time": None, "problem": str(error)}
-    times = _token_times(directory, seal)
+    tokens = _tokens(directory, seal, made)
     return {
         "size": head.size,
         "root": head.root.hex(),
-        "time": min(times, default=None),
+        "time": min((token["time"] for token in tokens), default=None),
         "authorities": sorted({token.authority for token in seal.tokens}),
+        "made": None if made is None else iso(made),
+        "tokens": tokens,
     }
 
 
-def _token_times(directory: "RunDirectory", seal: "Seal") -> list[str]:
-    """genTime of each stored token, as it says; unreadable ones are left out."""
+def _tokens(directory: "RunDirectory", seal: "Seal", made: "datetime | None") -> list[dict[str, Any]]:
+    """Authority, genTime as it says, and lag behind the seal in seconds of each token; unreadable ones are left out."""
     from polledger.errors import MalformedError, Unavailable
     from polledger.timestamp import cms
     from polledger.timestamp.messages import token_of
     from polledger.timestamp.token import TOKEN_BYTES
     from polledger.timestamp.tstinfo import parse_tst_info
 
-    times = []
+    found = []
     for token in seal.tokens:
         try:
             data = directory.objects.get(token.response, limit=TOKEN_BYTES)
             info = parse_tst_info(cms.parse_token(token_of(data)).content)
         except (MalformedError, Unavailable):
             continue
-        times.append(info.gen_time.isoformat().replace("+00:00", "Z"))
-    return times
+        lag = None if made is None else round((info.gen_time - made).total_seconds(), 3)
+        time = info.gen_time.isoformat().replace("+00:00", "Z")
+        found.append({"authority": token.authority, "time": time, "lag": lag})
+    return found
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -167,6 +177,7 @@ def _print(facts: dict[str, Any]) -> None:
                     f"warm {facts['warm']}, {facts['resumes']} resumes)"),
         ("key", facts["key"]),
         ("seals", _seals(facts["seals"])),
+        *_waiting(facts["waiting"]),
     ]  # fmt: skip
     if facts["damage"]:
         rows.append(("damage", facts["damage"]))
@@ -174,8 +185,22 @@ def _print(facts: dict[str, Any]) -> None:
         output.text(f"{name:>9}  {one_line(value)}")
 
 
+def _waiting(waiting: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    from polledger.cli.waiting import waiting_rows
+    from polledger.core.report import Waiting
+
+    return waiting_rows([Waiting(**one) for one in waiting])
+
+
 def _seals(seals: list[dict[str, Any]]) -> str:
     times = [seal["time"] for seal in seals if seal.get("time")]
     said = f", their tokens say {min(times)} to {max(times)}" if times else ", no token yet"
     broken = sum(seal["size"] is None for seal in seals)
-    return f"{len(seals)}{said}{f', {broken} unreadable' if broken else ''}"
+    without = sum(seal["size"] is not None and not seal["tokens"] for seal in seals)
+    lacking = f", {without} without token" if times and without else ""
+    return f"{len(seals)}{said}{_lag(seals)}{lacking}{f', {broken} unreadable' if broken else ''}"
+
+
+def _lag(seals: list[dict[str, Any]]) -> str:
+    lags = [token["lag"] for seal in seals for token in seal.get("tokens", ()) if token["lag"] is not None]
+    return f", {max(lags):.1f} s after the seal at most" if lags else ""

@@ -2,13 +2,15 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
 from polledger.cli.output import one_line
-from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted
+from polledger.cli.waiting import waiting_rows
+from polledger.core.report import LIMITS, STEP_NAMES, Finding, Lag, Report, Waiting, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,6 +83,7 @@ def _print_facts(report: Report, console: "Console") -> None:
     time = report.time
     facts = [("run", report.run or "unknown"), ("sealed", sealed)]
     facts.append(("time", f"{time.assurance}{_span(time.first, time.last)}"))
+    facts += _tokens(time.seals, time.stamped, time.lag, time.waiting)
     if report.code:
         facts.append(("code", _code(report)))
     if report.comparison != "none":
@@ -90,6 +93,21 @@ def _print_facts(report: Report, console: "Console") -> None:
         grid.add_row(Text(name, style="dim"), Text(one_line(value)))
     console.print(grid)
     console.print()
+
+
+def _tokens(seals: int, stamped: int, lag: Lag | None, waiting: Sequence[Waiting]) -> list[tuple[str, str]]:
+    """Rows about seals and their tokens: how many have one, how late it came, and who still has to answer."""
+    late = ""
+    if lag is not None:
+        late = f", {_seconds(lag.median)} after the seal (median of {lag.tokens}), at most {_seconds(lag.longest)}"
+        late += f" (seal {lag.seal})"
+    return [("tokens", f"{stamped} of {counted(seals, 'seal')} have one{late}"), *waiting_rows(waiting)]
+
+
+def _seconds(value: float) -> str:
+    if abs(value) < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.0f} min" if abs(value) < 7200 else f"{value / 3600:.0f} h"
 
 
 def _span(first: str | None, last: str | None) -> str:

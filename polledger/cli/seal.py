@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from polledger.cli.output import output
+from polledger.cli.output import one_line, output
 from polledger.errors import EXIT_INTERRUPTED, EXIT_OK, PolledgerError, UsageError
 
 if TYPE_CHECKING:
@@ -333,20 +333,30 @@ def _report(options: "SealOptions", result: "SealResult", warnings: list[str]) -
                 name: value if math.isfinite(value) else None for name, value in result.metrics.items()
             },
             "timestamps_waiting": result.waiting,
+            "timestamps_pending": [one.to_json() for one in result.pending],
             "seconds": round(result.seconds, 3),
             "warnings": warnings,
             "verify": verify,
             "resume": again,
         }
     )
-    if result.waiting:
-        output.note(
-            f"{result.waiting} timestamps wait for their authority: `{shlex.join(['polledger', 'timestamp', 'retry'])} "
-            f"{shlex.quote(str(result.run))}` asks again"
-        )
+    _note_waiting(result)
     output.text(again if again is not None else verify)
     output.sentence(_sentence(result))
     return code
+
+
+def _note_waiting(result: "SealResult") -> None:
+    """Which authorities have not answered, since when and why, and what asks again."""
+    from polledger.cli.waiting import waiting_rows
+    from polledger.core.report import counted
+
+    if not result.pending:
+        return
+    for _, said in waiting_rows(result.pending):
+        output.note(one_line(f"no token yet: {said}"))
+    retry = shlex.join(["polledger", "timestamp", "retry", str(result.run)])
+    output.note(f"{counted(result.waiting, 'timestamp')} to come: `{retry}` asks again")
 
 
 def _sentence(result: "SealResult") -> str:

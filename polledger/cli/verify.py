@@ -94,6 +94,8 @@ def run(
     from dataclasses import replace
 
     from polledger.store.run import RunDirectory
+    from polledger.timestamp.queue import RequestQueue
+    from polledger.timestamp.sealtimes import SealTimes, waiting_in
     from polledger.training.overrides import parse_inputs
 
     # Options first: what is wrong with them is wrong with any run.
@@ -101,7 +103,9 @@ def run(
     request = _request(sample=sample, nonce=nonce, policy=policy, trust=trust, model=model)
     code = _code_options(task, trust_code, parse_inputs(inputs or []))
     directory = RunDirectory.open(path)
-    request = replace(request, replay=not no_replay, scan=not no_scan, pending=_pending(directory))
+    made = SealTimes(directory.seal_times_path).read()
+    waiting = waiting_in(RequestQueue(directory.queue_path), made)
+    request = replace(request, replay=not no_replay, scan=not no_scan, waiting=waiting, made=made)
     if report is not None:
         _prepare_report(report)
     result = _verify(directory, request, code)
@@ -173,17 +177,6 @@ def _read_torch_file(path: Path) -> bytes:
     from polledger.training.replay import read_model
 
     return read_model(path)[1]
-
-
-def _pending(directory: "RunDirectory") -> int:
-    """Timestamp requests still waiting; unreadable ones count as none."""
-    from polledger.errors import Unavailable
-    from polledger.timestamp.queue import RequestQueue
-
-    try:
-        return len(RequestQueue(directory.queue_path).pending())
-    except Unavailable:
-        return 0
 
 
 def _code_options(task: str | None, trust_code: str | None, inputs: dict[str, str]) -> "CodeOptions":

@@ -250,11 +250,56 @@ class Odds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A request that no authority has answered yet, for a token over the head of ``seal``.
+
+    ``since`` (ISO 8601, UTC) is by the prover's clock, None where it is not known; ``reason``: why the last of
+    ``attempts`` failed.
+    """
+
+    seal: int
+    authority: str
+    since: str | None
+    attempts: int
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as plain values."""
+        return {
+            "seal": self.seal,
+            "authority": self.authority,
+            "since": self.since,
+            "attempts": self.attempts,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """Seconds from seals, by the prover's clock, to the genTime of their ``tokens``; ``seal`` had to wait longest."""
+
+    tokens: int
+    median: float
+    longest: float
+    seal: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The lag as plain values."""
+        return {
+            "tokens": self.tokens,
+            "median": round(self.median, 3),
+            "longest": round(self.longest, 3),
+            "seal": self.seal,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSummary:
     """What the timestamps show: ``first`` covers genesis, ``last`` the newest head (all times ISO 8601, UTC).
 
     ``renewals``: each with its ``index``, the time ``by`` which a quorum had vouched for it, and its operators.
-    ``until``: when the first token that counts falls unless it is renewed.
+    ``until``: when the first token that counts falls unless it is renewed. ``stamped`` of ``seals`` have a token that
+    is usable; ``waiting`` and ``lag`` are known where the prover's own directory is verified.
     """
 
     assurance: Assurance = "unverified"
@@ -264,6 +309,10 @@ class TimeSummary:
     pending: int = 0
     renewals: tuple[dict[str, Any], ...] = ()
     until: str | None = None
+    seals: int = 0
+    stamped: int = 0
+    waiting: tuple[Waiting, ...] = ()
+    lag: Lag | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values."""
@@ -275,6 +324,10 @@ class TimeSummary:
             "pending": self.pending,
             "renewals": list(self.renewals),
             "until": self.until,
+            "seals": self.seals,
+            "stamped": self.stamped,
+            "waiting": [waiting.to_json() for waiting in self.waiting],
+            "lag": None if self.lag is None else self.lag.to_json(),
         }
 
 

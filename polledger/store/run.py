@@ -94,6 +94,11 @@ class RunDirectory:
         """Where timestamp requests that were not answered wait."""
         return self.path / _PRIVATE / "queue"
 
+    @property
+    def seal_times_path(self) -> Path:
+        """Where the prover notes when seals were made."""
+        return self.path / _PRIVATE / "sealed"
+
     def seals(self) -> list[int]:
         """The indices of all seals that are there, ascending; a gap means that one was lost."""
         return _numbers(self.path / _SEALS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from polledger.core.records import Genesis
+from polledger.core.report import Waiting
 from polledger.errors import UsageError
 from polledger.store.run import RunDirectory
 from polledger.training.location import TaskLocation
@@ -114,7 +115,7 @@ class SealResult:
     """How a sealed training ended: after ``steps`` of ``total`` steps, ``trained`` of them now.
 
     ``metrics`` are those of the last step. ``model_root`` is None for a run that is not finished.
-    ``waiting`` counts timestamp requests that no authority has answered yet.
+    ``waiting`` counts timestamp requests that no authority has answered yet, ``pending`` says which.
     """
 
     run: Path
@@ -129,3 +130,4 @@ class SealResult:
     waiting: int
     seconds: float
     inputs: Mapping[str, str]
+    pending: tuple[Waiting, ...] = ()

@@ -251,5 +251,5 @@ def _close_stamping(stamping: Stamping) -> None:
     waiting = stamping.close()
     if waiting:
         _log.warning(
-            "%d timestamps wait for their authority: `polledger timestamp retry` asks again", waiting
+            "%d timestamps wait for their authority: `polledger timestamp retry` asks again", len(waiting)
         )

@@ -43,7 +43,7 @@ def seal(options: SealOptions, watcher: Watcher) -> SealResult:
             result = _seal(setting)
         finally:
             waiting = stamping.close()
-    return replace(result, waiting=waiting)
+    return replace(result, waiting=len(waiting), pending=waiting)
 
 
 def _seal(setting: Setting) -> SealResult:

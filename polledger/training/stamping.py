@@ -1,16 +1,19 @@
 """Timestamps of a run that is being sealed: which authorities, and threads that ask them. PROTOCOL section 8."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from polledger.core.head import Head
-from polledger.errors import PolledgerError, UsageError
+from polledger.core.report import Waiting
+from polledger.errors import PolledgerError, Unavailable, UsageError
 from polledger.keys import home
 from polledger.store.run import RunDirectory
 from polledger.timestamp.address import public_url
 from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.directory import Directory, known_intervals, load_directory
 from polledger.timestamp.queue import RequestQueue
+from polledger.timestamp.sealtimes import SealTimes, waiting_in
 from polledger.timestamp.stamper import Authority, Embedded, Http, Stamper, keep_token
 from polledger.timestamp.worker import StampWorker
 
@@ -68,6 +71,7 @@ class Stamping:
         # Its own view of the run: what these threads write and sync is none of the training thread's business.
         self._run = RunDirectory.open(run.path)
         self._queue = RequestQueue(run.queue_path)
+        self._times = SealTimes(run.seal_times_path)
         stamper = Stamper(
             authorities=authorities,
             queue=self._queue,
@@ -80,6 +84,9 @@ class Stamping:
 
     def stamp(self, seal: int, head: Head) -> None:
         """Queue a request for the head of ``seal`` and return at once."""
+        with contextlib.suppress(Unavailable):
+            # Only a note; a disk that is full is told about the queue.
+            self._times.note(seal, datetime.now(UTC))
         try:
             self._worker.submit(seal, head.digest())
         except PolledgerError as error:
@@ -91,8 +98,8 @@ class Stamping:
         if seal not in waiting and not self._run.read_seal(seal).tokens:
             self.stamp(seal, head)
 
-    def close(self) -> int:
-        """Wait a while for what was submitted; how many requests go on waiting in the queue.
+    def close(self) -> tuple[Waiting, ...]:
+        """Wait a while for what was submitted; the requests that go on waiting in the queue.
 
         Nothing here touches the run any more afterwards, so that its lock can be given back.
         """
@@ -100,4 +107,4 @@ class Stamping:
             self._worker.close(timeout=CLOSE_SECONDS)
         except PolledgerError as error:
             self._warn(f"a timestamp could not be kept: {error}")
-        return len(self._queue.pending())
+        return waiting_in(self._queue, self._times.read())

@@ -4,12 +4,14 @@ Trust comes only from the verifier's trust file. Without one, tokens are checked
 beside them: that finds damage and borrowed tokens, and the time stays ``self-asserted``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from statistics import median
 
-from polledger.core.report import Finding, TimeSummary, counted
+from polledger.core.report import Finding, Lag, TimeSummary, Waiting, counted
 from polledger.store.objects import ObjectStore
+from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
 from polledger.timestamp.revocation import held_by
 from polledger.timestamp.trust import Trust, operator_key
 from polledger.verify.evidence import RenewalFile
@@ -36,13 +38,15 @@ def step_time(
     trust: Trust | None,
     policy: Policy,
     now: datetime,
-    pending: int = 0,
+    waiting: Sequence[Waiting] = (),
+    made: Mapping[int, datetime] | None = None,
     renewals: Sequence[RenewalFile] = (),
 ) -> Times:
     """Step 3 over every head that the records match; ``now`` is the verifier's clock (UTC-aware).
 
     ``pass`` of ``time.consistency`` means: every stored token is whole, over the head of its seal, the answer to
     its request and not from the future. That anybody trusts the time is ``time.assurance``, required only by policy.
+    ``waiting`` and ``made`` (when seals were made, by number) are the prover's own notes: reported, and never judged.
     """
     reader = TokenReader(objects=objects, trust=trust, policy=policy, now=now, pool=held_by(trust))
     matching = [item for item in heads.heads if item.matches]
@@ -51,8 +55,18 @@ def step_time(
     standing = judge_standing(read, found, pool=reader.pool, policy=policy, now=now)
     stamps = standing.stamps
     # A renewal is a token over the heads that it covers, besides what it does for theirs.
-    summary = _summarise(matching, [*stamps, *standing.renewing], trust=trust, policy=policy, pending=pending)
-    summary = replace(summary, renewals=standing.renewals, until=_moment(standing.until))
+    summary = _summarise(
+        matching, [*stamps, *standing.renewing], trust=trust, policy=policy, pending=len(waiting)
+    )
+    summary = replace(
+        summary,
+        renewals=standing.renewals,
+        until=_moment(standing.until),
+        seals=len(matching),
+        stamped=len({stamp.seal for stamp in stamps}),
+        waiting=tuple(waiting),
+        lag=lag_of(stamps, made or {}),
+    )
     findings = [
         *reader.findings,
         *(_damaged(problem) for problem in found.problems),
@@ -70,6 +84,22 @@ def step_time(
         )
         findings.append(Finding(step=3, name=CONSISTENCY, outcome="pass", detail=tokens))
     return Times(findings=tuple(findings), summary=summary, stamps=stamps)
+
+
+def lag_of(stamps: Sequence[Stamp], made: Mapping[int, datetime]) -> Lag | None:
+    """From seals to their tokens; None without a token whose seal's time is known.
+
+    Tokens of embedded authorities do not count: they are made with the seal, by the same clock.
+    """
+    lags = sorted(
+        ((stamp.timestamp.gen_time - made[stamp.seal]).total_seconds(), stamp.seal)
+        for stamp in stamps
+        if stamp.seal in made and stamp.timestamp.policy != EMBEDDED_POLICY
+    )
+    if not lags:
+        return None
+    longest, seal = lags[-1]
+    return Lag(tokens=len(lags), median=median(lag for lag, _ in lags), longest=longest, seal=seal)
 
 
 def _damaged(problem: str) -> Finding:
@@ -157,16 +187,20 @@ def _order(stamps: Sequence[Stamp], policy: Policy) -> Iterator[Finding]:
     covers the earlier one as well. It is said so that a person can look.
     """
     newest: dict[str, Stamp] = {}
+    turned: dict[str, list[tuple[Stamp, Stamp]]] = {}
     for stamp in sorted(stamps, key=lambda item: item.seal):
         before = newest.get(stamp.timestamp.tsa)
         if before is not None and _certainly_earlier(stamp, before, policy):
-            detail = (
-                f"{stamp.authority!r} stamped seal {stamp.seal} at {_iso(stamp.timestamp.gen_time)}, before "
-                f"the earlier seal {before.seal} at {_iso(before.timestamp.gen_time)}: asked late, or its clock moved"
-            )
-            yield Finding(step=3, name="time.tokens", outcome="unverifiable", detail=detail)
+            turned.setdefault(stamp.timestamp.tsa, []).append((before, stamp))
         if before is None or stamp.timestamp.gen_time > before.timestamp.gen_time:
             newest[stamp.timestamp.tsa] = stamp
+    for (before, stamp), *more in turned.values():
+        detail = (
+            f"{stamp.authority!r} stamped seal {stamp.seal} at {_iso(stamp.timestamp.gen_time)}, before "
+            f"the earlier seal {before.seal} at {_iso(before.timestamp.gen_time)}: asked late, or its clock moved"
+            f"{f'; the same for {len(more)} more' if more else ''}"
+        )
+        yield Finding(step=3, name="time.tokens", outcome="unverifiable", detail=detail)
 
 
 def _certainly_earlier(a: Stamp, b: Stamp, policy: Policy) -> bool:

@@ -4,7 +4,7 @@ Every step's findings are collected; later steps go on as far as they can on wha
 over them (:func:`polledger.core.report.judge`) fails closed. Opens no network connection, imports no torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -21,6 +21,7 @@ from polledger.core.report import (
     Report,
     Sample,
     TimeSummary,
+    Waiting,
     counted,
     missing_checks,
 )
@@ -60,7 +61,9 @@ class Code:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the verifier asks. ``nonce`` is the verifier's own, ``now`` its clock, ``pending`` queued time requests."""
+    """What the verifier asks. ``nonce`` is the verifier's own, ``now`` its clock.
+
+    ``waiting`` and ``made`` are the prover's notes about time: requests in the queue, and when seals were made."""
 
     policy: Policy
     nonce: bytes
@@ -72,7 +75,8 @@ class Request:
     """Reads torch files for step 10; without it only ``.safetensors`` is read."""
     replay: bool = True
     scan: bool = True
-    pending: int = 0
+    waiting: tuple[Waiting, ...] = ()
+    made: Mapping[int, datetime] = field(default_factory=dict)
 
 
 class Watcher(Protocol):
@@ -148,7 +152,8 @@ def _verify_records(
         trust=request.trust,
         policy=request.policy,
         now=request.now,
-        pending=request.pending,
+        waiting=request.waiting,
+        made=request.made,
         renewals=evidence.renewals,
     )
     run.findings += times.findings

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from polledger.core.encoding import encode
 from polledger.core.head import parse_note
 from polledger.core.records import Seal, TokenRef
-from polledger.core.report import Finding
+from polledger.core.report import Finding, Waiting
 from polledger.store.run import RunDirectory
 from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
 from polledger.timestamp.authority import VALID_FROM, EmbeddedAuthority, LocalAuthority
@@ -34,11 +34,16 @@ MINUTE = timedelta(minutes=1)
 
 
 def times(
-    run: RunDirectory, *, trust: Trust | None = None, policy: Policy | None = None, now: datetime = NOW
+    run: RunDirectory,
+    *,
+    trust: Trust | None = None,
+    policy: Policy | None = None,
+    now: datetime = NOW,
+    **notes: Any,
 ) -> Times:
     evidence = read_evidence(run)
     heads = match_heads(evidence, parse_records(evidence))
-    return step_time(heads, evidence.objects, trust=trust, policy=policy or Policy(), now=now)
+    return step_time(heads, evidence.objects, trust=trust, policy=policy or Policy(), now=now, **notes)
 
 
 def consistency(found: Times) -> list[Finding]:
@@ -492,3 +497,55 @@ def test_the_fixture_asks_one_authority(honest: Built) -> None:
     assert authority(honest.run.path.parent / "tsa").root is not None
     assert isinstance(honest.run.read_seal(0), Seal)
     assert token is not None
+
+
+def test_lag_lies_between_a_seal_and_its_token(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {n: lambda run, n=n: [reference(run, n, asked, START + n * n * MINUTE)] for n in range(3)},
+    )
+    made = {0: START - timedelta(seconds=2), 1: START, 2: START}
+    lag = times(run, made=made).summary.lag
+    assert lag is not None
+    assert lag.to_json() == {"tokens": 3, "median": 60.0, "longest": 240.0, "seal": 2}
+    assert times(run).summary.lag is None
+    assert times(run, made={9: START}).summary.lag is None
+
+
+def test_tokens_of_the_machine_itself_have_no_lag(honest: Built) -> None:
+    assert times(honest.run, made=dict.fromkeys(range(3), START)).summary.lag is None
+
+
+def test_seals_with_and_without_tokens_and_what_waits_are_counted(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    run = with_tokens(honest, tmp_path / "run", {2: lambda run: [reference(run, 2, asked, START)]})
+    waits = Waiting(seal=1, authority="tsa", since="2026-03-01T12:00:00Z", attempts=2, reason="down")
+    summary = times(run, waiting=[waits]).summary
+    assert (summary.seals, summary.stamped, summary.pending) == (3, 1, 1)
+    assert summary.to_json()["waiting"] == [waits.to_json()]
+
+
+def test_notes_of_the_prover_decide_nothing(honest: Built) -> None:
+    waits = Waiting(seal=99, authority="x", since=None, attempts=0, reason="")
+    plain, noted = (
+        times(honest.run),
+        times(honest.run, waiting=[waits] * 50, made={0: NOW, 1: START - 9999 * MINUTE}),
+    )
+    assert [(one.name, one.outcome) for one in plain.findings] == [
+        (one.name, one.outcome) for one in noted.findings
+    ]
+    assert plain.summary.assurance == noted.summary.assurance
+
+
+def test_many_tokens_out_of_order_are_one_finding(honest: Built, tmp_path: Path) -> None:
+    """A queue is drained newest first."""
+    asked = tsa(tmp_path)
+    run = with_tokens(
+        honest,
+        tmp_path / "run",
+        {n: lambda run, n=n: [reference(run, n, asked, START - 10 * n * MINUTE)] for n in range(3)},
+    )
+    (said,) = [finding for finding in times(run).findings if "asked late" in finding.detail]
+    assert "the same for 1 more" in said.detail
