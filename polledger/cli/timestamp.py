@@ -1,4 +1,4 @@
-"""``polledger timestamp``: verify one RFC 3161 token; fetch the tokens that a run still waits for."""
+"""``polledger timestamp``: verify one RFC 3161 token; fetch what a run still waits for; renew (:mod:`.renew`)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from polledger.timestamp.stamper import Outcome, Stamper, Token
     from polledger.timestamp.token import Timestamp
 
-app = typer.Typer(help="Timestamps: verify a token, fetch the ones still missing.")
+app = typer.Typer(help="Timestamps: verify a token, fetch the ones still missing, renew them all.")
 
 VERIFY_SCHEMA: Final = "polledger.timestamp-verify/1"
 RETRY_SCHEMA: Final = "polledger.timestamp-retry/1"
@@ -81,9 +81,9 @@ def verify(
     """
     from polledger.timestamp.token import verify_response
 
-    with _reporting(VERIFY_SCHEMA, verdict=True):
+    with reporting(VERIFY_SCHEMA, verdict=True):
         timestamp = verify_response(
-            _read(token, 1 << 17),
+            read_file(token, 1 << 17),
             digest=_hex(digest),
             hash_name=hash_name,
             roots=_certificates(roots),
@@ -92,7 +92,7 @@ def verify(
             policies=[_policy(one) for one in policy or []],
             at=datetime.now(UTC) + CLOCK_SKEW if at is None else _moment(at),
         )
-    fields = _fields(timestamp)
+    fields = fields_of(timestamp)
     output.result({"schema": VERIFY_SCHEMA, "exit_code": EXIT_OK, "valid": True, **fields})
     for name, value in fields.items():
         said = "(not stated)" if value is None else one_line(str(value))
@@ -112,7 +112,7 @@ def retry(
     """
     from polledger.store.run import RunDirectory
 
-    with _reporting(RETRY_SCHEMA):
+    with reporting(RETRY_SCHEMA):
         outcomes, damaged = _ask_again(RunDirectory.open(run))
     failed = [outcome for outcome in outcomes if outcome.token is None]
     code = EXIT_CANNOT_PROCEED if failed or damaged else EXIT_OK
@@ -164,12 +164,12 @@ def _line(outcome: "Outcome[Token]") -> str:
     where = f"seal {outcome.pending.seal}, {outcome.pending.authority}"
     if outcome.token is None:
         return f"{where}: {outcome.reason}"
-    return f"{where}: token of {_text(outcome.token.timestamp.gen_time)}"
+    return f"{where}: token of {text_of(outcome.token.timestamp.gen_time)}"
 
 
 def _obtained(outcome: "Outcome[Token]") -> dict[str, Any]:
     pending = outcome.pending
-    stated = {} if outcome.token is None else _fields(outcome.token.timestamp)
+    stated = {} if outcome.token is None else fields_of(outcome.token.timestamp)
     return {"seal": pending.seal, "authority": pending.authority, **stated}
 
 
@@ -194,7 +194,7 @@ def _summary(total: int, failed: int, damaged: Sequence[str]) -> str:
 
 
 @contextmanager
-def _reporting(schema: str, *, verdict: bool = False) -> Iterator[None]:
+def reporting(schema: str, *, verdict: bool = False) -> Iterator[None]:
     """Print the JSON object of this command when its work fails; the error goes on to be printed as a line."""
     try:
         yield
@@ -204,10 +204,10 @@ def _reporting(schema: str, *, verdict: bool = False) -> Iterator[None]:
         raise
 
 
-def _fields(timestamp: "Timestamp") -> dict[str, Any]:
+def fields_of(timestamp: "Timestamp") -> dict[str, Any]:
     accuracy = timestamp.accuracy
     return {
-        "gen_time": _text(timestamp.gen_time),
+        "gen_time": text_of(timestamp.gen_time),
         "accuracy": None if accuracy is None else accuracy.total_seconds(),
         "policy": timestamp.policy,
         "serial": f"{timestamp.serial:x}",
@@ -219,11 +219,11 @@ def _fields(timestamp: "Timestamp") -> dict[str, Any]:
     }
 
 
-def _text(moment: datetime) -> str:
+def text_of(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(limit)
@@ -241,7 +241,7 @@ def _certificates(paths: Sequence[Path]) -> "list[Certificate]":
     found = []
     for path in paths:
         try:
-            found += read_pem(_read(path, PEM_BYTES))
+            found += read_pem(read_file(path, PEM_BYTES))
         except MalformedError as error:
             raise UsageError(f"{path}: {error}") from None
     return found

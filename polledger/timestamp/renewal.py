@@ -89,6 +89,8 @@ class Survey:
     heads: int
     renewals: tuple[Made, ...]
     problems: tuple[str, ...]
+    authorities: tuple[str, ...]
+    """What the newest seal that has tokens, or the newest renewal, calls those who were asked; labels, not trust."""
 
     @property
     def newest(self) -> Made | None:
@@ -129,7 +131,7 @@ def survey(store: RenewalStore) -> Survey:
     MalformedError for a renewal that cannot be read or is missing, UsageError for a run without a seal.
     """
     run, heads, entries = b"", 0, list[bytes]()
-    problems = []
+    problems, asked = list[str](), list[TokenRef]()
     for number in store.seals():
         try:
             seal = store.read_seal(number)
@@ -142,18 +144,28 @@ def survey(store: RenewalStore) -> Survey:
             continue
         run, heads = head.run, heads + 1
         entries += seal_entries(head.digest(), seal)
+        asked = seal.tokens or asked
         problems += _missing(store.objects, f"seal {number}", seal.tokens)
     if not run:
         raise UsageError(
             "the run has no seal that could be renewed" + "".join(f": {one}" for one in problems[:1])
         )
-    renewals = tuple(_made(store, number, run) for number in range(len(store.renewals())))
+    renewals = tuple(read_made(store, number, run=run) for number in range(len(store.renewals())))
     for made in renewals:
-        problems += _missing(store.objects, f"renewal {made.renewal.index}", made.renewal.tokens)
-    return Survey(run=run, entries=tuple(entries), heads=heads, renewals=renewals, problems=tuple(problems))
+        asked = made.renewal.tokens
+        problems += _missing(store.objects, f"renewal {made.renewal.index}", asked)
+    return Survey(
+        run=run,
+        entries=tuple(entries),
+        heads=heads,
+        renewals=renewals,
+        problems=tuple(problems),
+        authorities=tuple(dict.fromkeys(token.authority for token in asked)),
+    )
 
 
-def _made(store: RenewalStore, number: int, run: bytes) -> Made:
+def read_made(store: RenewalStore, number: int, *, run: bytes) -> Made:
+    """Renewal ``number`` of the run ``run`` with its list. Raises Unavailable or MalformedError if it is not whole."""
     renewal = store.read_renewal(number)
     statement = parse_statement(renewal.statement)
     if statement.run != run or statement.index != number:
