@@ -13,9 +13,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from polledger.core.digest import DIGEST_BYTES, sha256
-from polledger.core.encoding import SEAL_LIMITS, Limits, encode, parse
+from polledger.core.encoding import SEAL_LIMITS, Limits, parse
 from polledger.core.merkle import leaf_hash, root
-from polledger.core.records import Count, Digest, Positive, RunId, Seal, TokenRef, _Struct
+from polledger.core.records import Count, Digest, RunId, Seal, TokenRef, _Struct
 from polledger.errors import MalformedError
 
 ENTRIES_MAX = 1_000_000
@@ -54,7 +54,7 @@ class Statement(_Struct, frozen=True, kw_only=True, tag_field="type", tag="state
     run: RunId
     index: Count
     previous: Digest
-    size: Annotated[Positive, Meta(le=ENTRIES_MAX)]
+    size: Annotated[int, Meta(ge=1, le=ENTRIES_MAX)]
     """How many entries there are."""
     root: Digest
     """Root of their tree, and the name of the object that lists them."""
@@ -121,11 +121,6 @@ def make_statement(
         root=entries_root(listed),
         revocation=names or UNSET,
     )
-
-
-def encode_statement(statement: Statement) -> bytes:
-    """Canonical bytes of a statement. Raises UsageError if it breaks its bounds."""
-    return encode(statement)
 
 
 def parse_entries(data: bytes, statement: Statement) -> frozenset[bytes]:

@@ -14,13 +14,13 @@ from typing import Final, Protocol
 from cryptography import x509
 
 from polledger.core.digest import DIGEST_BYTES, ZERO
+from polledger.core.encoding import encode
 from polledger.core.head import parse_note
 from polledger.core.records import Seal, TokenRef
 from polledger.core.renewal import (
     ENTRIES_MAX,
     Renewal,
     Statement,
-    encode_statement,
     imprint,
     make_statement,
     parse_entries,
@@ -48,6 +48,7 @@ class Objects(Protocol):
 
     def has(self, name: bytes) -> bool: ...
     def get(self, digest: bytes, *, limit: int) -> bytes: ...
+    def read(self, name: bytes, *, limit: int) -> memoryview: ...
     def put(self, data: bytes) -> bytes: ...
     def put_named(self, name: bytes, chunks: Sequence[bytes | memoryview]) -> None: ...
     def sync(self) -> None: ...
@@ -170,12 +171,12 @@ def read_made(store: RenewalStore, number: int, *, run: bytes) -> Made:
     statement = parse_statement(renewal.statement)
     if statement.run != run or statement.index != number:
         raise MalformedError(f"renewal {number} is of another run or number: restore it from a copy")
-    data = store.objects.get(statement.root, limit=ENTRIES_MAX * DIGEST_BYTES)
+    data = store.objects.read(statement.root, limit=ENTRIES_MAX * DIGEST_BYTES)
     return Made(
         renewal=renewal,
         statement=statement,
         imprint=imprint(renewal.statement),
-        covers=parse_entries(data, statement),
+        covers=parse_entries(bytes(data), statement),
     )
 
 
@@ -239,7 +240,7 @@ class Renewer:
     ) -> None:
         self._store = store
         self._statement = statement
-        self._encoded = encode_statement(statement)
+        self._encoded = encode(statement)
         self._entries = entries
         self._nonces = nonces
 

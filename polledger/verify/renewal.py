@@ -56,8 +56,8 @@ def read_renewals(
                 raise MalformedError("it renews another run")
             if statement.index != number or (previous is not None and statement.previous != previous):
                 raise MalformedError("it does not follow the renewal before it")
-            data = reader.objects.get(statement.root, limit=ENTRIES_MAX * DIGEST_BYTES)
-            covers = parse_entries(data, statement)
+            data = reader.objects.read(statement.root, limit=ENTRIES_MAX * DIGEST_BYTES)
+            covers = parse_entries(bytes(data), statement)
         except (MalformedError, Unavailable) as error:
             problems.append(f"{file.name}: {error}")
             previous = None
