@@ -117,7 +117,7 @@ class Survey:
         known = {name for made in self.renewals for name in made.statement.revocation or ()}
         made = make_statement(
             run=self.run,
-            index=len(self.renewals),
+            index=self.newest.statement.index + 1 if self.newest else 0,
             previous=self.newest.imprint if self.newest else ZERO,
             entries=entries,
             revocation=[name for name in revocation if name not in known],
@@ -128,12 +128,13 @@ class Survey:
 def survey(store: RenewalStore) -> Survey:
     """Look through the seals and renewals of a run; nothing in them is verified.
 
-    A seal that cannot be read is a problem of its own: the others must not wait for it. Raises Unavailable or
-    MalformedError for a renewal that cannot be read or is missing, UsageError for a run without a seal.
+    A seal or an earlier renewal that cannot be read is a problem of its own: the others must not wait for it. Raises
+    Unavailable or MalformedError if the newest renewal cannot be read, which the next one has to name; UsageError for
+    a run without a seal.
     """
     run, heads, entries = b"", 0, list[bytes]()
     problems, asked = list[str](), list[TokenRef]()
-    for number in store.seals():
+    for number in _gapless(store.seals()):
         try:
             seal = store.read_seal(number)
             head = parse_note(seal.note).head
@@ -151,7 +152,7 @@ def survey(store: RenewalStore) -> Survey:
         raise UsageError(
             "the run has no seal that could be renewed" + "".join(f": {one}" for one in problems[:1])
         )
-    renewals = tuple(read_made(store, number, run=run) for number in range(len(store.renewals())))
+    renewals = _renewals(store, run, problems)
     for made in renewals:
         asked = made.renewal.tokens
         problems += _missing(store.objects, f"renewal {made.renewal.index}", asked)
@@ -159,10 +160,30 @@ def survey(store: RenewalStore) -> Survey:
         run=run,
         entries=tuple(entries),
         heads=heads,
-        renewals=renewals,
+        renewals=tuple(renewals),
         problems=tuple(problems),
         authorities=tuple(dict.fromkeys(token.authority for token in asked)),
     )
+
+
+def _gapless(numbers: Sequence[int]) -> list[int]:
+    """``numbers`` and those that are missing between them, bounded: a file name can state any number."""
+    last = min(max(numbers, default=-1), 2 * len(numbers))
+    return sorted({*numbers, *range(last)})
+
+
+def _renewals(store: RenewalStore, run: bytes, problems: list[str]) -> list[Made]:
+    """The renewals that can be read; what keeps others from it goes to ``problems``."""
+    numbers = _gapless(store.renewals())
+    found = []
+    for number in numbers:
+        try:
+            found.append(read_made(store, number, run=run))
+        except (MalformedError, Unavailable) as error:
+            if number == numbers[-1]:
+                raise Unavailable(f"{error}; the next renewal builds on this one: restore it, or move its file away") from None
+            problems.append(str(error))
+    return found
 
 
 def read_made(store: RenewalStore, number: int, *, run: bytes) -> Made:
