@@ -19,7 +19,7 @@ from msgspec import inspect
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from polledger.core import nest, records, sketch, source, state  # noqa: E402
+from polledger.core import nest, records, renewal, sketch, source, state  # noqa: E402
 from polledger.core.scan import INT_MAX  # noqa: E402
 
 TARGET = ROOT / "schemas"
@@ -31,6 +31,9 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "resume": records.Resume,
     "final": records.Final,
     "seal": records.Seal,
+    "renewal": renewal.Renewal,
+    "statement": renewal.Statement,
+    "covered": renewal.Covered,
     "source": source.TaskSource,
     "state": state.StateManifest,
     "nest": nest.NestHeader,

@@ -68,6 +68,16 @@ GENESIS_FULL = GENESIS | {
 TOKEN = {"authority": "embedded", "request": D1, "response": D2}
 SEAL = {"v": 1, "type": "seal", "index": 0, "note": b"polledger/run/00\n", "tokens": []}
 SEAL_FULL = SEAL | {"index": 12, "tokens": [TOKEN | {"chain": [D3], "revocation": [D1, D2]}, TOKEN]}
+RENEWAL = {"v": 1, "type": "renewal", "index": 0, "statement": b"s", "tokens": [TOKEN]}
+STATEMENT = {
+    "v": 1,
+    "type": "statement",
+    "run": RUN,
+    "index": 0,
+    "previous": bytes(32),
+    "size": 1,
+    "root": D1,
+}
 
 
 def source_file(path: str, size: int = 10) -> dict[str, Any]:
@@ -102,6 +112,11 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "final": FINAL,
     },
     "seal": {"seal": SEAL, "seal-full": SEAL_FULL},
+    "renewal": {"renewal": RENEWAL},
+    "statement": {
+        "statement": STATEMENT,
+        "statement-full": STATEMENT | {"index": 3, "previous": D2, "size": 1_000_000, "revocation": [D1, D2]},
+    },
     "source": {"source": SOURCE, "source-full": SOURCE_FULL},
 }
 
@@ -174,6 +189,19 @@ def _rejected_fields() -> Iterator[StructRejection]:
     yield bad("reason-1025", "length <= 1024", RESUME, reason="r" * 1025)
     yield "seal-note-text", "seal", "Expected `bytes`, got `str`", SEAL | {"note": "text"}
     yield "seal-note-65537", "seal", "length <= 65536", SEAL | {"note": bytes(65537)}
+    yield "renewal-without-token", "renewal", "length >= 1", RENEWAL | {"tokens": []}
+    yield "renewal-statement-8193", "renewal", "length <= 8192", RENEWAL | {"statement": bytes(8193)}
+    yield "statement-of-nothing", "statement", ">= 1", STATEMENT | {"size": 0}
+    yield "statement-size-1000001", "statement", "<= 1000000", STATEMENT | {"size": 1_000_001}
+    yield "statement-revocation-empty", "statement", "length >= 1", STATEMENT | {"revocation": []}
+    yield "statement-revocation-twice", "statement", "not ascending", STATEMENT | {"revocation": [D1, D1]}
+    yield (
+        "statement-revocation-descending",
+        "statement",
+        "not ascending",
+        STATEMENT | {"revocation": [D2, D1]},
+    )
+    yield "statement-type-of-seal", "statement", "Invalid value 'seal'", STATEMENT | {"type": "seal"}
     yield "seal-chain-33", "seal", "length <= 32", SEAL | {"tokens": [TOKEN | {"chain": [D1] * 33}]}
 
 

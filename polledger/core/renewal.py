@@ -38,7 +38,7 @@ class Covered(_Struct, frozen=True, kw_only=True, tag_field="type", tag="covered
     ``over`` is the digest of a head, or the imprint of an earlier renewal.
     """
 
-    v: Literal[1] = 1
+    v: Literal[1]
     over: Digest
     token: TokenRef | UnsetType = UNSET
 
@@ -93,12 +93,12 @@ def imprint(statement: bytes) -> bytes:
 
 def tokens_over(digest: bytes, tokens: Iterable[TokenRef]) -> Iterator[bytes]:
     """The entries of ``tokens``, all of them over ``digest``."""
-    return (Covered(over=digest, token=token).entry() for token in tokens)
+    return (Covered(v=1, over=digest, token=token).entry() for token in tokens)
 
 
 def seal_entries(digest: bytes, seal: Seal) -> Iterator[bytes]:
     """The entries of a seal whose head has the digest ``digest``: the head, then its tokens in order."""
-    yield Covered(over=digest).entry()
+    yield Covered(v=1, over=digest).entry()
     yield from tokens_over(digest, seal.tokens)
 
 

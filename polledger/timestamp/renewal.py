@@ -181,7 +181,9 @@ def _renewals(store: RenewalStore, run: bytes, problems: list[str]) -> list[Made
             found.append(read_made(store, number, run=run))
         except (MalformedError, Unavailable) as error:
             if number == numbers[-1]:
-                raise Unavailable(f"{error}; the next renewal builds on this one: restore it, or move its file away") from None
+                raise Unavailable(
+                    f"{error}; the next renewal builds on this one: restore it, or move its file away"
+                ) from None
             problems.append(str(error))
     return found
 

@@ -45,7 +45,7 @@ def read_renewals(
     if not heads or not files:
         return Renewals()
     found, problems = list[Renewal](), list[str]()
-    covering = [(head.seal.number, Covered(over=head.head.digest()).entry()) for head in heads]
+    covering = [(head.seal.number, Covered(v=1, over=head.head.digest()).entry()) for head in heads]
     previous: bytes | None = ZERO
     for number, file in enumerate(_gapless(files)):
         try:

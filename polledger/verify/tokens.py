@@ -99,7 +99,7 @@ class TokenReader:
         except (MalformedError, Unavailable) as error:
             self._inconsistent(f"{place}: {error}")
             return None
-        entry = Covered(over=digest, token=ref).entry()
+        entry = Covered(v=1, over=digest, token=ref).entry()
         over = place_of(seal, renewal)
         try:
             operator, timestamp = self._vouched(parts, digest, ref.authority, over)

@@ -7,10 +7,17 @@ from typing import Any
 
 from polledger.core.encoding import Limits, parse
 from polledger.core.records import parse_record, parse_seal
+from polledger.core.renewal import parse_renewal, parse_statement
 from polledger.core.source import parse_source
 
 VECTORS = Path(__file__).resolve().parents[2] / "schemas" / "vectors"
-GATES = {"record": parse_record, "seal": parse_seal, "source": parse_source}
+GATES = {
+    "record": parse_record,
+    "seal": parse_seal,
+    "renewal": parse_renewal,
+    "statement": parse_statement,
+    "source": parse_source,
+}
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,9 @@ def test_every_type_has_a_schema() -> None:
         "resume",
         "final",
         "seal",
+        "renewal",
+        "statement",
+        "covered",
         "source",
         "state",
         "nest",
@@ -115,6 +118,6 @@ def test_the_cddl_file_names_every_field() -> None:
 
 def test_vectors_cover_every_type_that_is_encoded_on_its_own() -> None:
     assert {vector.content["json"]["type"] for vector in VALID} == {
-        "genesis", "step", "checkpoint", "resume", "final", "seal", "source",
+        "genesis", "step", "checkpoint", "resume", "final", "seal", "renewal", "statement", "source",
     }  # fmt: skip
     assert all(encode(vector.parse()) == vector.data for vector in VALID)

@@ -92,7 +92,7 @@ class TestWhatIsCovered:
         assert len(expected) == 5
         renew(run, TWO, now=year(2028))
         first = run.read_renewal(0)
-        own = [Covered(over=imprint(first.statement), token=token).entry() for token in first.tokens]
+        own = [Covered(v=1, over=imprint(first.statement), token=token).entry() for token in first.tokens]
         assert listed(run, 1) == [*expected, *own]
 
     def test_the_statement_names_run_number_and_the_renewal_before(self, run: RunDirectory) -> None:
@@ -121,7 +121,7 @@ class TestWhatIsCovered:
         renew(run, ONE, now=year(2027))
         statement, entries = parse_statement(run.read_renewal(0).statement), listed(run)
         token = run.read_seal(1).tokens[0]
-        entry = Covered(over=head(1).digest(), token=token).entry()
+        entry = Covered(v=1, over=head(1).digest(), token=token).entry()
         proof = Tree([leaf_hash(one) for one in entries]).inclusion_proof(entries.index(entry))
         assert verify_inclusion(
             leaf_hash=leaf_hash(entry),
@@ -136,13 +136,16 @@ class TestWhatIsCovered:
         token = msgspec.structs.replace(run.read_seal(0).tokens[0], revocation=[bytes(32)])
         other = {"authority": "x", "chain": [b"x" * 32], "revocation": [b"x" * 32]}.get(part, b"x" * 32)
         changed = msgspec.structs.replace(token, **{part: other})
-        assert Covered(over=ZERO, token=token).entry() != Covered(over=ZERO, token=changed).entry()
-        assert Covered(over=ZERO, token=token).entry() != Covered(over=bytes([1]) * 32, token=token).entry()
+        assert Covered(v=1, over=ZERO, token=token).entry() != Covered(v=1, over=ZERO, token=changed).entry()
+        assert (
+            Covered(v=1, over=ZERO, token=token).entry()
+            != Covered(v=1, over=bytes([1]) * 32, token=token).entry()
+        )
 
     def test_the_entry_is_over_the_canonical_encoding(self, run: RunDirectory) -> None:
         import hashlib
 
-        covered = Covered(over=ZERO, token=run.read_seal(0).tokens[0])
+        covered = Covered(v=1, over=ZERO, token=run.read_seal(0).tokens[0])
         assert covered.entry() == hashlib.sha256(encode(covered)).digest()
 
     def test_a_list_of_another_length_or_order_is_refused(self, run: RunDirectory) -> None:
