@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from polledger.core.records import Genesis, Seal
+    from polledger.core.records import Genesis, TokenRef
     from polledger.store.run import RunDirectory
 
 _STEP_MARK = b"\xa4type\xa4step"
@@ -61,6 +61,7 @@ def describe(directory: "RunDirectory") -> dict[str, Any]:
         "warm": genesis.warm,
         "kind": genesis.kind,
         "seals": [_seal(directory, number, made.get(number)) for number in directory.seals()],
+        "renewals": [_renewal(directory, number) for number in directory.renewals()],
         "waiting": [one.to_json() for one in waiting_in(RequestQueue(directory.queue_path), made)],
         **_genesis(genesis),
         "task": _task(directory),
@@ -132,7 +133,7 @@ def _seal(directory: "RunDirectory", number: int, made: "datetime | None") -> di
         head = parse_note(seal.note).head
     except (MalformedError, Unavailable) as error:
         return {"size": None, "root": None, "time": None, "problem": str(error)}
-    tokens = _tokens(directory, seal, made)
+    tokens = _tokens(directory, seal.tokens, made)
     return {
         "size": head.size,
         "root": head.root.hex(),
@@ -143,7 +144,27 @@ def _seal(directory: "RunDirectory", number: int, made: "datetime | None") -> di
     }
 
 
-def _tokens(directory: "RunDirectory", seal: "Seal", made: "datetime | None") -> list[dict[str, Any]]:
+def _renewal(directory: "RunDirectory", number: int) -> dict[str, Any]:
+    from polledger.core.renewal import parse_statement
+    from polledger.errors import MalformedError, Unavailable
+
+    try:
+        renewal = directory.read_renewal(number)
+        statement = parse_statement(renewal.statement)
+    except (MalformedError, Unavailable) as error:
+        return {"index": number, "entries": None, "time": None, "problem": str(error)}
+    times = [token["time"] for token in _tokens(directory, renewal.tokens, None)]
+    return {
+        "index": number,
+        "entries": statement.size,
+        "time": min(times, default=None),
+        "authorities": sorted({token.authority for token in renewal.tokens}),
+    }
+
+
+def _tokens(
+    directory: "RunDirectory", tokens: "Sequence[TokenRef]", made: "datetime | None"
+) -> list[dict[str, Any]]:
     """Authority, genTime as it says, and lag behind the seal in seconds of each token; unreadable ones are left out."""
     from polledger.errors import MalformedError, Unavailable
     from polledger.timestamp import cms
@@ -152,7 +173,7 @@ def _tokens(directory: "RunDirectory", seal: "Seal", made: "datetime | None") ->
     from polledger.timestamp.tstinfo import parse_tst_info
 
     found = []
-    for token in seal.tokens:
+    for token in tokens:
         try:
             data = directory.objects.get(token.response, limit=TOKEN_BYTES)
             info = parse_tst_info(cms.parse_token(token_of(data)).content)
@@ -179,6 +200,8 @@ def _print(facts: dict[str, Any]) -> None:
         ("seals", _seals(facts["seals"])),
         *_waiting(facts["waiting"]),
     ]  # fmt: skip
+    if facts["renewals"]:
+        rows.append(("renewals", _renewals(facts["renewals"])))
     if facts["damage"]:
         rows.append(("damage", facts["damage"]))
     for name, value in rows:
@@ -204,3 +227,14 @@ def _seals(seals: list[dict[str, Any]]) -> str:
 def _lag(seals: list[dict[str, Any]]) -> str:
     lags = [token["lag"] for seal in seals for token in seal.get("tokens", ()) if token["lag"] is not None]
     return f", {max(lags):.1f} s after the seal at most" if lags else ""
+
+
+def _renewals(renewals: list[dict[str, Any]]) -> str:
+    said = [
+        f"{one['index']}: {one['entries']} heads and tokens, {one['time'] or 'time unreadable'}, "
+        f"{', '.join(one['authorities'])}"
+        if one["entries"] is not None
+        else f"{one['index']}: unreadable"
+        for one in renewals
+    ]
+    return "; ".join(said)

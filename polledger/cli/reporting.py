@@ -84,6 +84,8 @@ def _print_facts(report: Report, console: "Console") -> None:
     facts = [("run", report.run or "unknown"), ("sealed", sealed)]
     facts.append(("time", f"{time.assurance}{_span(time.first, time.last)}"))
     facts += _tokens(time.seals, time.stamped, time.lag, time.waiting)
+    if time.renewals:
+        facts.append(("renewals", "; ".join(map(_renewal, time.renewals))))
     if report.code:
         facts.append(("code", _code(report)))
     if report.comparison != "none":
@@ -114,6 +116,13 @@ def _span(first: str | None, last: str | None) -> str:
     if first is None and last is None:
         return ""
     return f", genesis by {first or 'unknown'}, end by {last or 'unknown'}"
+
+
+def _renewal(renewal: dict[str, Any]) -> str:
+    """A renewal, when it was made and who vouches for that."""
+    if renewal["by"] is None:
+        return f"{renewal['index']}: too few operators that you trust vouch for it"
+    return f"{renewal['index']}: by {renewal['by']}, {', '.join(renewal['operators'])}"
 
 
 def _code(report: Report) -> str:
