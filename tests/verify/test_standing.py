@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -16,13 +16,16 @@ from polledger.core.renewal import imprint, parse_statement
 from polledger.core.report import Finding
 from polledger.store.run import RunDirectory
 from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
+from polledger.timestamp.client import make_request
 from polledger.timestamp.renewal import survey
+from polledger.timestamp.stamper import Http, keep_token, obtain_token
 from polledger.timestamp.trust import Trust
 from polledger.verify.evidence import read_evidence
 from polledger.verify.heads import match_heads, parse_records
 from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.time import Times, step_time
-from tests.timestamp.ages import Aging, aging, renew, trust, year
+from tests.timestamp.ages import YEAR, Aging, aging, renew, trust, year
+from tests.timestamp.peers import http, needs_openssl, openssl
 from tests.verify.build import START, Built
 from tests.verify.check import check, named
 from tests.verify.test_time import MINUTE, consistency, reference, with_tokens
@@ -124,6 +127,32 @@ def test_the_whole_run_verifies_years_later(honest: Built, stamped: Stamped) -> 
         run.renewal_path(number).unlink()
         report = check(replace(honest, run=run), now=LATER, trust=ALL, policy=policy)
         assert report.verdict == "UNVERIFIABLE"
+
+
+@needs_openssl
+def test_tokens_of_openssl_outlive_its_certificate_and_root_by_years(honest: Built, tmp_path: Path) -> None:
+    """An authority that is openssl, over HTTP, and whose certificate and root last two hours."""
+    present = datetime.now(UTC).replace(microsecond=0)
+    hour = timedelta(hours=1)
+    short = aging("openssl", present - hour, present + hour)
+    eight = aging("eight", present - hour, present + 8 * YEAR)
+    twenty = aging("twenty", present + 5 * YEAR, present + 20 * YEAR)
+    run = with_tokens(honest, tmp_path / "run", {})
+    with http(openssl(tmp_path / "authority", short.signer)) as server:
+        (tmp_path / "authority" / "chain.pem").write_bytes(short.root.pem())
+        asked = Http(url=server.url, name="openssl")
+        for number in run.seals():
+            request = make_request(parse_note(run.read_seal(number).note).head.digest(), nonce=number + 1)
+            keep_token(run, number, obtain_token(asked, request, now=present))
+    renew(run, eight, now=present + hour / 2)
+    trusted = trust(short, eight, twenty)
+    assert times(run, present + 8 * YEAR, trusted=trusted).summary.assurance == "external"
+    assert times(run, present + 9 * YEAR, trusted=trusted).summary.assurance == "self-asserted"
+    renew(run, twenty, now=present + 7 * YEAR)
+    found = times(run, present + 19 * YEAR, trusted=trusted)
+    assert one(found, "time.renewed").outcome == "pass"
+    assert found.summary.assurance == "external"
+    assert abs(datetime.fromisoformat(found.summary.last or "") - present) < hour / 2
 
 
 def test_without_the_newest_renewal_the_chain_ends_with_the_one_before(stamped: Stamped) -> None:
