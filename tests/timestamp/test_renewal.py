@@ -1,5 +1,6 @@
 """Making renewals: what they cover, when one is due, what a crash or an outage leaves; and the command."""
 
+import hashlib
 import json
 import shutil
 import stat
@@ -15,12 +16,13 @@ from polledger.core.digest import ZERO
 from polledger.core.encoding import encode
 from polledger.core.head import Head, sign_head
 from polledger.core.merkle import Tree, leaf_hash, verify_inclusion
-from polledger.core.records import Seal
+from polledger.core.records import Seal, TokenRef
 from polledger.core.renewal import (
     Covered,
     Renewal,
     Statement,
     imprint,
+    make_statement,
     parse_entries,
     parse_statement,
     seal_entries,
@@ -143,8 +145,6 @@ class TestWhatIsCovered:
         )
 
     def test_the_entry_is_over_the_canonical_encoding(self, run: RunDirectory) -> None:
-        import hashlib
-
         covered = Covered(v=1, over=ZERO, token=run.read_seal(0).tokens[0])
         assert covered.entry() == hashlib.sha256(encode(covered)).digest()
 
@@ -517,3 +517,12 @@ def test_statements_are_bounded() -> None:
         parse_statement(bytes(1 << 14))
     with pytest.raises(ValueError, match="ascending"):
         Statement(v=1, run=RUN, index=0, previous=ZERO, size=1, root=ZERO, revocation=[b"b" * 32, b"a" * 32])
+
+
+def test_the_documented_entries_and_imprint_are_what_is_made() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    token = TokenRef(authority="a", request=b"\x11" * 32, response=b"\x22" * 32)
+    entries = [Covered(v=1, over=ZERO).entry(), Covered(v=1, over=ZERO, token=token).entry()]
+    made = make_statement(run=bytes(16), index=0, previous=ZERO, entries=entries)
+    for value in (*entries, imprint(encode(made))):
+        assert value.hex() in text
