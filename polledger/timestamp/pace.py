@@ -7,10 +7,10 @@ from typing import Final
 SPACING: Final = timedelta(seconds=1)
 """Time between two requests to an authority that publishes no interval: nobody notices, and no server is flooded."""
 
-FIRST_REST: Final = timedelta(seconds=30)
+FIRST_REST: Final = timedelta(seconds=5)
 LONGEST_REST: Final = timedelta(minutes=10)
-"""Pauses after failures to reach an authority double from the first to the longest: a restart takes a minute or so, and
-after hours of outage tokens are wanted soon; a request in ten minutes burdens nobody."""
+"""Pauses after failures to reach an authority double from the first to the longest: a restart takes seconds, and after
+hours of outage tokens are wanted soon; a request in ten minutes burdens nobody."""
 
 
 class Pace:

@@ -11,7 +11,7 @@ from statistics import median
 
 from polledger.core.report import Finding, Lag, TimeSummary, Waiting, counted
 from polledger.store.objects import ObjectStore
-from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
+from polledger.timestamp.authority import self_asserted
 from polledger.timestamp.revocation import held_by
 from polledger.timestamp.trust import Trust, operator_key
 from polledger.verify.evidence import RenewalFile
@@ -94,7 +94,7 @@ def lag_of(stamps: Sequence[Stamp], made: Mapping[int, datetime]) -> Lag | None:
     lags = sorted(
         ((stamp.timestamp.gen_time - made[stamp.seal]).total_seconds(), stamp.seal)
         for stamp in stamps
-        if stamp.seal in made and stamp.timestamp.policy != EMBEDDED_POLICY
+        if stamp.seal in made and not self_asserted(stamp.timestamp)
     )
     if not lags:
         return None
