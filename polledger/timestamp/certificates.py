@@ -76,9 +76,9 @@ class Certificate:
         """The subject as RFC 4514 text, for people."""
         return self.label or "(no name)"
 
-    def valid(self, moment: datetime) -> bool:
-        """True from notBefore to the end of the second notAfter, as RFC 5280 section 4.1.2.5 has it."""
-        return self.not_before <= moment.replace(microsecond=0) <= self.not_after
+    def valid(self, second: datetime) -> bool:
+        """True from notBefore to notAfter, both included; ``second`` is a whole one (RFC 5280 section 4.1.2.5)."""
+        return self.not_before <= second <= self.not_after
 
 
 def _comparable(name: bytes) -> list[list[tuple[bytes, bytes]]]:
@@ -218,9 +218,10 @@ def verify_chain(
     Raises MalformedError if there is none. ``candidates`` may be on it and carry no trust. Every key on it,
     the root's included, is of an accepted kind and size; signatures with SHA-1 do not count.
     """
-    valid = tuple(one.valid(at) for one in (signer, *candidates, *roots))
+    second = at.replace(microsecond=0)
+    valid = tuple([one.valid(second) for one in (signer, *candidates, *roots)])
     found = _find_chain(
-        _Path(signer=signer, candidates=tuple(candidates), roots=tuple(roots), valid=valid, at=at)
+        _Path(signer=signer, candidates=tuple(candidates), roots=tuple(roots), valid=valid, at=second)
     )
     if isinstance(found, str):
         raise MalformedError(found)
@@ -245,7 +246,7 @@ def _find_chain(path: _Path) -> tuple[Certificate, ...] | str:
     verifier = (
         verification.PolicyBuilder()
         .store(verification.Store([root.parsed for root in path.roots]))
-        .time(path.at.astimezone(UTC).replace(tzinfo=None, microsecond=0))
+        .time(path.at.astimezone(UTC).replace(tzinfo=None))
         .extension_policies(ca_policy=_CA_POLICY, ee_policy=_SIGNER_POLICY)
         .build_client_verifier()
     )

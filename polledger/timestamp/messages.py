@@ -1,6 +1,7 @@
 """TimeStampReq and TimeStampResp: what is sent to an authority and what comes back. RFC 3161 section 2.4."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from polledger.errors import MalformedError
@@ -45,6 +46,9 @@ KNOWN_STATUS_TEXTS: Final = frozenset({b"Operation Okay"})
 
 A status text lies outside the signature and says nothing. Any other is refused: it could have been altered.
 """
+
+REMEMBERED: Final = 16
+"""Responses whose token is remembered: a verifier takes the same one apart for every entry of its trust file."""
 
 TEXT_CHARACTERS: Final = 200
 """Longest part of an authority's own words that is repeated in a message."""
@@ -159,6 +163,7 @@ def _read_text(status: der.Reader) -> tuple[bytes, ...]:
     return tuple(part.content for part in parts)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def token_of(data: bytes) -> bytes:
     """The token in ``data``: a TimeStampResp that grants it and says nothing else, or the token itself.
 
