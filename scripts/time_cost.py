@@ -16,7 +16,7 @@ import argparse
 import contextlib
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402
 from cryptography.hazmat.primitives.serialization import Encoding  # noqa: E402
 from cryptography.x509.oid import NameOID  # noqa: E402
+from evidence import NOWHERE, machine, table, write_evidence  # noqa: E402
 
 from polledger.core.config import encode_config  # noqa: E402
 from polledger.core.digest import ZERO, sha256  # noqa: E402
@@ -54,7 +55,6 @@ from polledger.verify.evidence import read_evidence  # noqa: E402
 from polledger.verify.heads import match_heads, parse_records  # noqa: E402
 from polledger.verify.policy import Policy, TimeBounds  # noqa: E402
 from polledger.verify.time import step_time  # noqa: E402
-from scripts.evidence import NOWHERE, machine, table, write_evidence  # noqa: E402
 from tests.timestamp import cases, forge  # noqa: E402
 
 ALGORITHMS = {
@@ -212,8 +212,9 @@ def part(whole: Path, seals: int) -> Iterator[Path]:
 
 
 def resident() -> float:
-    """Peak of the resident set, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak of the resident set, MiB. Not that of getrusage, which counts what the process was forked from."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
 
 
 def verify_once(path: Path, trust: Path) -> dict[str, Any]:

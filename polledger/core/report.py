@@ -53,8 +53,8 @@ REQUIRED: tuple[tuple[int, str], ...] = (
 REQUIRED_WITH_MODEL: tuple[tuple[int, str], ...] = ((10, "binding"),)
 
 ADVISORY = frozenset({
-    "unsealed", "time.tokens", "time.assurance", "time.renewed", "time.revocation", "data.origin", "isolation",
-    "metrics",
+    "unsealed", "time.tokens", "time.assurance", "time.renewed", "time.revocation", "time.pace", "time.clocks",
+    "data.origin", "isolation", "metrics",
 })  # fmt: skip
 """Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
 Their ``fail`` still refutes."""
@@ -299,7 +299,8 @@ class TimeSummary:
 
     ``renewals``: each with its ``index``, the time ``by`` which a quorum had vouched for it, and its operators.
     ``until``: when the first token that counts falls unless it is renewed. ``stamped`` of ``seals`` have a token that
-    is usable; ``waiting`` and ``lag`` are known where the prover's own directory is verified.
+    is usable; ``waiting`` and ``lag`` are known where the prover's own directory is verified. ``pace``: the steps
+    between anchors and the time these leave for them, see :mod:`polledger.verify.clock`; None without two anchors.
     """
 
     assurance: Assurance = "unverified"
@@ -313,6 +314,7 @@ class TimeSummary:
     stamped: int = 0
     waiting: tuple[Waiting, ...] = ()
     lag: Lag | None = None
+    pace: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values."""
@@ -328,6 +330,7 @@ class TimeSummary:
             "stamped": self.stamped,
             "waiting": [waiting.to_json() for waiting in self.waiting],
             "lag": None if self.lag is None else self.lag.to_json(),
+            "pace": self.pace,
         }
 
 

@@ -163,7 +163,8 @@ class TimeBounds(_Table, frozen=True):
     """Step 3. ``quorum``: distinct operators of the trust file. ``skew``: seconds a genTime may lie ahead of the clock.
 
     ``accuracy``: seconds assumed where a token states none. ``accept_expired``: tokens whose certificates have ended
-    count without a renewal. ``sunset``: by algorithm, the day from which it shows nothing any more by itself.
+    count without a renewal. ``sunset``: by algorithm, the day from which it shows nothing any more by itself. ``pace``:
+    steps a second that may lie between two external anchors; 0: any.
     """
 
     quorum: int = 1
@@ -171,6 +172,7 @@ class TimeBounds(_Table, frozen=True):
     accuracy: float = 60.0
     accept_expired: bool = False
     sunset: dict[str, str] = msgspec.field(default_factory=dict)
+    pace: float = 0.0
 
     def __post_init__(self) -> None:
         for name, day in self.sunset.items():
@@ -180,6 +182,7 @@ class TimeBounds(_Table, frozen=True):
             _require(_is_day(day), f'time.sunset.{name} is not a day in quotes, like "2031-01-01"')
         _require(self.quorum >= 1, "time.quorum is at least 1")
         _require(self.skew >= 0 and self.accuracy >= 0, "time.skew and time.accuracy are not negative")
+        _require(self.pace >= 0, "time.pace is not negative")
 
 
 class Requirements(_Table, frozen=True):

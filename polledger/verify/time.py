@@ -14,6 +14,7 @@ from polledger.store.objects import ObjectStore
 from polledger.timestamp.authority import self_asserted
 from polledger.timestamp.revocation import held_by
 from polledger.timestamp.trust import Trust, operator_key
+from polledger.verify.clock import judge_clock
 from polledger.verify.evidence import RenewalFile
 from polledger.verify.heads import Heads, SealedHead
 from polledger.verify.policy import Policy
@@ -58,6 +59,8 @@ def step_time(
     summary = _summarise(
         matching, [*stamps, *standing.renewing], trust=trust, policy=policy, pending=len(waiting)
     )
+    external = summary.assurance == "external"
+    clock = judge_clock(heads, [*stamps, *standing.renewing], external=external, policy=policy, now=now)
     summary = replace(
         summary,
         renewals=standing.renewals,
@@ -66,6 +69,7 @@ def step_time(
         stamped=len({stamp.seal for stamp in stamps}),
         waiting=tuple(waiting),
         lag=lag_of(stamps, made or {}),
+        pace=clock.pace,
     )
     findings = [
         *reader.findings,
@@ -75,6 +79,7 @@ def step_time(
         *_order(stamps, policy),
         *_assurance(summary, trust, policy, _voices(matching, [*stamps, *standing.renewing])),
         *standing.findings,
+        *clock.findings,
     ]
     if not any(finding.name == CONSISTENCY for finding in findings):
         tokens = (

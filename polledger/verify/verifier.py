@@ -29,6 +29,7 @@ from polledger.core.sampling import sample_seed
 from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.trust import Trust
 from polledger.verify.binding import ReadModel, step_binding, step_final
+from polledger.verify.clock import replay_pace
 from polledger.verify.evidence import Evidence
 from polledger.verify.heads import Heads, SealedHead, match_heads, parse_records, step_heads, step_parse
 from polledger.verify.isolation import isolation_findings
@@ -296,6 +297,10 @@ def _replay(run: _Run, session: ReplaySession, opened: Sequence[int]) -> None:
     run.findings += [*session.findings, *session.data.findings, *session.data.summary(steps=steps)]
     run.findings += replay_findings(session, run.intervals, lean)
     run.findings += opened_stillness(run.intervals, policy=run.request.policy)
+    here, recorded = session.environment, session.task.lineage.genesis.environment
+    same_class = here is not None and not session.differences(here, recorded)
+    run.time, findings = replay_pace(run.time, session.pace(), same_class=same_class)
+    run.findings += findings
     exact = all(result.exact for result in run.intervals)
     run.comparison = "bitwise" if exact else "tolerance"
     if run.request.policy.require.bitwise and not exact:
