@@ -86,6 +86,8 @@ def _print_facts(report: Report, console: "Console") -> None:
     facts += _tokens(time.seals, time.stamped, time.lag, time.waiting)
     if time.renewals:
         facts.append(("renewals", "; ".join(map(_renewal, time.renewals))))
+    if time.pace:
+        facts.append(("pace", _pace(time.pace)))
     if report.code:
         facts.append(("code", _code(report)))
     if report.comparison != "none":
@@ -123,6 +125,17 @@ def _renewal(renewal: dict[str, Any]) -> str:
     if renewal["by"] is None:
         return f"{renewal['index']}: too few operators that you trust vouch for it"
     return f"{renewal['index']}: by {renewal['by']}, {', '.join(renewal['operators'])}"
+
+
+def _pace(pace: dict[str, Any]) -> str:
+    """Steps a second as the anchors imply them, over all and at the fastest, beside what the replay reached."""
+    first, last = pace["seals"]
+    over = pace["steps_per_second"]
+    whole = f"{over:.3g} steps a second" if over is not None else "no time"
+    quick = f"at the fastest {pace['fastest']['steps_per_second']:.3g} or more"
+    replayed = pace.get("replayed_steps_per_second")
+    here = f"; {replayed:.3g} replayed here" if replayed is not None else ""
+    return f"{whole} between the anchors of seals {first} and {last}, {quick}{here}"
 
 
 def _code(report: Report) -> str:

@@ -23,12 +23,12 @@ CLOCKS: Final = "time.clocks"
 REQUIRED: Final = "time.required"
 
 STEPS_PER_SECOND: Final = 1e5
-"""More than any training: writing the record of a step takes 5 µs (docs/benchmarks.md), an optimizer step of the
-smallest model in PyTorch about ten times that."""
+"""More than any training: writing the record of a step takes 5 µs (docs/benchmarks.md), so that steps which cost
+nothing at all would reach twice this."""
 
 FASTER_HERE: Final = 20.0
 """How many times faster than its replay in the same environment class a recording may have been without a word: the
-replay of short steps is mostly reading, hashing and digests, seven times the bare steps of a small network."""
+replay of short steps is mostly reading, hashing and digests, and the verifier's machine may be busy."""
 
 FASTER_ELSEWHERE: Final = 1000.0
 """The same in another class: a large accelerator against one core of a processor."""
