@@ -1,5 +1,6 @@
 """A client for any RFC 3161 authority over HTTP. PROTOCOL section 8; transport of RFC 3161 section 3.4.
 
+The exchange itself (:func:`post`) serves the client of witnesses as well.
 Bounded in time and size, follows no redirect, and trusts nothing: what comes back is bytes for the verifier.
 Proxies are taken from the environment (``https_proxy``, ``http_proxy``, ``no_proxy``). Credentials in a URL are
 sent as basic authentication and appear in no message.
@@ -12,7 +13,8 @@ import socket
 import ssl
 import threading
 import urllib.request
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from polledger import __version__
@@ -28,6 +30,8 @@ from polledger.timestamp.messages import (
     parse_request,
     parse_response,
 )
+
+T = TypeVar("T")
 
 TIMEOUT: Final = 10.0
 """Seconds for a whole exchange: public authorities answer within 0.1 to 2."""
@@ -72,16 +76,40 @@ def post_request(url: str, request: bytes, *, timeout: float = TIMEOUT, limit: i
     Returns within ``timeout`` seconds. Raises Unreachable, with one line naming the URL, for everything but an
     HTTP 200 of the right type with at most ``limit`` bytes; UsageError for a URL that cannot be asked.
     """
-    exchange = _Exchange(url, request, timeout=timeout, limit=limit)
+    return post(
+        url,
+        request,
+        headers={"Content-Type": QUERY_TYPE, "Accept": REPLY_TYPE},
+        read=_read_answer,
+        timeout=timeout,
+        limit=limit,
+    )
+
+
+def post(
+    url: str,
+    request: bytes,
+    *,
+    headers: Mapping[str, str],
+    read: Callable[[http.client.HTTPResponse, int], T],
+    timeout: float,
+    limit: int,
+) -> T:
+    """What ``read`` makes of the answer to ``request``; it gets ``limit``, the bytes it may read, and raises Refused.
+
+    Returns within ``timeout`` seconds. Raises Unreachable, with one line naming the URL, for everything that is no
+    answer to ``read``; UsageError for a URL that cannot be asked.
+    """
+    exchange = _Exchange(url, request, headers=headers, read=read, timeout=timeout, limit=limit)
     thread = threading.Thread(target=exchange.run, name="timestamp request", daemon=True)
     thread.start()
     thread.join(timeout)
     if thread.is_alive():
         exchange.cut()
-        exchange.failure = f"no answer within {timeout:g} s"
-    if exchange.failure is not None:
+        raise Unreachable(f"{public_url(url)}: no answer within {timeout:g} s")
+    if exchange.answer is None:
         raise Unreachable(f"{public_url(url)}: {exchange.failure}")
-    return exchange.body
+    return exchange.answer
 
 
 def granted(body: bytes) -> bytes:
@@ -102,25 +130,35 @@ class Unreachable(Unavailable):
     """No answer that could be one: asking the same authority again at once makes no sense."""
 
 
-class _Refused(Exception):
-    """The server answered with something that is no timestamp response."""
+class Refused(Exception):
+    """The server answered with something that is no answer to the request, in words."""
 
 
-class _Exchange:
+class _Exchange(Generic[T]):
     """One request and its answer, made in a thread of its own.
 
     Neither name resolution nor a server that sends a byte now and then respects a socket's timeout: whoever waits
     stops waiting after the deadline and cuts the connection.
     """
 
-    def __init__(self, url: str, request: bytes, *, timeout: float, limit: int) -> None:
-        self._connection, self._target, self._headers = _connection(split_url(url), timeout)
+    def __init__(
+        self,
+        url: str,
+        request: bytes,
+        *,
+        headers: Mapping[str, str],
+        read: Callable[[http.client.HTTPResponse, int], T],
+        timeout: float,
+        limit: int,
+    ) -> None:
+        self._connection, self._target, self._headers = _connection(split_url(url), headers, timeout)
         self._connection.response_class = bounded_response(limit + OVERHEAD_BYTES)
         self._request = request
+        self._read = read
         self._limit = limit
         self._socket: socket.socket | None = None
-        self.body = b""
-        self.failure: str | None = None
+        self.answer: T | None = None
+        self.failure = ""
 
     def run(self) -> None:
         try:
@@ -128,8 +166,8 @@ class _Exchange:
             # The connection lets go of the socket once the headers of the answer are read.
             self._socket = self._connection.sock
             self._connection.request("POST", self._target, body=self._request, headers=self._headers)
-            self.body = _read_answer(self._connection.getresponse(), self._limit)
-        except (_Refused, AnswerTooLong) as error:
+            self.answer = self._read(self._connection.getresponse(), self._limit)
+        except (Refused, AnswerTooLong) as error:
             self.failure = str(error)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.failure = _words(error)
@@ -143,13 +181,14 @@ class _Exchange:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def _connection(parts: SplitResult, timeout: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+def _connection(
+    parts: SplitResult, given: Mapping[str, str], timeout: float
+) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
     """A connection that is not open yet, the request target and the headers; through a proxy if there is one."""
     host, port = parts.hostname or "", parts.port
     target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
     headers = {
-        "Content-Type": QUERY_TYPE,
-        "Accept": REPLY_TYPE,
+        **given,
         "Accept-Encoding": "identity",
         "Connection": "close",
         "User-Agent": f"polledger/{__version__}",
@@ -190,20 +229,30 @@ def _credentials(parts: SplitResult, header: str) -> dict[str, str]:
 
 
 def _read_answer(response: http.client.HTTPResponse, limit: int) -> bytes:
-    if 300 <= response.status < 400:
-        raise _Refused(f"answers with a redirect (HTTP {response.status}), which is not followed")
+    refuse_redirect(response)
     if response.status != 200:
-        raise _Refused(f"answers HTTP {response.status}")
+        raise Refused(f"answers HTTP {response.status}")
     kind = response.headers.get_content_type()
     if kind != REPLY_TYPE:
-        raise _Refused(f"answers with {kind[:80]!r} instead of {REPLY_TYPE}")
+        raise Refused(f"answers with {kind[:80]!r} instead of {REPLY_TYPE}")
+    return read_body(response, limit)
+
+
+def refuse_redirect(response: http.client.HTTPResponse) -> None:
+    """Raise Refused for a redirect: whom to ask is the user's to say."""
+    if 300 <= response.status < 400:
+        raise Refused(f"answers with a redirect (HTTP {response.status}), which is not followed")
+
+
+def read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
+    """The whole body. Raises Refused above ``limit`` bytes, for a body cut short or in an encoding."""
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _Refused("answers with an encoding that was not asked for")
+        raise Refused("answers with an encoding that was not asked for")
     body = response.read(limit + 1)
     if len(body) > limit:
-        raise _Refused(f"answers with more than {limit} bytes")
+        raise Refused(f"answers with more than {limit} bytes")
     if response.length:
-        raise _Refused("cut its answer short")
+        raise Refused("cut its answer short")
     return body
 
 
