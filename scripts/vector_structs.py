@@ -67,6 +67,8 @@ GENESIS_FULL = GENESIS | {
 }  # fmt: skip
 TOKEN = {"authority": "embedded", "request": D1, "response": D2}
 SEAL = {"v": 1, "type": "seal", "index": 0, "note": b"polledger/run/00\n", "tokens": []}
+COSIGNATURE = "— witness.example/w1 AAAA\n".encode()
+SEAL_COSIGNED = SEAL | {"cosignatures": [COSIGNATURE, bytes(512)]}
 SEAL_FULL = SEAL | {"index": 12, "tokens": [TOKEN | {"chain": [D3], "revocation": [D1, D2]}, TOKEN]}
 RENEWAL = {"v": 1, "type": "renewal", "index": 0, "statement": b"s", "tokens": [TOKEN]}
 STATEMENT = {
@@ -111,12 +113,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "resume-abandoned": RESUME,
         "final": FINAL,
     },
-    "seal": {"seal": SEAL, "seal-full": SEAL_FULL},
     "renewal": {"renewal": RENEWAL},
     "statement": {
         "statement": STATEMENT,
         "statement-full": STATEMENT | {"index": 3, "previous": D2, "size": 1_000_000, "revocation": [D1, D2]},
     },
+    "seal": {"seal": SEAL, "seal-full": SEAL_FULL, "seal-cosigned": SEAL_COSIGNED},
     "source": {"source": SOURCE, "source-full": SOURCE_FULL},
 }
 
@@ -202,6 +204,11 @@ def _rejected_fields() -> Iterator[StructRejection]:
         STATEMENT | {"revocation": [D2, D1]},
     )
     yield "statement-type-of-seal", "statement", "Invalid value 'seal'", STATEMENT | {"type": "seal"}
+    yield "seal-cosignatures-none", "seal", "length >= 1", SEAL | {"cosignatures": []}
+    yield "seal-cosignatures-65", "seal", "length <= 64", SEAL | {"cosignatures": [COSIGNATURE] * 65}
+    yield "seal-cosignature-empty", "seal", "length >= 1", SEAL | {"cosignatures": [b""]}
+    yield "seal-cosignature-513", "seal", "length <= 512", SEAL | {"cosignatures": [bytes(513)]}
+    yield "seal-cosignature-text", "seal", "Expected `bytes`, got `str`", SEAL | {"cosignatures": ["line"]}
     yield "seal-chain-33", "seal", "length <= 32", SEAL | {"tokens": [TOKEN | {"chain": [D1] * 33}]}
 
 

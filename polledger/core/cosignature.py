@@ -17,16 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from polledger.core.digest import require_digest
 from polledger.core.head import SignatureInvalid, key_id, parse_signature, verifier_key
+from polledger.core.records import COSIGNATURE_BYTES
 from polledger.errors import MalformedError, UsageError
 
 COSIGNATURE_ED25519: Final = b"\x04"
 """Signature type of C2SP signed notes: a timestamped Ed25519 cosignature."""
-
-LINE_BYTES: Final = 1 << 9
-"""Longest cosignature line kept, its newline included: 104 characters of base64 and the name of the witness."""
-
-LINES: Final = 64
-"""Cosignature lines kept with one head, at most: C2SP asks for room for 16, stock verifiers stop at 100."""
 
 NAME_BYTES: Final = 256
 
@@ -109,11 +104,11 @@ def parse_witness_key(vkey: str) -> WitnessKey:
 def parse_cosignature(line: bytes) -> Cosignature:
     """Read a cosignature line, its newline included, from outside.
 
-    Raises MalformedError on everything but the one canonical spelling, within LINE_BYTES, of an Ed25519
+    Raises MalformedError on everything but the one canonical spelling, within COSIGNATURE_BYTES, of an Ed25519
     cosignature with a time from 1970 to 9999. Checks no signature.
     """
-    if len(line) > LINE_BYTES:
-        raise MalformedError(f"a cosignature line has at most {LINE_BYTES} bytes, found {len(line)}")
+    if len(line) > COSIGNATURE_BYTES:
+        raise MalformedError(f"a cosignature line has at most {COSIGNATURE_BYTES} bytes, found {len(line)}")
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:

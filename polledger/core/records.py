@@ -18,6 +18,7 @@ __all__ = [
     "CONFIG_BYTES",
     "AnyRecord",
     "Checkpoint",
+    "CosignatureLine",
     "Count",
     "Dataset",
     "Digest",
@@ -62,6 +63,15 @@ StatePath: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
 Key: TypeAlias = Annotated[
     str, Meta(min_length=1, max_length=KEY_LENGTH, extra_json_schema={"pattern": "^[a-z0-9_]+$"})
 ]
+
+COSIGNATURE_BYTES = 1 << 9
+"""Longest cosignature line kept, its newline included: 104 characters of base64 and the name of the witness."""
+
+COSIGNATURES = 64
+"""Cosignature lines kept with one head, at most: C2SP asks for room for 16, stock verifiers stop at 100."""
+
+CosignatureLine: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=COSIGNATURE_BYTES)]
+"""A signature line of a C2SP note, its newline included (core/cosignature.py)."""
 
 ConfigValue: TypeAlias = Annotated[
     Any,
@@ -295,13 +305,17 @@ class TokenRef(_Struct, frozen=True, kw_only=True):
 
 
 class Seal(_Struct, frozen=True, kw_only=True, tag_field="type", tag="seal"):
-    """One file under seals/: a signed tree head and the tokens over it."""
+    """One file under seals/: a signed tree head, the tokens over it and the cosignatures of witnesses."""
 
     v: Literal[1]
     index: Count
     note: Annotated[bytes, Meta(max_length=NOTE_BYTES)]
     """The C2SP signed note, UTF-8."""
     tokens: Annotated[list[TokenRef], Meta(max_length=1000)]
+    cosignatures: (
+        Annotated[list[CosignatureLine], Meta(min_length=1, max_length=COSIGNATURES)] | UnsetType
+    ) = UNSET
+    """Lines of witnesses in the order they came: the note followed by them is a signed note again."""
 
 
 def parse_seal(data: bytes) -> Seal:

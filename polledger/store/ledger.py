@@ -92,6 +92,38 @@ def read_ledger(path: Path) -> LedgerScan:
     return LedgerScan(records=records, offsets=offsets, end=end, damage=damage)
 
 
+class LedgerCursor:
+    """The records of the ledger at ``path`` from an index on, without reading again all that lies before it.
+
+    Not for two threads at once; while another appends, only what was flushed whole is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._index = self._offset = 0
+
+    def records(self, begin: int) -> Iterator[bytes]:
+        """Record ``begin`` and what follows; none where the ledger ends before it.
+
+        Cheap where ``begin`` is not far behind the one of the last call. Raises Unavailable for a record that cannot
+        be read.
+        """
+        if begin < self._index:
+            self._index = self._offset = 0
+        with _opened(self._path) as (file, size):
+            index, offset = self._index, self._offset
+            file.seek(offset)
+            while offset < size:
+                if index == begin:
+                    self._index, self._offset = index, offset
+                content, length = _read_frame(file, size - offset)
+                if not isinstance(content, bytes):
+                    raise _unusable(self._path, index, content)
+                if index >= begin:
+                    yield content
+                index, offset = index + 1, offset + length
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
     try:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeAlias
 
+from msgspec import UNSET
+
 from polledger.core.encoding import SEAL_LIMITS, encode
 from polledger.core.records import Seal, TokenRef, parse_seal
 from polledger.core.renewal import Renewal, parse_renewal
@@ -99,6 +101,11 @@ class RunDirectory:
         """Where the prover notes when seals were made."""
         return self.path / _PRIVATE / "sealed"
 
+    @property
+    def witness_queue_path(self) -> Path:
+        """Where heads wait that a witness has not cosigned."""
+        return self.path / _PRIVATE / "witness-queue"
+
     def seals(self) -> list[int]:
         """The indices of all seals that are there, ascending; a gap means that one was lost."""
         return _numbers(self.path / _SEALS)
@@ -128,8 +135,8 @@ class RunDirectory:
     def write_seal(self, seal: Seal) -> None:
         """Write ``seal`` to its file in one step; it has reached the disk on return.
 
-        The head of a seal is never rewritten and its tokens never removed: raises UsageError for either, and
-        Unavailable if it cannot be written.
+        The head of a seal is never rewritten, its tokens and cosignatures are never removed: raises UsageError for
+        that, and Unavailable if it cannot be written.
         """
         path = self.seal_path(seal.index)
         if path.exists():
@@ -137,6 +144,7 @@ class RunDirectory:
             if old.note != seal.note:
                 raise UsageError(f"seal {old.index} has another head already: a head is never rewritten")
             _check_tokens(f"seal {old.index}", old.tokens, seal.tokens)
+            _check_cosignatures(old, seal)
         make_directory(path.parent)
         write_atomic(path, [encode(seal)])
 
@@ -256,8 +264,8 @@ class RunDirectory:
             raise Unavailable(f"cannot lock {self.path}: {error.strerror}") from error
 
     def _clean(self) -> None:
-        folders = (_SEALS, _RENEWALS, _PRIVATE)
-        for directory in (self.path, *(self.path / name for name in folders), self.queue_path):
+        folders = [self.path / name for name in (_SEALS, _RENEWALS, _PRIVATE)]
+        for directory in (self.path, *folders, self.queue_path, self.witness_queue_path):
             remove_temporaries(directory)
         self.objects.clean()
 
@@ -294,6 +302,14 @@ def _numbers(directory: Path) -> list[int]:
 def _check_tokens(what: str, old: Sequence[TokenRef], new: Sequence[TokenRef]) -> None:
     if any(token not in new for token in old):
         raise UsageError(f"{what} has tokens that the new manifest lacks: tokens are never removed")
+
+
+def _check_cosignatures(old: Seal, new: Seal) -> None:
+    kept = [] if new.cosignatures is UNSET else new.cosignatures
+    if old.cosignatures is not UNSET and any(line not in kept for line in old.cosignatures):
+        raise UsageError(
+            f"seal {old.index} has cosignatures that the new manifest lacks: cosignatures are never removed"
+        )
 
 
 def _hint(value: object) -> str | dict[str, str] | None:

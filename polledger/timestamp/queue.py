@@ -1,4 +1,4 @@
-"""Timestamp requests that wait for an answer, on disk: nothing asked for is forgotten. PROTOCOL section 8.
+"""Requests over heads that wait for an answer, on disk: nothing asked for is forgotten. PROTOCOL section 8.
 
 One file per request, written whole before the authority is asked and removed once its token is kept. The files
 lie in the run's private directory: a URL may carry credentials.
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from polledger.core.encoding import Limits, encode, parse
+from polledger.core.head import parse_note
 from polledger.errors import MalformedError, Unavailable
 from polledger.files import (
     PRIVATE_DIRECTORY,
@@ -45,7 +46,9 @@ class Pending(
     authority: Annotated[str, Meta(min_length=1, max_length=256)]
     url: Annotated[str, Meta(min_length=1, max_length=2048)]
     request: Annotated[bytes, Meta(min_length=1, max_length=4096)]
-    """The exact TimeStampReq: every attempt sends these bytes, so that any answer fits."""
+    """The exact TimeStampReq: every attempt sends these bytes, so that any answer fits. A witness gets this note."""
+    witness: Annotated[str, Meta(min_length=1, max_length=512)] | UnsetType = UNSET
+    """The C2SP vkey of the witness that is asked to cosign; an authority has none."""
     attempts: Annotated[int, Meta(ge=0)] = 0
     """Failed attempts so far."""
     first_failure: _Moment | UnsetType = UNSET
@@ -142,7 +145,14 @@ def _bounded(path: Path) -> bytes | None:
 def _parse(data: bytes) -> Pending | None:
     try:
         found: Pending = parse(data, Pending, limits=LIMITS)
-        found.wanted()
+        _check_request(found)
     except MalformedError:
         return None
     return found
+
+
+def _check_request(pending: Pending) -> None:
+    if pending.witness is UNSET:
+        pending.wanted()
+    else:
+        parse_note(pending.request)

@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
+from polledger.core.cosignature import WitnessKey, parse_witness_key
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.timestamp import der
 from polledger.timestamp.address import split_url
@@ -89,11 +90,11 @@ class TrustEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WitnessEntry:
-    """One witness. ``key`` is a C2SP vkey as written, not parsed; ``url`` is empty if it cannot be asked."""
+    """One witness. ``url``, the submission prefix of C2SP tlog-witness, is empty if it cannot be asked."""
 
     name: str
     operator: str
-    key: str
+    key: WitnessKey
     url: str
 
 
@@ -121,7 +122,9 @@ def load_trust(path: Path) -> Trust:
         raise UsageError(f"{path}: there is no [[authority]] and no [[witness]]")
     entries = tuple(_authority(entry) for entry in authorities)
     _refuse_shared_roots(entries, path)
-    return Trust(entries=entries, witnesses=tuple(_witness(entry) for entry in witnesses))
+    found = tuple(_witness(entry) for entry in witnesses)
+    _refuse_shared_keys(found, path)
+    return Trust(entries=entries, witnesses=found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,11 +277,12 @@ def _name(table: _Table) -> str:
 
 def _witness(table: _Table) -> WitnessEntry:
     _refuse_unknown(table.values, _WITNESS_KEYS, table.where)
+    try:
+        key = parse_witness_key(table.required("key"))
+    except UsageError as error:
+        raise UsageError(f"{table.where}: key: {error}") from None
     return WitnessEntry(
-        name=table.required("name"),
-        operator=table.required("operator"),
-        key=table.required("key"),
-        url=table.url(),
+        name=table.required("name"), operator=table.required("operator"), key=key, url=table.url()
     )
 
 
@@ -299,6 +303,13 @@ def _refuse_shared_roots(entries: Sequence[TrustEntry], path: Path) -> None:
                 f"{path}: {one.name!r} and {other.name!r} share a root but have different operators; "
                 "give each the policies that tell them apart"
             )
+
+
+def _refuse_shared_keys(witnesses: Sequence[WitnessEntry], path: Path) -> None:
+    """One signer must not count twice: the signed message does not say under which name it was signed."""
+    for one, other in combinations(witnesses, 2):
+        if one.key.key == other.key.key:
+            raise UsageError(f"{path}: the witnesses {one.name!r} and {other.name!r} have the same key")
 
 
 def _disjoint(one: TrustEntry, other: TrustEntry) -> bool:
