@@ -112,6 +112,14 @@ def run(
             help="Time-stamping authority by name or URL; repeatable, all are asked. Default: embedded.",
         ),
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--witness",
+            metavar="NAME|URL+VKEY",
+            help="Witness that cosigns the heads, by name in trust.toml or by URL and key; repeatable.",
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="D", help="cpu (the default), cuda, cuda:1, …")
     ] = None,
@@ -149,6 +157,7 @@ def run(
         settings=_settings(settings or [], steps),
         inputs=parse_inputs(inputs or ()),
         authorities=tuple(tsa or ()),
+        witnesses=tuple(witness or ()),
         device=device,
         workers=workers,
         unbound=unbound,
@@ -300,6 +309,7 @@ def resume_command(options: "SealOptions") -> str:
     words += [word for name, path in options.inputs.items() for word in ("--input", f"{name}={path}")]
     # A URL with credentials is not shown; the run remembers what it was begun with.
     words += [word for name in options.authorities if shown(name) == name for word in ("--tsa", name)]
+    words += [word for name in options.witnesses if "://" not in name for word in ("--witness", name)]
     words += ["--device", options.device] if options.device is not None else []
     return shlex.join([*words, "--resume"])
 
@@ -334,6 +344,7 @@ def _report(options: "SealOptions", result: "SealResult", warnings: list[str]) -
             },
             "timestamps_waiting": result.waiting,
             "timestamps_pending": [one.to_json() for one in result.pending],
+            "witnesses_pending": [one.to_json() for one in result.unwitnessed],
             "seconds": round(result.seconds, 3),
             "warnings": warnings,
             "verify": verify,
@@ -351,12 +362,16 @@ def _note_waiting(result: "SealResult") -> None:
     from polledger.cli.waiting import waiting_rows
     from polledger.core.report import counted
 
-    if not result.pending:
+    if not result.pending and not result.unwitnessed:
         return
     for _, said in waiting_rows(result.pending):
         output.note(one_line(f"no token yet: {said}"))
+    for _, said in waiting_rows(result.unwitnessed):
+        output.note(one_line(f"not cosigned yet: {said}"))
     retry = shlex.join(["polledger", "timestamp", "retry", str(result.run)])
-    output.note(f"{counted(result.waiting, 'timestamp')} to come: `{retry}` asks again")
+    left = [counted(result.waiting, "timestamp")] if result.pending else []
+    left += [counted(len(result.unwitnessed), "cosignature")] if result.unwitnessed else []
+    output.note(f"{' and '.join(left)} to come: `{retry}` asks again")
 
 
 def _sentence(result: "SealResult") -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from polledger.timestamp.queue import Pending, RequestQueue
     from polledger.timestamp.stamper import Outcome, Stamper, Token
     from polledger.timestamp.token import Timestamp
+    from polledger.timestamp.witness import Cosigned
 
 app = typer.Typer(help="Timestamps: verify a token, fetch the ones still missing, renew them all.")
 
@@ -105,43 +107,62 @@ def retry(
     run: Annotated[Path, typer.Argument(help="The run directory.", metavar="RUN")],
     as_json: JsonOption = False,
 ) -> None:
-    """Ask again for every timestamp that the run still waits for, and add what arrives to its seals.
+    """Ask again for every timestamp and cosignature that the run still waits for; add what arrives to its seals.
 
     The newest seals come first: a token over one covers all before it. Authorities are asked at their own interval.
-    Exit code 0: nothing waits any more; 4: some authority still gave no token.
+    Exit code 0: nothing waits any more; 4: some authority still gave no token, or a witness no cosignature.
     """
     from polledger.store.run import RunDirectory
 
     with reporting(RETRY_SCHEMA):
-        outcomes, damaged = _ask_again(RunDirectory.open(run))
+        again = _ask_again(RunDirectory.open(run))
+    outcomes, damaged = again.outcomes, again.damaged
     failed = [outcome for outcome in outcomes if outcome.token is None]
-    code = EXIT_CANNOT_PROCEED if failed or damaged else EXIT_OK
+    unsigned = [outcome for outcome in again.witnessed if outcome.token is None]
+    code = EXIT_CANNOT_PROCEED if failed or unsigned or damaged else EXIT_OK
     output.result({
         "schema": RETRY_SCHEMA,
         "exit_code": code,
         "obtained": [_obtained(outcome) for outcome in outcomes if outcome.token is not None],
         "pending": [_pending(outcome) for outcome in failed],
+        "cosigned": [_cosigned(outcome) for outcome in again.witnessed if outcome.token is not None],
+        "unwitnessed": [_unwitnessed(outcome) for outcome in unsigned],
         "damaged": damaged,
     })  # fmt: skip
-    output.sentence(_summary(len(outcomes), len(failed), damaged))
+    output.sentence(_sentence(again, len(failed), len(unsigned)))
     raise typer.Exit(code)
 
 
-def _ask_again(directory: "RunDirectory") -> "tuple[list[Outcome[Token]], list[str]]":
-    """What became of the requests that wait, and the names of files in the queue that hold none."""
-    from polledger.timestamp.queue import RequestQueue
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Again:
+    """What became of the requests that wait, and the names of files in the queues that hold none."""
 
-    if not directory.queue_path.exists():
+    outcomes: "Sequence[Outcome[Token]]" = ()
+    witnessed: "Sequence[Outcome[Cosigned]]" = ()
+    damaged: Sequence[str] = ()
+
+
+def _ask_again(directory: "RunDirectory") -> _Again:
+    from polledger.timestamp.queue import RequestQueue
+    from polledger.training.witnessing import witness_requests
+
+    if not directory.queue_path.exists() and not directory.witness_queue_path.exists():
         # The lock would make private/ in a copy that came without it.
-        return [], []
+        return _Again()
     with directory.lock():
-        queue = RequestQueue(directory.queue_path)
+        queue, heads = RequestQueue(directory.queue_path), RequestQueue(directory.witness_queue_path)
         outcomes: list[Outcome[Token]] = []
         stamper = _stamper(directory, queue)
         for outcome in stamper.retry(stamper.waiting()):
             output.note(_line(outcome))
             outcomes.append(outcome)
-        return outcomes, [path.name for path in queue.damaged()]
+        asking = witness_requests(directory, ())
+        witnessed: list[Outcome[Cosigned]] = []
+        for answer in asking.retry(asking.waiting()):
+            output.note(_witness_line(answer))
+            witnessed.append(answer)
+        damaged = [path.name for path in (*queue.damaged(), *heads.damaged())]
+        return _Again(outcomes=outcomes, witnessed=witnessed, damaged=damaged)
 
 
 def _stamper(directory: "RunDirectory", queue: "RequestQueue") -> "Stamper":
@@ -167,6 +188,13 @@ def _line(outcome: "Outcome[Token]") -> str:
     return f"{where}: token of {text_of(outcome.token.timestamp.gen_time)}"
 
 
+def _witness_line(outcome: "Outcome[Cosigned]") -> str:
+    where = f"seal {outcome.pending.seal}, witness {outcome.pending.authority}"
+    if outcome.token is None:
+        return f"{where}: {outcome.reason}"
+    return f"{where}: cosigned at {text_of(outcome.token.cosignature.time)}"
+
+
 def _obtained(outcome: "Outcome[Token]") -> dict[str, Any]:
     pending = outcome.pending
     stated = {} if outcome.token is None else fields_of(outcome.token.timestamp)
@@ -181,6 +209,29 @@ def _pending(outcome: "Outcome[Token]") -> dict[str, Any]:
         "attempts": pending.attempts,
         "reason": outcome.reason,
     }
+
+
+def _cosigned(outcome: "Outcome[Cosigned]") -> dict[str, Any]:
+    pending = outcome.pending
+    stated = {} if outcome.token is None else {"time": text_of(outcome.token.cosignature.time)}
+    return {"seal": pending.seal, "witness": pending.authority, **stated}
+
+
+def _unwitnessed(outcome: "Outcome[Cosigned]") -> dict[str, Any]:
+    pending = outcome.pending
+    attempts, reason = pending.attempts + 1, outcome.reason
+    return {"seal": pending.seal, "witness": pending.authority, "attempts": attempts, "reason": reason}
+
+
+def _sentence(again: _Again, failed: int, unsigned: int) -> str:
+    from polledger.core.report import counted
+
+    said = _summary(len(again.outcomes), failed, again.damaged)
+    if not again.witnessed:
+        return said
+    total = len(again.witnessed)
+    heads = f"{total - unsigned} of {counted(total, 'cosignature')} obtained"
+    return f"{said}; {heads}{', the rest stays queued' if unsigned else ''}"
 
 
 def _summary(total: int, failed: int, damaged: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ REQUIRED_WITH_MODEL: tuple[tuple[int, str], ...] = ((10, "binding"),)
 
 ADVISORY = frozenset({
     "unsealed", "time.tokens", "time.assurance", "time.renewed", "time.revocation", "time.pace", "time.clocks",
-    "data.origin", "isolation", "metrics",
+    "time.witnesses", "data.origin", "isolation", "metrics",
 })  # fmt: skip
 """Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
 Their ``fail`` still refutes."""
@@ -294,6 +294,35 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessSummary:
+    """What one witness of the trust file cosigned: ``size`` records, the largest head among them.
+
+    ``first`` and ``last``: the earliest and latest time it states (ISO 8601, UTC), by its own clock; None without any
+    cosignature. ``final``: the newest head is among them.
+    """
+
+    name: str
+    operator: str
+    heads: int = 0
+    size: int = 0
+    first: str | None = None
+    last: str | None = None
+    final: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values."""
+        return {
+            "name": self.name,
+            "operator": self.operator,
+            "heads": self.heads,
+            "size": self.size,
+            "first": self.first,
+            "last": self.last,
+            "final": self.final,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSummary:
     """What the timestamps show: ``first`` covers genesis, ``last`` the newest head (all times ISO 8601, UTC).
 
@@ -315,6 +344,8 @@ class TimeSummary:
     waiting: tuple[Waiting, ...] = ()
     lag: Lag | None = None
     pace: dict[str, Any] | None = None
+    witnesses: tuple[WitnessSummary, ...] = ()
+    """Those of the trust file. Their clocks are information: no assurance follows from them."""
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values."""
@@ -331,6 +362,7 @@ class TimeSummary:
             "waiting": [waiting.to_json() for waiting in self.waiting],
             "lag": None if self.lag is None else self.lag.to_json(),
             "pace": self.pace,
+            "witnesses": [witness.to_json() for witness in self.witnesses],
         }
 
 

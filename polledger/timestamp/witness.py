@@ -323,14 +323,20 @@ def keep_cosignature(run: SealStore, seal_index: int, cosigned: Cosigned) -> Non
     Raises MalformedError when the cosignature is not over the head of that seal, or the seal can hold no more.
     """
     seal = run.read_seal(seal_index)
-    text = parse_note(seal.note).text
-    verify_cosignature(cosigned.cosignature, witness=cosigned.witness, text=text)
-    lines = [] if seal.cosignatures is UNSET else seal.cosignatures
-    if any(_holds(line, cosigned.witness, text) for line in lines):
+    verify_cosignature(cosigned.cosignature, witness=cosigned.witness, text=parse_note(seal.note).text)
+    if is_cosigned(seal, cosigned.witness):
         return
+    lines = [] if seal.cosignatures is UNSET else seal.cosignatures
     if len(lines) >= COSIGNATURES:
         raise MalformedError(f"seal {seal_index} holds {COSIGNATURES} cosignatures and takes no more")
     run.write_seal(msgspec.structs.replace(seal, cosignatures=[*lines, cosigned.line]))
+
+
+def is_cosigned(seal: Seal, witness: WitnessKey) -> bool:
+    """Whether the seal keeps a cosignature of ``witness`` that holds. Raises MalformedError if its note is none."""
+    text = parse_note(seal.note).text
+    lines = [] if seal.cosignatures is UNSET else seal.cosignatures
+    return any(_holds(line, witness, text) for line in lines)
 
 
 def _holds(line: bytes, witness: WitnessKey, text: bytes) -> bool:

@@ -43,6 +43,7 @@ class SealOptions:
     settings: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     authorities: tuple[str, ...] = ()
+    witnesses: tuple[str, ...] = ()
     device: str | None = None
     workers: int = 0
     unbound: bool = False
@@ -115,7 +116,8 @@ class SealResult:
     """How a sealed training ended: after ``steps`` of ``total`` steps, ``trained`` of them now.
 
     ``metrics`` are those of the last step. ``model_root`` is None for a run that is not finished.
-    ``waiting`` counts timestamp requests that no authority has answered yet, ``pending`` says which.
+    ``waiting`` counts timestamp requests that no authority has answered yet, ``pending`` says which; ``unwitnessed``
+    are the heads that a witness has not cosigned yet.
     """
 
     run: Path
@@ -131,3 +133,4 @@ class SealResult:
     seconds: float
     inputs: Mapping[str, str]
     pending: tuple[Waiting, ...] = ()
+    unwitnessed: tuple[Waiting, ...] = ()

@@ -18,8 +18,9 @@ from polledger.training.plan import Plan, SealOptions, SealResult, Setting, Task
 from polledger.training.resume import check_options, continue_run, finished, reopen
 from polledger.training.source import uncommitted_modules
 from polledger.training.stamping import Stamping, choose_authorities
-from polledger.training.startup import begin_run, remembered_authorities
+from polledger.training.startup import begin_run, remembered_authorities, remembered_witnesses
 from polledger.training.stop import StopRequest
+from polledger.training.witnessing import choose_witnesses
 
 MODEL = "model"
 """Name of the object that is published: PROTOCOL section 9."""
@@ -35,7 +36,8 @@ def seal(options: SealOptions, watcher: Watcher) -> SealResult:
     key = load_or_create_key(options.key)
     with _opened(options) as run:
         authorities = choose_authorities(options.authorities or remembered_authorities(run))
-        stamping = Stamping(run, authorities, warn=watcher.warn)
+        witnesses = choose_witnesses(options.witnesses or remembered_witnesses(run))
+        stamping = Stamping(run, authorities, witnesses=witnesses, warn=watcher.warn)
         setting = Setting(
             options=options, run=run, location=location, key=key, stamping=stamping, watcher=watcher
         )
@@ -43,7 +45,8 @@ def seal(options: SealOptions, watcher: Watcher) -> SealResult:
             result = _seal(setting)
         finally:
             waiting = stamping.close()
-    return replace(result, waiting=len(waiting), pending=waiting)
+    unwitnessed = stamping.unwitnessed()
+    return replace(result, waiting=len(waiting), pending=waiting, unwitnessed=unwitnessed)
 
 
 def _seal(setting: Setting) -> SealResult:

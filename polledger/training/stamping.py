@@ -1,6 +1,8 @@
 """Timestamps of a run that is being sealed: which authorities, and threads that ask them. PROTOCOL section 8."""
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -15,7 +17,9 @@ from polledger.timestamp.directory import Directory, known_intervals, load_direc
 from polledger.timestamp.queue import RequestQueue
 from polledger.timestamp.sealtimes import SealTimes, waiting_in
 from polledger.timestamp.stamper import Authority, Embedded, Http, Stamper, keep_token
+from polledger.timestamp.witness import Witness, is_cosigned
 from polledger.timestamp.worker import StampWorker
+from polledger.training.witnessing import witness_requests
 
 EMBEDDED = "embedded"
 
@@ -63,48 +67,75 @@ def _embedded() -> Authority:
 
 
 class Stamping:
-    """Asks for tokens over every head it is told, beside the training. Nothing that fails here stops a run."""
+    """Asks for tokens and cosignatures over every head it is told, beside the training.
+
+    Nothing that fails here stops a run.
+    """
 
     def __init__(
-        self, run: RunDirectory, authorities: Sequence[Authority], *, warn: Callable[[str], None]
+        self,
+        run: RunDirectory,
+        authorities: Sequence[Authority],
+        *,
+        witnesses: Sequence[Witness] = (),
+        warn: Callable[[str], None],
     ) -> None:
         # Its own view of the run: what these threads write and sync is none of the training thread's business.
         self._run = RunDirectory.open(run.path)
         self._queue = RequestQueue(run.queue_path)
+        self._witness_queue = RequestQueue(run.witness_queue_path)
         self._times = SealTimes(run.seal_times_path)
+        storing = threading.Lock()
         stamper = Stamper(
             authorities=authorities,
             queue=self._queue,
             clock=lambda: datetime.now(UTC),
             keep=lambda index, token: keep_token(self._run, index, token),
+            storing=storing,
             intervals=known_intervals(home()),
         )
-        self._worker = StampWorker(stamper)
+        self._witnesses = tuple(witnesses)
+        self._tokens = StampWorker(stamper)
+        self._cosignatures = StampWorker(witness_requests(self._run, witnesses, storing=storing))
         self._warn = warn
 
     def stamp(self, seal: int, head: Head) -> None:
-        """Queue a request for the head of ``seal`` and return at once."""
+        """Queue the requests for the head of ``seal`` and return at once."""
         with contextlib.suppress(Unavailable):
             # Only a note; a disk that is full is told about the queue.
             self._times.note(seal, datetime.now(UTC))
+        self._submit(self._tokens, seal, head)
+        self._submit(self._cosignatures, seal, head)
+
+    def _submit(self, worker: StampWorker, seal: int, head: Head) -> None:
         try:
-            self._worker.submit(seal, head.digest())
+            worker.submit(seal, head.digest())
         except PolledgerError as error:
             self._warn(f"seal {seal} is durable, but: {error}")
 
     def catch_up(self, seal: int, head: Head) -> None:
-        """Queue a request unless the seal has a token or one waits: the process may have ended in between."""
+        """Queue what neither came nor waits for the last ``seal``: the process may have ended in between."""
         waiting = {pending.seal for pending in self._queue.pending()}
         if seal not in waiting and not self._run.read_seal(seal).tokens:
-            self.stamp(seal, head)
+            self._submit(self._tokens, seal, head)
+        asked = {pending.witness for pending in self._witness_queue.pending() if pending.seal == seal}
+        left = [witness.key for witness in self._witnesses if witness.key.vkey() not in asked]
+        if any(not is_cosigned(self._run.read_seal(seal), witness) for witness in left):
+            self._submit(self._cosignatures, seal, head)
 
     def close(self) -> tuple[Waiting, ...]:
-        """Wait a while for what was submitted; the requests that go on waiting in the queue.
+        """Wait a while for what was submitted; the requests for tokens that go on waiting in the queue.
 
         Nothing here touches the run any more afterwards, so that its lock can be given back.
         """
-        try:
-            self._worker.close(timeout=CLOSE_SECONDS)
-        except PolledgerError as error:
-            self._warn(f"a timestamp could not be kept: {error}")
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for worker in (self._tokens, self._cosignatures):
+            try:
+                worker.close(timeout=max(0.0, deadline - time.monotonic()))
+            except PolledgerError as error:
+                self._warn(f"a timestamp could not be kept: {error}")
         return waiting_in(self._queue, self._times.read())
+
+    def unwitnessed(self) -> tuple[Waiting, ...]:
+        """The heads that wait for a witness."""
+        return waiting_in(self._witness_queue, self._times.read())

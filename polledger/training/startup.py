@@ -3,6 +3,7 @@
 import contextlib
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from polledger.training.runner import Runner
 
 RUN_ID_BYTES = 16
+
+_AUTHORITIES, _WITNESSES = "authorities.json", "witnesses.json"
 DEFAULT_DEVICE = "cpu"
 STATE_LIMIT = 1 << 40
 """Bytes of a state file of our own: no limit that a machine could reach."""
@@ -160,16 +163,29 @@ def write_hints(setting: Setting, inputs: dict[str, str]) -> None:
         "store_batches": str(options.store_batches).lower(),
     }
     setting.run.write_hints({"task": options.task, "inputs": inputs, "sealing": sealing})
-    if options.authorities:
-        # Not in run.toml: a URL may carry credentials.
-        names = json.dumps(list(options.authorities)).encode()
-        write_atomic(setting.run.path / "private" / "authorities.json", [names], mode=PRIVATE_FILE)
+    # Not in run.toml: a URL may carry credentials.
+    _remember(setting.run, _AUTHORITIES, options.authorities)
+    _remember(setting.run, _WITNESSES, options.witnesses)
 
 
 def remembered_authorities(run: RunDirectory) -> tuple[str, ...]:
     """The authorities that the run was begun with; none where the default one was, or the note is lost."""
+    return _remembered(run, _AUTHORITIES)
+
+
+def remembered_witnesses(run: RunDirectory) -> tuple[str, ...]:
+    """The witnesses that the run was begun with; none where there were none, or the note is lost."""
+    return _remembered(run, _WITNESSES)
+
+
+def _remember(run: RunDirectory, file: str, names: Sequence[str]) -> None:
+    if names:
+        write_atomic(run.path / "private" / file, [json.dumps(list(names)).encode()], mode=PRIVATE_FILE)
+
+
+def _remembered(run: RunDirectory, file: str) -> tuple[str, ...]:
     try:
-        names = json.loads(bytes(read_bounded(run.path / "private" / "authorities.json", limit=1 << 16)))
+        names = json.loads(bytes(read_bounded(run.path / "private" / file, limit=1 << 16)))
     except (FileNotFoundError, Unavailable, ValueError):
         return ()
     return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()

@@ -164,7 +164,8 @@ class TimeBounds(_Table, frozen=True):
 
     ``accuracy``: seconds assumed where a token states none. ``accept_expired``: tokens whose certificates have ended
     count without a renewal. ``sunset``: by algorithm, the day from which it shows nothing any more by itself. ``pace``:
-    steps a second that may lie between two external anchors; 0: any.
+    steps a second that may lie between two external anchors; 0: any. ``witnesses``: distinct operators of witnesses
+    that must have cosigned the last head.
     """
 
     quorum: int = 1
@@ -173,6 +174,7 @@ class TimeBounds(_Table, frozen=True):
     accept_expired: bool = False
     sunset: dict[str, str] = msgspec.field(default_factory=dict)
     pace: float = 0.0
+    witnesses: int = 0
 
     def __post_init__(self) -> None:
         for name, day in self.sunset.items():
@@ -181,6 +183,7 @@ class TimeBounds(_Table, frozen=True):
             )
             _require(_is_day(day), f'time.sunset.{name} is not a day in quotes, like "2031-01-01"')
         _require(self.quorum >= 1, "time.quorum is at least 1")
+        _require(self.witnesses >= 0, "time.witnesses is not negative")
         _require(self.skew >= 0 and self.accuracy >= 0, "time.skew and time.accuracy are not negative")
         _require(self.pace >= 0, "time.pace is not negative")
 

@@ -44,6 +44,7 @@ from polledger.verify.screening import Screening, step_screening
 from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
 from polledger.verify.time import step_time
+from polledger.verify.witness import step_witnesses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +158,9 @@ def _verify_records(
         made=request.made,
         renewals=evidence.renewals,
     )
-    run.findings += times.findings
-    run.time = times.summary
+    witnessed = step_witnesses(heads, trust=request.trust, policy=request.policy, now=request.now)
+    run.findings += [*times.findings, *witnessed.findings]
+    run.time = replace(times.summary, witnesses=witnessed.summaries)
     lineage = build_lineage(genesis, heads.records)
     structure = step_structure(lineage, policy=request.policy, whole=heads.whole)
     run.findings += structure.findings
