@@ -134,6 +134,20 @@ def test_consistency_proofs_equal_the_oracle_and_verify(size: int) -> None:
         )
 
 
+@pytest.mark.parametrize("size", range(1, 66))
+def test_a_frontier_proves_what_follows_it_like_the_whole_tree(size: int) -> None:
+    for first in range(1, size + 1):
+        frontier = Frontier()
+        frontier.extend(LEAVES[:first])
+        assert frontier.consistency_proof(LEAVES[first:size]) == consistency_proof(LEAVES, first, size)
+        assert frontier.root() == oracle_root(first)
+
+
+def test_a_frontier_without_leaves_proves_nothing() -> None:
+    with pytest.raises(UsageError, match="tree without leaves"):
+        Frontier().consistency_proof(LEAVES[:3])
+
+
 @pytest.mark.parametrize("size", range(1, 34))
 def test_consistency_with_another_first_size_or_root_is_refused(size: int) -> None:
     for first in range(1, size):

@@ -13,6 +13,7 @@ from polledger.core.records import Checkpoint
 from polledger.errors import Unavailable, UsageError
 from polledger.store.ledger import (
     RECORD_BYTES,
+    LedgerCursor,
     LedgerDamage,
     LedgerScan,
     LedgerWriter,
@@ -37,7 +38,8 @@ def frame(data: bytes) -> bytes:
 
 def write(path: Path, records: list[bytes]) -> bytes:
     with LedgerWriter.open(path) as writer:
-        assert [writer.append(item) for item in records] == list(range(len(records)))
+        first = writer.records
+        assert [writer.append(item) - first for item in records] == list(range(len(records)))
     return path.read_bytes()
 
 
@@ -306,3 +308,37 @@ def test_streaming_keeps_no_records(path: Path) -> None:
         tracemalloc.stop()
     # The read buffer has 1 MiB.
     assert peak < 1 << 21 < path.stat().st_size
+
+
+def test_a_cursor_reads_from_any_record_on_and_back(path: Path) -> None:
+    write(path, RECORDS)
+    cursor = LedgerCursor(path)
+    for begin in (2, 4, 4, 1, 6, 0, 5, 9, 3):
+        assert list(cursor.records(begin)) == RECORDS[begin:]
+
+
+def test_a_cursor_sees_what_was_appended_since_and_reads_nothing_twice(path: Path) -> None:
+    write(path, RECORDS[:3])
+    cursor = LedgerCursor(path)
+    assert list(cursor.records(2)) == RECORDS[2:3]
+    write(path, RECORDS[3:])
+    damaged = bytearray(path.read_bytes())
+    damaged[10] ^= 1
+    path.write_bytes(damaged)
+    assert list(cursor.records(3)) == RECORDS[3:]
+    with pytest.raises(Unavailable, match=r"record 0 cannot be read \(its bytes do not match"):
+        list(cursor.records(1))
+
+
+def test_a_cursor_does_not_read_past_what_it_is_asked_for(path: Path) -> None:
+    write(path, RECORDS)
+    path.write_bytes(path.read_bytes()[:-1])
+    records = LedgerCursor(path).records(0)
+    assert [next(records) for _ in RECORDS[:-1]] == RECORDS[:-1]
+    with pytest.raises(Unavailable, match="record 5 cannot be read"):
+        next(records)
+
+
+def test_a_cursor_over_no_ledger_is_an_outage(path: Path) -> None:
+    with pytest.raises(Unavailable, match="is missing"):
+        list(LedgerCursor(path).records(0))

@@ -217,6 +217,16 @@ class TestSeals:
             run.write_seal(seal(note=b"other", tokens=(TOKEN,)))
         assert run.read_seal(0) == seal(tokens=(TOKEN,))
 
+    def test_cosignatures_are_added_and_never_removed(self, run: RunDirectory) -> None:
+        one = msgspec.structs.replace(seal(), cosignatures=[b"one\n"])
+        two = msgspec.structs.replace(seal(tokens=(TOKEN,)), cosignatures=[b"one\n", b"two\n"])
+        for manifest in (seal(), one, two):
+            run.write_seal(manifest)
+        for lacking in (seal(tokens=(TOKEN,)), msgspec.structs.replace(two, cosignatures=[b"two\n"])):
+            with pytest.raises(UsageError, match="cosignatures are never removed"):
+                run.write_seal(lacking)
+        assert run.read_seal(0) == two
+
     def test_tokens_are_never_removed(self, run: RunDirectory) -> None:
         run.write_seal(seal(tokens=(TOKEN, OTHER)))
         with pytest.raises(UsageError, match="tokens are never removed"):

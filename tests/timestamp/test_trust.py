@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.trust import REVOCATION_BYTES, TRUST_BYTES, RevocationFile, load_trust
 from tests.timestamp import forge
+from tests.timestamp.witness import vkey
 
 ENTRY = """
 [[authority]]
@@ -16,11 +18,13 @@ operator = "One Ltd"
 roots = ["root.pem"]
 """
 
-WITNESS = """
+KEY = vkey("w.example", Ed25519PrivateKey.from_private_bytes(bytes(32)))
+
+WITNESS = f"""
 [[witness]]
 name = "w.example"
 operator = "Two Ltd"
-key = "w.example+01234567+AAAA"
+key = "{KEY}"
 """
 
 
@@ -69,7 +73,7 @@ def test_witnesses_need_no_authority(tmp_path: Path) -> None:
     assert trust.entries == ()
     (witness,) = trust.witnesses
     assert (witness.name, witness.operator, witness.url) == ("w.example", "Two Ltd", "")
-    assert witness.key == "w.example+01234567+AAAA"
+    assert witness.key.vkey() == KEY
 
 
 def test_authority_and_witness_may_share_a_name(tmp_path: Path) -> None:
@@ -149,13 +153,18 @@ def test_several_entries_keep_their_order(tmp_path: Path) -> None:
             "not_before lies after not_after",
         ),
         (
-            WITNESS.replace('key = "w.example+01234567+AAAA"', ""),
+            WITNESS.replace(f'key = "{KEY}"', ""),
             "witness 1 \\('w.example'\\): key is required",
         ),
         (WITNESS.replace('"Two Ltd"', '""'), "operator is required"),
         (WITNESS + "roots = []", "unknown key 'roots'"),
         (WITNESS + 'url = "w.example"', "url is not an http:// or https:// URL"),
         (WITNESS + WITNESS, "another witness has the same name"),
+        (
+            WITNESS.replace(KEY, "w.example"),
+            "witness 1 \\('w.example'\\): key: a witness key is written name",
+        ),
+        (WITNESS + WITNESS.replace('"w.example"', '"other"'), "'w.example' and 'other' have the same key"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
