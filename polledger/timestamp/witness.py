@@ -55,6 +55,7 @@ class Witness:
 
     key: WitnessKey
     url: str
+    timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
         try:
@@ -98,14 +99,14 @@ def encode_request(*, old: int, proof: Sequence[bytes], note: bytes) -> bytes:
     return "\n".join(lines).encode() + b"\n\n" + note
 
 
-def post_checkpoint(url: str, request: bytes, *, timeout: float = TIMEOUT) -> Reply:
+def post_checkpoint(witness: Witness, request: bytes) -> Reply:
     """The witness's answer to ``request``. Raises Unreachable where there is none within the limits."""
     return post(
-        url.rstrip("/") + "/add-checkpoint",
+        witness.url.rstrip("/") + "/add-checkpoint",
         request,
         headers={"Content-Type": "text/plain; charset=utf-8"},
         read=_read_reply,
-        timeout=timeout,
+        timeout=witness.timeout,
         limit=RESPONSE_BYTES,
     )
 
@@ -227,7 +228,7 @@ class WitnessRequests(Requests[Cosigned]):
                     self._queue.remove(waiting)
 
     def _obtain(self, pending: Pending) -> Cosigned:
-        witness = witness_of(pending)
+        witness = self._witness(pending)
         memory = self._memories.setdefault(witness.text, _Memory(growth=Growth(self._ledger())))
         head = parse_note(pending.request).head
         old = memory.size
@@ -238,16 +239,20 @@ class WitnessRequests(Requests[Cosigned]):
                     f"has cosigned {old} records of this run before, more than the {head.size} of this head"
                 )
             request = encode_request(old=old, proof=memory.growth.proof(old, head.size), note=pending.request)
-            reply = post_checkpoint(witness.url, request)
+            reply = post_checkpoint(witness, request)
             if reply.status == 200:
                 cosigned = read_cosignature(reply.body, witness=witness.key, text=head.text())
                 memory.size = head.size
                 return cosigned
             told = told_size(reply)
             if told is None or told == old:
-                break
+                raise self._refusal(witness, reply, head, old)
             old = told
-        raise self._refusal(witness, reply, head, old)
+        raise Unavailable(f"{public_url(witness.url)}: states another size each time (HTTP 409)")
+
+    def _witness(self, pending: Pending) -> Witness:
+        asked = witness_of(pending)
+        return next((known for known in self._witnesses if known.text == asked.text), asked)
 
     def _refusal(self, witness: Witness, reply: Reply, head: Head, old: int) -> Unavailable:
         where, status = public_url(witness.url), f"HTTP {reply.status}"
@@ -258,7 +263,7 @@ class WitnessRequests(Requests[Cosigned]):
             )
         words = {
             400: "calls the request malformed; it may not take heads with extension lines",
-            409: f"has signed another tree than this one of {head.size} records, or many ask it at once",
+            409: f"may have signed another tree than this one of {head.size} records",
             422: f"finds this head inconsistent with the tree of {old} records that it signed",
         }
         if reply.status in words:
