@@ -8,11 +8,10 @@ from polledger.errors import UsageError
 from polledger.keys import home
 from polledger.store.ledger import LedgerCursor
 from polledger.store.run import RunDirectory
+from polledger.timestamp.directory import TRUST_NAME
 from polledger.timestamp.queue import RequestQueue
 from polledger.timestamp.trust import WitnessEntry, load_trust
 from polledger.timestamp.witness import Witness, WitnessRequests, keep_cosignature, parse_witness
-
-TRUST_FILE = "trust.toml"
 
 
 def choose_witnesses(given: Sequence[str]) -> list[Witness]:
@@ -31,7 +30,7 @@ def choose_witnesses(given: Sequence[str]) -> list[Witness]:
 def _witness(text: str) -> Witness:
     if "://" in text:
         return parse_witness(text)
-    path = home() / TRUST_FILE
+    path = home() / TRUST_NAME
     entries = load_trust(path).witnesses if path.exists() else ()
     entry = next((entry for entry in entries if entry.name == text), None)
     if entry is None:
