@@ -219,8 +219,8 @@ def _cosigned(outcome: "Outcome[Cosigned]") -> dict[str, Any]:
 
 def _unwitnessed(outcome: "Outcome[Cosigned]") -> dict[str, Any]:
     pending = outcome.pending
-    attempts, reason = pending.attempts + 1, outcome.reason
-    return {"seal": pending.seal, "witness": pending.authority, "attempts": attempts, "reason": reason}
+    asked = {"seal": pending.seal, "witness": pending.authority, "attempts": pending.attempts}
+    return {**asked, "reason": outcome.reason}
 
 
 def _sentence(again: _Again, failed: int, unsigned: int) -> str:

@@ -7,6 +7,7 @@ kept. A later head covers the earlier ones: after an outage only the newest is a
 
 import re
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -185,8 +186,9 @@ class WitnessRequests(Requests[Cosigned]):
         clock: Callable[[], datetime],
         keep: Callable[[int, Cosigned], None],
         storing: "threading.Lock | None" = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(queue=queue, clock=clock, keep=keep, storing=storing)
+        super().__init__(queue=queue, clock=clock, keep=keep, storing=storing, timer=timer)
         self._witnesses = tuple(witnesses)
         self._seals = seals
         self._ledger = ledger

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import combinations
 
 from polledger.errors import UsageError
 from polledger.keys import home
@@ -17,13 +18,12 @@ from polledger.timestamp.witness import Witness, WitnessRequests, keep_cosignatu
 def choose_witnesses(given: Sequence[str]) -> list[Witness]:
     """The witnesses that ``--witness`` names: entries of the user's trust file, or URL+VKEY.
 
-    Raises UsageError for anything else, and for one key at two URLs: its witness would be asked twice.
+    Raises UsageError for anything else, and for a witness that is named twice.
     """
     found = [_witness(text) for text in dict.fromkeys(given)]
-    keys = [witness.key.key for witness in found]
-    for witness in found:
-        if keys.count(witness.key.key) > 1:
-            raise UsageError(f"--witness names the key of {witness.key.name} twice")
+    for one, other in combinations(found, 2):
+        if one.key.key == other.key.key or one.key.name == other.key.name:
+            raise UsageError(f"--witness names one witness twice, as {one.key.name} and {other.key.name}")
     return found
 
 

@@ -168,7 +168,8 @@ def queue_request(run: RunDirectory, url: str, nonce: int = 7) -> None:
 def test_retry_of_an_empty_queue_has_nothing_to_do(command: Command, run: RunDirectory) -> None:
     done = command("timestamp", "retry", run.path, "--json")
     assert done.code == 0
-    expected = {"exit_code": 0, "obtained": [], "pending": [], "damaged": []}
+    nothing = {"obtained": [], "pending": [], "cosigned": [], "unwitnessed": [], "damaged": []}
+    expected = {"exit_code": 0, **nothing}
     assert done.json() == {"schema": "polledger.timestamp-retry/1", **expected}
     assert done.err == "no timestamp waits\n"
 
