@@ -6,7 +6,7 @@ One token so covers a run of any length, and 32 bytes an entry show that a singl
 renews time-stamps; the hash of the whole protocol, SHA-256, is not renewed by this.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from polledger.core.digest import DIGEST_BYTES, sha256
 from polledger.core.encoding import SEAL_LIMITS, Limits, parse
-from polledger.core.merkle import leaf_hash, root
+from polledger.core.merkle import Frontier, leaf_hash, root
 from polledger.core.records import Count, Digest, RunId, Seal, TokenRef, _Struct
 from polledger.errors import MalformedError
 
@@ -102,11 +102,6 @@ def seal_entries(digest: bytes, seal: Seal) -> Iterator[bytes]:
     yield from tokens_over(digest, seal.tokens)
 
 
-def entries_root(entries: Iterable[bytes]) -> bytes:
-    """Root of the tree over ``entries``, each of 32 bytes."""
-    return root([leaf_hash(entry) for entry in entries])
-
-
 def make_statement(
     *, run: bytes, index: int, previous: bytes, entries: Iterable[bytes], revocation: Iterable[bytes] = ()
 ) -> Statement:
@@ -118,16 +113,26 @@ def make_statement(
         index=index,
         previous=previous,
         size=len(listed),
-        root=entries_root(listed),
+        root=root([leaf_hash(entry) for entry in listed]),
         revocation=names or UNSET,
     )
 
 
-def parse_entries(data: bytes, statement: Statement) -> frozenset[bytes]:
-    """The entries listed in ``data``. Raises MalformedError unless the list is the one that ``statement`` names."""
+def parse_entries(
+    data: bytes | memoryview, statement: Statement, *, wanted: Container[bytes]
+) -> frozenset[bytes]:
+    """Those of the entries listed in ``data`` that are ``wanted``; however long the list, no others are kept.
+
+    Raises MalformedError unless the list is the one that ``statement`` names.
+    """
     if len(data) != statement.size * DIGEST_BYTES:
         raise MalformedError(f"the list of a renewal has {len(data)} bytes, not {statement.size} entries")
-    entries = [data[start : start + DIGEST_BYTES] for start in range(0, len(data), DIGEST_BYTES)]
-    if entries_root(entries) != statement.root:
+    tree, found = Frontier(), set[bytes]()
+    for start in range(0, len(data), DIGEST_BYTES):
+        entry = bytes(data[start : start + DIGEST_BYTES])
+        tree.append(leaf_hash(entry))
+        if entry in wanted:
+            found.add(entry)
+    if tree.root() != statement.root:
         raise MalformedError("the list of a renewal is not the one whose root was stamped")
-    return frozenset(entries)
+    return frozenset(found)

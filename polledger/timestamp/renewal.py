@@ -68,16 +68,11 @@ class RenewalStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A renewal that exists, and what it covers."""
+    """A renewal that exists."""
 
     renewal: Renewal
     statement: Statement
     imprint: bytes
-    covers: frozenset[bytes]
-
-    def tokens(self) -> Iterator[bytes]:
-        """The entries of its own tokens, for the next renewal."""
-        return tokens_over(self.imprint, self.renewal.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +84,8 @@ class Survey:
     """Of every head and of every token over one."""
     heads: int
     renewals: tuple[Made, ...]
+    covered: frozenset[bytes]
+    """What the newest renewal covers of all that there is."""
     problems: tuple[str, ...]
     authorities: tuple[str, ...]
     """What the newest seal that has tokens, or the newest renewal, calls those who were asked; labels, not trust."""
@@ -102,14 +99,13 @@ class Survey:
         """How many entries, and data named ``revocation``, the newest renewal does not cover; its own tokens aside."""
         if self.newest is None:
             return len(self.entries) + len(revocation)
-        earlier = (entry for made in self.renewals[:-1] for entry in made.tokens())
         known = {name for made in self.renewals for name in made.statement.revocation or ()}
-        fresh = sum(entry not in self.newest.covers for entry in (*self.entries, *earlier))
-        return fresh + sum(name not in known for name in revocation)
+        wanted = {*self.entries, *_tokens(self.renewals[:-1])}
+        return len(wanted - self.covered) + sum(name not in known for name in revocation)
 
     def statement(self, revocation: Sequence[bytes]) -> tuple[Statement, list[bytes]]:
         """What the next renewal stamps, and the entries that it covers. Raises UsageError above the limits."""
-        entries = [*self.entries, *(entry for made in self.renewals for entry in made.tokens())]
+        entries = [*self.entries, *_tokens(self.renewals)]
         if len(entries) > ENTRIES_MAX:
             raise UsageError(
                 f"the run has {len(entries)} heads and tokens, at most {ENTRIES_MAX} are renewed"
@@ -156,9 +152,11 @@ def survey(store: RenewalStore) -> Survey:
     for made in renewals:
         asked = made.renewal.tokens
         problems += _missing(store.objects, f"renewal {made.renewal.index}", asked)
+    wanted = {*entries, *_tokens(renewals)}
     return Survey(
         run=run,
         entries=tuple(entries),
+        covered=_covered(store, renewals[-1], wanted) if renewals else frozenset(),
         heads=heads,
         renewals=tuple(renewals),
         problems=tuple(problems),
@@ -181,26 +179,37 @@ def _renewals(store: RenewalStore, run: bytes, problems: list[str]) -> list[Made
             found.append(read_made(store, number, run=run))
         except (MalformedError, Unavailable) as error:
             if number == numbers[-1]:
-                raise Unavailable(
-                    f"{error}; the next renewal builds on this one: restore it, or move its file away"
-                ) from None
+                raise _needed(error) from None
             problems.append(str(error))
     return found
 
 
+def _needed(error: Exception) -> Unavailable:
+    return Unavailable(f"{error}; the next renewal builds on this one: restore it, or move its file away")
+
+
+def _covered(store: RenewalStore, newest: Made, wanted: set[bytes]) -> frozenset[bytes]:
+    statement = newest.statement
+    try:
+        data = store.objects.read(statement.root, limit=statement.size * DIGEST_BYTES)
+        return parse_entries(data, statement, wanted=wanted)
+    except (MalformedError, Unavailable) as error:
+        raise _needed(error) from None
+
+
+def _tokens(renewals: Sequence[Made]) -> Iterator[bytes]:
+    """The entries of the renewals' own tokens, for the next one."""
+    for made in renewals:
+        yield from tokens_over(made.imprint, made.renewal.tokens)
+
+
 def read_made(store: RenewalStore, number: int, *, run: bytes) -> Made:
-    """Renewal ``number`` of the run ``run`` with its list. Raises Unavailable or MalformedError if it is not whole."""
+    """Renewal ``number`` of the run ``run``. Raises Unavailable or MalformedError if it cannot be read as that."""
     renewal = store.read_renewal(number)
     statement = parse_statement(renewal.statement)
     if statement.run != run or statement.index != number:
         raise MalformedError(f"renewal {number} is of another run or number: restore it from a copy")
-    data = store.objects.read(statement.root, limit=ENTRIES_MAX * DIGEST_BYTES)
-    return Made(
-        renewal=renewal,
-        statement=statement,
-        imprint=imprint(renewal.statement),
-        covers=parse_entries(bytes(data), statement),
-    )
+    return Made(renewal=renewal, statement=statement, imprint=imprint(renewal.statement))
 
 
 def _missing(objects: Objects, where: str, tokens: Sequence[TokenRef]) -> Iterator[str]:

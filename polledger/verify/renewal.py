@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from polledger.core.digest import DIGEST_BYTES, ZERO
-from polledger.core.renewal import ENTRIES_MAX, Covered, Statement, imprint, parse_entries, parse_statement
+from polledger.core.renewal import Covered, Statement, imprint, parse_entries, parse_statement
 from polledger.errors import MalformedError, Unavailable
+from polledger.store.objects import ObjectStore
 from polledger.verify.evidence import RenewalFile
 from polledger.verify.heads import SealedHead
 from polledger.verify.tokens import Stamp, TokenReader
@@ -35,17 +36,21 @@ def read_renewals(
     files: Sequence[RenewalFile],
     *,
     heads: Sequence[SealedHead],
+    stamps: Sequence[Stamp],
     reader: TokenReader,
 ) -> Renewals:
     """Every renewal of ``files`` that is whole, of the run of ``heads`` and linked to the one before it.
 
-    ``heads`` are those that the records match: a renewal's tokens count for the newest of them that it covers.
-    Revocation data stored with a renewal are read into the reader's pool.
+    ``heads`` are those that the records match, ``stamps`` the tokens over them: a renewal's tokens count for the newest
+    head that it covers. Revocation data stored with a renewal are read into the reader's pool.
     """
     if not heads or not files:
         return Renewals()
     found, problems = list[Renewal](), list[str]()
     covering = [(head.seal.number, Covered(v=1, over=head.head.digest()).entry()) for head in heads]
+    lists = _Lists(
+        reader.objects, wanted={entry for _, entry in covering} | {stamp.entry for stamp in stamps}
+    )
     previous: bytes | None = ZERO
     for number, file in enumerate(_gapless(files)):
         try:
@@ -56,8 +61,7 @@ def read_renewals(
                 raise MalformedError("it renews another run")
             if statement.index != number or (previous is not None and statement.previous != previous):
                 raise MalformedError("it does not follow the renewal before it")
-            data = reader.objects.read(statement.root, limit=ENTRIES_MAX * DIGEST_BYTES)
-            covers = parse_entries(bytes(data), statement)
+            covers = lists.covered(statement)
         except (MalformedError, Unavailable) as error:
             problems.append(f"{file.name}: {error}")
             previous = None
@@ -66,9 +70,28 @@ def read_renewals(
         problems += _revocation(file, statement, reader)
         newest = max((seal for seal, entry in covering if entry in covers), default=-1)
         tokens = [reader.token(file.name, ref, previous, newest, number) for ref in file.renewal.tokens]
-        stamps = tuple(stamp for stamp in tokens if stamp is not None)
-        found.append(Renewal(number=number, covers=covers, stamps=stamps))
+        made = tuple(stamp for stamp in tokens if stamp is not None)
+        lists.wanted |= {stamp.entry for stamp in made}
+        found.append(Renewal(number=number, covers=covers, stamps=made))
     return Renewals(found=tuple(found), problems=tuple(problems))
+
+
+class _Lists:
+    """Reads lists of renewals, each once: what they cover of ``wanted``, which grows with the tokens of renewals."""
+
+    def __init__(self, objects: ObjectStore, *, wanted: set[bytes]) -> None:
+        self._objects = objects
+        self._seen: set[bytes] = set()
+        self.wanted = wanted
+
+    def covered(self, statement: Statement) -> frozenset[bytes]:
+        """Raises Unavailable if the list is missing, MalformedError if it is not the one that was stamped."""
+        # Two renewals never have one list: the later one covers the tokens of the earlier one.
+        if statement.root in self._seen:
+            raise MalformedError("its list is that of another renewal")
+        self._seen.add(statement.root)
+        data = self._objects.read(statement.root, limit=statement.size * DIGEST_BYTES)
+        return parse_entries(data, statement, wanted=self.wanted)
 
 
 def _revocation(file: RenewalFile, statement: Statement, reader: TokenReader) -> Iterator[str]:

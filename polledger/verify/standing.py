@@ -57,7 +57,7 @@ def judge_standing(
         stamps=judged,
         renewing=tuple(stamp for stamp in renewing if stamp.seal >= 0),
         renewals=tuple(dated.to_json() for dated in reversed(judge.dated)),
-        until=judge.until,
+        until=None if judge.accepted else judge.until,
         findings=(*judge.renewed(), *judge.revocation()),
     )
 
@@ -71,21 +71,45 @@ class _Limit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Dated:
-    """A judged renewal. ``when``: a quorum of operators had vouched for it by then; it stands until ``horizon``.
+class _Voice:
+    """A token of a renewal that stands: its operator had stamped by ``when``, and it stands until ``end``."""
 
-    Both are None where too few vouch for it: then it saves nothing.
-    """
+    operator: str
+    when: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dated:
+    """A judged renewal. ``voices`` are its tokens that stand; fewer operators than ``quorum`` save nothing."""
 
     number: int
     covers: frozenset[bytes]
-    operators: tuple[str, ...]
-    when: datetime | None
-    horizon: datetime | None
+    voices: tuple[_Voice, ...]
+    quorum: int
+
+    def saves(self, after: datetime, before: datetime) -> datetime | None:
+        """Until when a quorum stands that stamped from ``after`` to ``before``, both included; None without one."""
+        ends = dict[str, datetime]()
+        for voice in self.voices:
+            if after <= voice.when <= before:
+                key = operator_key(voice.operator)
+                ends[key] = max(ends.get(key, voice.end), voice.end)
+        return sorted(ends.values(), reverse=True)[self.quorum - 1] if len(ends) >= self.quorum else None
+
+    @property
+    def when(self) -> datetime | None:
+        """By when a quorum had stamped it; None where too few stand."""
+        earliest = dict[str, datetime]()
+        for voice in self.voices:
+            key = operator_key(voice.operator)
+            earliest[key] = min(earliest.get(key, voice.when), voice.when)
+        return sorted(earliest.values())[self.quorum - 1] if len(earliest) >= self.quorum else None
 
     def to_json(self) -> dict[str, Any]:
-        when = None if self.when is None else _iso(self.when)
-        return {"index": self.number, "by": when, "operators": list(self.operators)}
+        when = self.when
+        operators = sorted({voice.operator for voice in self.voices})
+        return {"index": self.number, "by": None if when is None else _iso(when), "operators": operators}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,24 +131,14 @@ class _Judge:
 
     def renewal(self, renewal: Renewal) -> list[Stamp]:
         """The tokens of ``renewal`` that stand, after those of all newer ones were judged."""
-        when, horizon, standing = dict[str, datetime](), dict[str, datetime](), []
+        standing, voices = list[Stamp](), list[_Voice]()
         for stamp, end in self.tokens(renewal.stamps):
-            if stamp.operator is None or end is None:
-                continue
-            standing.append(stamp)
-            key = operator_key(stamp.operator)
-            latest = stamp.timestamp.gen_time + self._accuracy(stamp.timestamp)
-            when[key] = min(when.get(key, latest), latest)
-            horizon[key] = max(horizon.get(key, end), end)
+            if stamp.operator is not None and end is not None:
+                latest = stamp.timestamp.gen_time + self._accuracy(stamp.timestamp)
+                voices.append(_Voice(operator=stamp.operator, when=latest, end=end))
+                standing.append(stamp)
         quorum = self.policy.time.quorum
-        enough = len(when) >= quorum
-        dated = _Dated(
-            number=renewal.number,
-            covers=renewal.covers,
-            operators=tuple(sorted({stamp.operator for stamp in standing if stamp.operator})),
-            when=sorted(when.values())[quorum - 1] if enough else None,
-            horizon=sorted(horizon.values(), reverse=True)[quorum - 1] if enough else None,
-        )
+        dated = _Dated(number=renewal.number, covers=renewal.covers, voices=tuple(voices), quorum=quorum)
         self.dated.append(dated)
         return standing
 
@@ -142,7 +156,7 @@ class _Judge:
             if outcome.rejected:
                 _note(self.rejected, stamp, outcome.rejected)
                 continue
-            end = self._stands(stamp, self._limit(timestamp, outcome))
+            end = self._stands(stamp, self._limits(timestamp, outcome))
             if end is not None:
                 self._count(outcome, end)
             yield (stamp if end is not None else replace(stamp, operator=None)), end
@@ -154,43 +168,46 @@ class _Judge:
         for name in outcome.unchecked[:1]:
             self.unchecked[name] = self.unchecked.get(name, 0) + 1
 
-    def _limit(self, timestamp: Timestamp, outcome: Outcome) -> _Limit:
-        """What ends first: the first certificate, an algorithm's days, or that the keys were their owners' alone."""
+    def _limits(self, timestamp: Timestamp, outcome: Outcome) -> list[_Limit]:
+        """The end of its first certificate; of an algorithm's days; of the time when its keys were their owners'."""
         ended = timestamp.until
         limits = [_Limit(moment=ended, why=f"a certificate on its chain ended {_iso(ended)}")]
         aged = sunset(timestamp, self.policy.time.sunset)
         if aged is not None:
+            moment, name = aged
             limits.append(
-                _Limit(moment=aged[0], why=f"{aged[1]} counts no more by the policy since {_iso(aged[0])}")
+                _Limit(moment=moment, why=f"{name} counts no more by the policy since {_iso(moment)}")
             )
         if outcome.before is not None:
             limits.append(_Limit(moment=outcome.before, why=outcome.why))
-        return min(limits, key=lambda limit: limit.moment)
+        return limits
 
-    def _stands(self, stamp: Stamp, limit: _Limit) -> datetime | None:
+    def _stands(self, stamp: Stamp, limits: Sequence[_Limit]) -> datetime | None:
         """Until when ``stamp`` stands, by itself or by a renewal; None if it stands no more."""
         renewals = [dated for dated in self.dated if stamp.entry in dated.covers]
-        ends = [limit.moment]
-        for dated in renewals:
-            if dated.when is not None and dated.horizon is not None and self._saves(dated.when, stamp, limit):
-                ends.append(dated.horizon)
-        if max(ends) >= self.now:
-            self.saved += limit.moment < self.now
-            return max(ends)
-        why = f"{limit.why}, and {self._missed(renewals, stamp, limit)}"
-        if self.policy.time.accept_expired and limit.moment == stamp.timestamp.until:
+        first = min(limits, key=lambda limit: limit.moment)
+        end = self._end(stamp, first.moment, renewals)
+        if end >= self.now:
+            self.saved += first.moment < self.now
+            return end
+        why = f"{first.why}, and {self._missed(renewals, first)}"
+        # The policy may do without the first of the limits, not without the others.
+        other = min((limit.moment for limit in limits[1:]), default=self.now)
+        if self.policy.time.accept_expired and self._end(stamp, other, renewals) >= self.now:
             _note(self.accepted, stamp, why)
-            return limit.moment
+            return self.now
         _note(self.lapsed, stamp, why)
         return None
 
-    def _saves(self, when: datetime, stamp: Stamp, limit: _Limit) -> bool:
-        """A renewal comes after what it covers and before that ends, whatever the clocks' accuracy leaves open."""
-        timestamp = stamp.timestamp
-        return timestamp.gen_time - self._accuracy(timestamp) <= when <= limit.moment
+    def _end(self, stamp: Stamp, moment: datetime, renewals: Sequence[_Dated]) -> datetime:
+        """Until when ``stamp`` stands that by itself does until ``moment``."""
+        # A renewal comes after what it covers, whatever the accuracy of both clocks leaves open.
+        after = stamp.timestamp.gen_time - self._accuracy(stamp.timestamp)
+        saved = (dated.saves(after, moment) for dated in renewals)
+        return max([moment, *(end for end in saved if end is not None)])
 
-    def _missed(self, renewals: Sequence[_Dated], stamp: Stamp, limit: _Limit) -> str:
-        """Why none of the ``renewals`` that cover ``stamp`` saves it."""
+    def _missed(self, renewals: Sequence[_Dated], limit: _Limit) -> str:
+        """Why none of the ``renewals`` that cover a token saves it."""
         if not renewals:
             return "no renewal covers it"
         when = [dated.when for dated in renewals if dated.when is not None]

@@ -52,7 +52,7 @@ def step_time(
     reader = TokenReader(objects=objects, trust=trust, policy=policy, now=now, pool=held_by(trust))
     matching = [item for item in heads.heads if item.matches]
     read = [stamp for item in matching for stamp in reader.seal(item)]
-    found = read_renewals(renewals, heads=matching, reader=reader)
+    found = read_renewals(renewals, heads=matching, stamps=read, reader=reader)
     standing = judge_standing(read, found, pool=reader.pool, policy=policy, now=now)
     stamps = standing.stamps
     # A renewal is a token over the heads that it covers, besides what it does for theirs.

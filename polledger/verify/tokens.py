@@ -149,7 +149,7 @@ class TokenReader:
         """
         refusing: list[tuple[str, str, str]] = []
         for entry in self.trust.entries if self.trust else ():
-            timestamp = _signed_for(entry, parts, digest)
+            timestamp = _signed_for(entry, parts, digest, self.now)
             if timestamp is None:
                 continue
             why = _refusal(entry, timestamp)
@@ -190,16 +190,32 @@ def _certificate(data: bytes) -> x509.Certificate:
         raise MalformedError("a stored certificate cannot be read") from None
 
 
-def _signed_for(entry: TrustEntry, parts: _Parts, digest: bytes) -> Timestamp | None:
-    """The timestamp if its signer leads to one of the roots of ``entry``."""
-    if not entry.roots:
+def _signed_for(entry: TrustEntry, parts: _Parts, digest: bytes, now: datetime) -> Timestamp | None:
+    """The timestamp if its signer leads to one of the roots of ``entry``; to one that lasts until ``now`` if it can."""
+    found = _under(entry.roots, entry, parts, digest)
+    lasting = [root for root in entry.roots if root.not_valid_after_utc >= now]
+    # Only where another root could help: the signer lasts, and something above it does not.
+    if found is None or not lasting or not found.until < now <= found.chain[0].not_valid_after_utc:
+        return found
+    return _under(lasting, entry, parts, digest) or found
+
+
+def _under(
+    roots: Sequence[x509.Certificate], entry: TrustEntry, parts: _Parts, digest: bytes
+) -> Timestamp | None:
+    if not roots:
         return None
     try:
         return verify_response(
             parts.response,
             digest=digest,
-            roots=entry.roots,
-            intermediates=[*entry.intermediates, *parts.chain],
+            roots=roots,
+            # A root that is none here is still known, and no more than a candidate.
+            intermediates=[
+                *entry.intermediates,
+                *parts.chain,
+                *(one for one in entry.roots if one not in roots),
+            ],
             nonce=parts.nonce,
         )
     except TokenRejected:

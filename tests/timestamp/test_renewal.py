@@ -151,10 +151,12 @@ class TestWhatIsCovered:
     def test_a_list_of_another_length_or_order_is_refused(self, run: RunDirectory) -> None:
         renew(run, ONE, now=year(2027))
         statement, entries = parse_statement(run.read_renewal(0).statement), listed(run)
-        assert parse_entries(b"".join(entries), statement) == frozenset(entries)
+        data = b"".join(entries)
+        assert parse_entries(data, statement, wanted=entries) == frozenset(entries)
+        assert parse_entries(data, statement, wanted={entries[2], ZERO}) == {entries[2]}
         for wrong in (entries[:-1], [*entries, ZERO], entries[::-1]):
             with pytest.raises(MalformedError, match="list of a renewal"):
-                parse_entries(b"".join(wrong), statement)
+                parse_entries(b"".join(wrong), statement, wanted=entries)
 
     def test_a_damaged_seal_is_said_and_the_others_are_covered(self, run: RunDirectory) -> None:
         run.seal_path(1).write_bytes(b"x")

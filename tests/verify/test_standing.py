@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from polledger.core.encoding import encode
@@ -17,13 +18,14 @@ from polledger.core.report import Finding
 from polledger.store.run import RunDirectory
 from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
 from polledger.timestamp.client import make_request
-from polledger.timestamp.renewal import survey
-from polledger.timestamp.stamper import Http, keep_token, obtain_token
+from polledger.timestamp.renewal import Renewer, survey
+from polledger.timestamp.stamper import Embedded, Http, keep_token, obtain_token
 from polledger.timestamp.trust import Trust
 from polledger.verify.evidence import read_evidence
 from polledger.verify.heads import match_heads, parse_records
 from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.time import Times, step_time
+from tests.timestamp import forge
 from tests.timestamp.ages import YEAR, Aging, aging, renew, trust, year
 from tests.timestamp.peers import http, needs_openssl, openssl
 from tests.verify.build import START, Built
@@ -267,6 +269,75 @@ def test_entries_of_one_operator_are_one_voice_in_a_renewal(stamped: Stamped) ->
     assert found.summary.assurance == "self-asserted"
 
 
+def test_a_late_token_of_a_renewal_saves_nothing_that_had_fallen_before_it(stamped: Stamped) -> None:
+    """Two authorities stamped one renewal six years apart: what fell between them rests on the first alone."""
+    run = stamped()
+    renew(run, SECOND, now=year(2027))
+    renewer = Renewer(run, parse_statement(run.read_renewal(0).statement))
+    assert renewer.ask(Embedded(authority=THIRD.authority, name="third"), now=year(2033)).token
+    found = times(run, year(2033) + YEAR / 2)
+    assert found.summary.last == "2026-03-01T12:02:00Z"
+    assert found.summary.until == "2034-01-01T00:00:00Z"
+    found = times(run, LATER)
+    assert found.summary.last == "2033-01-01T00:00:00Z"
+    assert any("a gap" in item.detail for item in found.findings if item.name == "time.renewed")
+
+
+def test_the_policy_accepts_expired_renewals_with_what_they_saved(stamped: Stamped) -> None:
+    """What a policy takes on trust for tokens it takes on trust for renewals, and for no compromised key."""
+    run = stamped()
+    renew(run, SECOND, now=year(2027))
+    policy = parse_policy('[time]\naccept_expired = true\n[time.sunset]\np256 = "2029-01-01"')
+    assert times(run, LATER, policy=policy).summary.assurance == "self-asserted"
+    found = times(run, LATER, policy=parse_policy("[time]\naccept_expired = true"))
+    assert found.summary.last == "2026-03-01T12:02:00Z"
+    assert found.summary.until is None
+
+
+def test_a_signer_under_two_roots_lasts_as_long_as_the_longer_one(honest: Built, tmp_path: Path) -> None:
+    """Rollover: the new root's key is certified by the old root too, and the token carries that certificate."""
+    key = forge.ec_key("new root")
+    dates = {"not_before": year(2020), "not_after": year(2044)}
+    old = forge.certify("Old root", forge.ec_key("old root"), None, forge.CA, not_after=year(2030))
+    new = forge.certify("New root", key, None, forge.CA, **dates)
+    cross = forge.certify("New root", key, old, forge.CA, serial=77, **dates)
+    signer = forge.certify("TSA under both", forge.ec_key("both"), new, forge.TSA, **dates)
+    both = Aging(name="both", root=old, signer=signer)
+
+    def token(run: RunDirectory) -> list[TokenRef]:
+        ref = reference(run, 2, both.authority, START, authority="both")
+        return [
+            msgspec.structs.replace(ref, chain=[run.objects.put(one.certificate) for one in (signer, cross)])
+        ]
+
+    run = with_tokens(honest, tmp_path / "run", {2: token})
+    roots = {
+        name: x509.load_der_x509_certificate(one.certificate) for name, one in (("old", old), ("new", new))
+    }
+
+    def assurance(*names: str, now: datetime) -> str:
+        entry = both.entry(roots=tuple(roots[name] for name in names))
+        return times(run, now, trusted=Trust(entries=(entry,))).summary.assurance
+
+    assert assurance("old", now=year(2029)) == "external"
+    assert assurance("old", now=LATER) == "self-asserted"
+    assert assurance("new", now=LATER) == "external"
+    assert assurance("old", "new", now=LATER) == "external"
+    assert assurance("new", "old", now=LATER) == "external"
+
+
+def test_two_renewals_never_share_a_list(stamped: Stamped) -> None:
+    run = stamped()
+    renew(run, SECOND, now=year(2027))
+    first = run.read_renewal(0)
+    statement = msgspec.structs.replace(
+        parse_statement(first.statement), index=1, previous=imprint(first.statement)
+    )
+    answer = Renewer(run, statement, []).ask(Embedded(authority=SECOND.authority, name="x"), now=year(2028))
+    assert answer.token is not None
+    inconsistent(times(run, year(2029)), "its list is that of another renewal")
+
+
 def test_a_token_that_came_after_the_renewal_is_not_covered(stamped: Stamped) -> None:
     run = stamped()
     renew(run, SECOND, now=year(2027))
@@ -352,7 +423,9 @@ def test_a_tampered_list_covers_nothing(stamped: Stamped) -> None:
     inconsistent(found, "not the one whose root was stamped")
     assert found.summary.assurance == "self-asserted"
     path.write_bytes(bytes(data) + bytes(32))
-    inconsistent(times(run, year(2029)), "entries")
+    inconsistent(times(run, year(2029)), "at most 192 are expected")
+    path.write_bytes(bytes(data)[:-32])
+    inconsistent(times(run, year(2029)), "not 6 entries")
 
 
 @pytest.mark.parametrize("part", ["list", "request", "response", "chain", "revocation"])
