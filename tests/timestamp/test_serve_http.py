@@ -1,9 +1,11 @@
 """What ``polledger tsa serve`` makes of HTTP: methods, types, limits, connections, slow and too many clients."""
 
 import contextlib
+import resource
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +15,8 @@ import pytest
 from polledger.timestamp import connection as http
 from polledger.timestamp.client import QUERY_TYPE, REPLY_TYPE, make_request
 from polledger.timestamp.connection import BODY_BYTES, HEAD_BYTES, Connection, HttpRefused
-from polledger.timestamp.messages import GRANTED, parse_response
-from polledger.timestamp.server import CONNECTIONS
+from polledger.timestamp.messages import GRANTED, SYSTEM_FAILURE, parse_response
+from polledger.timestamp.server import CONNECTIONS, Server
 from tests.timestamp import forge
 from tests.timestamp.serving import Served, serving
 
@@ -210,6 +212,39 @@ def test_too_many_connections_are_turned_away_and_the_rest_is_served(tmp_path: P
         assert (status, granted(body)) == (200, True)
         # So many connections that none is kept for a next request.
         assert headers["connection"] == "close"
+
+
+def test_a_system_that_gives_no_more_files_stops_nothing_for_good(tmp_path: Path) -> None:
+    with serving(tmp_path / "tsa") as own:
+        resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (32, 32))
+        with ExitStack() as stack:
+            for _ in range(64):
+                stack.enter_context(connected(own))
+            while "no connection can be accepted: Too many open files" not in own.errors.read_text():
+                time.sleep(0.02)
+        with connected(own) as peer:
+            peer.sendall(message())
+            assert granted(answer(peer)[2])
+
+
+def test_the_same_trouble_is_told_once_a_minute() -> None:
+    told: list[str] = []
+    troubles = iter(["full", "full", "empty", "full"])
+
+    def issue(query: bytes) -> bytes:
+        raise OSError(next(troubles))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(listener, issue, warn=told.append)
+        thread = threading.Thread(target=server.serve, kwargs={"every": 3600, "report": print})
+        thread.start()
+        with socket.create_connection(listener.getsockname(), timeout=SECONDS) as peer:
+            for _ in range(4):
+                peer.sendall(message())
+                assert parse_response(answer(peer)[2]).failures == (SYSTEM_FAILURE,)
+        server.stop()
+        thread.join()
+    assert [line.rpartition(" ")[2] for line in told] == ["full", "empty"]
 
 
 @pytest.fixture
