@@ -6,6 +6,7 @@ docs/decisions/0025.
 """
 
 import contextlib
+import resource
 import socket
 import threading
 import time
@@ -32,6 +33,9 @@ USHERS: Final = 8
 
 BACKLOG: Final = 128
 """Connections that may wait to be accepted."""
+
+FILES: Final = 2 * (CONNECTIONS + USHERS)
+"""Open files the process must be allowed: each thread that waits for a connection holds the place of one already."""
 
 DRAIN_SECONDS: Final = 2 * REQUEST_SECONDS
 """How long a stop waits for requests that have begun: as long as one may take to come and its answer to be taken."""
@@ -69,8 +73,13 @@ class Server:
         """Serve until :meth:`stop`, then answer what has begun; the figures of the whole time.
 
         ``report`` gets the figures of each stretch of ``every`` seconds. Raises Unavailable if the system gives too
-        few threads.
+        few threads or files.
         """
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if allowed < FILES:
+            raise Unavailable(
+                f"{allowed} open files are allowed, {FILES} are needed: run `ulimit -n {FILES}`"
+            )
         try:
             for _ in range(CONNECTIONS + USHERS):
                 self._start(self._work)

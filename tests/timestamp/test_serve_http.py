@@ -1,9 +1,11 @@
 """What ``polledger tsa serve`` makes of HTTP: methods, types, limits, connections, slow and too many clients."""
 
 import contextlib
+import os
 import resource
 import select
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from polledger.timestamp.connection import BODY_BYTES, HEAD_BYTES, Connection, H
 from polledger.timestamp.messages import GRANTED, SYSTEM_FAILURE, parse_response
 from polledger.timestamp.server import CONNECTIONS, Server
 from tests.timestamp import forge
-from tests.timestamp.serving import Served, serving
+from tests.timestamp.serving import ROOT, SERVE, Served, serving
 
 QUERY = make_request(forge.DIGEST, nonce=1)
 SECONDS = 60
@@ -216,15 +218,30 @@ def test_too_many_connections_are_turned_away_and_the_rest_is_served(tmp_path: P
 
 def test_a_system_that_gives_no_more_files_stops_nothing_for_good(tmp_path: Path) -> None:
     with serving(tmp_path / "tsa") as own:
-        resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (32, 32))
+        before = resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (16, 1024))
         with ExitStack() as stack:
-            for _ in range(64):
+            # Threads that wait for a connection hold the places of some already.
+            for _ in range(CONNECTIONS):
                 stack.enter_context(connected(own))
             while "no connection can be accepted: Too many open files" not in own.errors.read_text():
                 time.sleep(0.02)
+        resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, before)
         with connected(own) as peer:
             peer.sendall(message())
             assert granted(answer(peer)[2])
+
+
+def test_too_few_files_are_said_at_the_start(tmp_path: Path) -> None:
+    words = [*SERVE, "--listen", "127.0.0.1:0", "--dir", tmp_path / "tsa"]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 271 && exec "$@"', "sh", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 4
+    assert done.stderr.endswith("271 open files are allowed, 272 are needed: run `ulimit -n 272`\n")
 
 
 def test_the_same_trouble_is_told_once_a_minute() -> None:
