@@ -52,11 +52,18 @@ class Server:
 
     Anything else that ``issue`` raises becomes a systemFailure, and a line for ``warn``, which gets one line for
     whatever an operator should know. Both are called from several threads.
+
+    Raises Unavailable where the process may not open enough files.
     """
 
     def __init__(
         self, listener: socket.socket, issue: Callable[[bytes], bytes], *, warn: Callable[[str], None]
     ) -> None:
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if allowed < FILES:
+            raise Unavailable(
+                f"{allowed} open files are allowed, {FILES} are needed: run `ulimit -n {FILES}`"
+            )
         self._listener = listener
         self._issue = issue
         self._warn = warn
@@ -73,13 +80,8 @@ class Server:
         """Serve until :meth:`stop`, then answer what has begun; the figures of the whole time.
 
         ``report`` gets the figures of each stretch of ``every`` seconds. Raises Unavailable if the system gives too
-        few threads or files.
+        few threads.
         """
-        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if allowed < FILES:
-            raise Unavailable(
-                f"{allowed} open files are allowed, {FILES} are needed: run `ulimit -n {FILES}`"
-            )
         try:
             for _ in range(CONNECTIONS + USHERS):
                 self._start(self._work)

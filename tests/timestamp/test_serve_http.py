@@ -218,14 +218,15 @@ def test_too_many_connections_are_turned_away_and_the_rest_is_served(tmp_path: P
 
 def test_a_system_that_gives_no_more_files_stops_nothing_for_good(tmp_path: Path) -> None:
     with serving(tmp_path / "tsa") as own:
-        before = resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (16, 1024))
+        soft, hard = resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (16, hard))
         with ExitStack() as stack:
-            # Threads that wait for a connection hold the places of some already.
+            # Threads that wait for a connection hold the places of their files already.
             for _ in range(CONNECTIONS):
                 stack.enter_context(connected(own))
             while "no connection can be accepted: Too many open files" not in own.errors.read_text():
                 time.sleep(0.02)
-        resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, before)
+        resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
         with connected(own) as peer:
             peer.sendall(message())
             assert granted(answer(peer)[2])
