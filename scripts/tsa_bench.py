@@ -11,7 +11,8 @@ table gives the median round, and the slowest and fastest. The last answer of ev
 seen to be granted.
 
 Then the parts of one answer are timed in one process, best of many rounds, because other programs only slow them down:
-the same exchange of bytes over bare sockets, with this server's reader and with that of Python's http.server.
+the same exchange of bytes over bare sockets, with this server's reader, with Python's http.server whose two writes are
+joined into one, and with http.server as it comes.
 """
 
 import argparse
@@ -293,6 +294,7 @@ def _parts(directory: Path) -> dict[str, float]:
         "of it: signing": best(lambda: signature(bytes(200))),
         "HTTP, both ends": best(_exchange(request, answer, _own)),
         "the same with http.server": best(_exchange(request, answer, _standard)),
+        "the same with http.server as it comes": best(_exchange(request, answer, _as_it_comes), times=5),
         "the same bytes over bare sockets": best(_exchange(request, answer, _bare)),
     }
 
@@ -340,10 +342,15 @@ def _own(far: socket.socket, answer: bytes) -> Callable[[], object]:
     return serve
 
 
-def _standard(far: socket.socket, answer: bytes) -> Callable[[], object]:
+def _as_it_comes(far: socket.socket, answer: bytes) -> Callable[[], object]:
+    far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    return _standard(far, answer, buffer=0)
+
+
+def _standard(far: socket.socket, answer: bytes, *, buffer: int = 1 << 16) -> Callable[[], object]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = 1 << 16
+        wbufsize = buffer
 
         def handle(self) -> None:
             """Requests are handled one by one, by the caller."""

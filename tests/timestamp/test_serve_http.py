@@ -159,7 +159,11 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("sent", "status", "words"), REFUSED)
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    REFUSED,
+    ids=[f"{status}-{number}" for number, (_, status, _) in enumerate(REFUSED)],
+)
 def test_what_http_refuses_is_said_and_ends_the_connection(
     served: Served, sent: bytes, status: int, words: str
 ) -> None:
@@ -284,13 +288,18 @@ def trickle(peer: socket.socket, data: bytes, pause: threading.Event) -> None:
             pause.wait(0.02)
 
 
-@pytest.mark.parametrize("sent", [b"P", message()[:-2], message(Content_Length="99")])
+@pytest.mark.parametrize(
+    ("at_once", "sent"),
+    [(b"", b"P"), (b"", message()), (message()[: -len(QUERY)], QUERY)],
+    ids=["silent", "head", "body"],
+)
 def test_a_request_that_trickles_is_given_up(
-    pair: tuple[socket.socket, Connection], monkeypatch: pytest.MonkeyPatch, sent: bytes
+    pair: tuple[socket.socket, Connection], monkeypatch: pytest.MonkeyPatch, at_once: bytes, sent: bytes
 ) -> None:
     """Each byte comes in time, and all of them together do not."""
     monkeypatch.setattr(http, "REQUEST_SECONDS", 0.1)
     near, far = pair
+    near.sendall(at_once)
     done = threading.Event()
     thread = threading.Thread(target=trickle, args=(near, sent, done))
     thread.start()
