@@ -82,6 +82,7 @@ CLAUSES = {
     # Signed attributes.
     "attributes-not-sorted": "X.690 11.6, RFC 5652 5.3: signedAttrs are DER",
     "attribute-": "RFC 5652 5.3",
+    "attribute-twice": OWN + "each attribute once; RFC 5652 says so of those it knows",
     "attribute-two-values": OWN
     + "one value in each attribute; RFC 5652 allows several in those nobody knows",
     "attribute-no-value": "RFC 5652 5.3: SET SIZE (1..MAX) OF",
@@ -186,11 +187,14 @@ CLAUSES = {
     "rsa-1024": "NIST SP 800-131A 3: at least 2048 bits",
     "gentime-": OWN + "no time after the verifier's own",
     # Encodings.
-    "ber-": "X.690 10.1; outside of what is signed CMS allows BER, polledger does not",
-    "ber-content-in-parts": "X.690 10.2; outside of what is signed CMS allows BER, polledger does not",
+    "ber-": OWN + "DER throughout; RFC 5652 2 allows BER outside of what is signed",
+    "ber-extra-certificate": "RFC 5280 4.1: certificates are DER",
     "ber-tst-info": "RFC 3161 2.4.2: the TSTInfo is DER",
     "ber-signed-attributes": "RFC 5652 5.3: signedAttrs are DER",
     "length-": "X.690 10.1",
+    "length-not-minimal-response": OWN + "DER throughout; RFC 5652 2 allows BER outside of what is signed",
+    "length-not-minimal-signature": OWN + "DER throughout; RFC 5652 2 allows BER outside of what is signed",
+    "length-of-5": OWN + "4 octets bound a length; X.690 8.1.3.5 allows 126",
     "length-beyond": "X.690 8.1.3",
     "integer-": "X.690 8.3.2",
     "integer-empty": "X.690 8.3.1",
