@@ -1,8 +1,9 @@
-"""Write tests/vectors/timestamp/own: one timestamp response per defect, and some that are valid.
+"""Write tests/vectors/timestamp/own and runs: a response per defect, and small runs of several tokens; some are right.
 
 Each response has exactly the defect that its name says; everything else, signatures included, is right. Keys and
 signatures are deterministic (tests/timestamp/forge.py); the cases are made in tests/timestamp/defects. ``cases.json``
-says for each what is expected, by which clause, and, where it is invalid, a part of the reason. ``--check`` writes
+says for each what is expected, by which clause, and, where it is invalid, a part of the reason. A run is one file
+with everything in it: the run directory, trust file, policy, and what step 3 makes of them. ``--check`` writes
 nothing and exits 1 if a file differs, is missing or is left over.
 """
 
@@ -20,12 +21,20 @@ sys.path.insert(0, str(ROOT))
 from tests.timestamp import forge as f  # noqa: E402
 from tests.timestamp.defects import all_cases  # noqa: E402
 from tests.timestamp.defects.clauses import clause_of  # noqa: E402
+from tests.timestamp.defects.runs import run_cases  # noqa: E402
 
-TARGET = ROOT / "tests" / "vectors" / "timestamp" / "own"
+TARGET = ROOT / "tests" / "vectors" / "timestamp"
+
+
+def run_files() -> dict[str, bytes]:
+    """Every file of the runs by name."""
+    return {
+        f"{case.name}.json": (json.dumps(case.to_json(), indent=1) + "\n").encode() for case in run_cases()
+    }
 
 
 def files() -> dict[str, bytes]:
-    """Every file of the directory by name."""
+    """Every file of the responses by name."""
     made: dict[str, bytes] = {}
     entries = []
     for case in all_cases():
@@ -64,16 +73,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
-    made = files()
-    there = {path.name: path.read_bytes() for path in TARGET.glob("*")} if TARGET.is_dir() else {}
+    made = {f"own/{name}": data for name, data in files().items()}
+    made |= {f"runs/{name}": data for name, data in run_files().items()}
+    there = {
+        f"{folder}/{path.name}": path.read_bytes()
+        for folder in ("own", "runs")
+        for path in (TARGET / folder).glob("*")
+    }
     stale = sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
     if check:
         for name in stale:
             print(f"{name} differs from what this script makes", file=sys.stderr)
         return 1 if stale else 0
-    TARGET.mkdir(parents=True, exist_ok=True)
     for name in stale:
         if name in made:
+            (TARGET / name).parent.mkdir(parents=True, exist_ok=True)
             (TARGET / name).write_bytes(made[name])
         else:
             (TARGET / name).unlink()

@@ -256,10 +256,12 @@ that are installed. Versions: {versions}.
 
 Each token is given to each verifier with the digest, the nonce, the policy and the roots of its case: to polledger and
 rfc3161-client through their libraries, to `openssl ts -verify` as a query file, `-CAfile`, `-untrusted` and genTime as
-`-attime`. rfc3161ng takes digest and nonce only, and the certificate in the token that the signer names. *Cannot*: a key
-of a kind that the tool does not know (rfc3161ng and everything but RSA). *Breaks*: an exception or a signal that the
-tool does not mean for a bad token; nothing was accepted, and whoever calls it may not be prepared. **Bold** is a wrong
-token that is accepted, or a right one that is not.
+`-attime`. rfc3161ng takes digest and nonce only, and the certificate in the token that the signer names.
+
+- *cannot*: a key of a kind that the tool does not know (rfc3161ng and everything but RSA);
+- *breaks*: an exception or a signal that the tool does not mean for a bad token; nothing was accepted, and whoever calls
+  it may not be prepared;
+- **bold**: a wrong token that is accepted, or a right one that is not.
 
 {summary}
 

@@ -253,7 +253,7 @@ def _own_order(heads: Heads, stamps: Sequence[Stamp], policy: Policy) -> Iterato
     if _gen_time(first) - _gen_time(last) > _accuracy(first, policy) + _accuracy(last, policy):
         detail = (
             f"the first head was itself stamped only at {_iso(_gen_time(first))}, after the last "
-            f"({_iso(_gen_time(last))}): that token covers both; {_LATE}"
+            f"({_iso(_gen_time(last))}), whose token covers it as well; {_LATE}"
         )
         yield _finding(PACE, detail)
 
