@@ -259,8 +259,8 @@ rfc3161-client through their libraries, to `openssl ts -verify` as a query file,
 `-attime`. rfc3161ng takes digest and nonce only, and the certificate in the token that the signer names.
 
 - *cannot*: a key of a kind that the tool does not know (rfc3161ng and everything but RSA);
-- *breaks*: an exception or a signal that the tool does not mean for a bad token; nothing was accepted, and whoever calls
-  it may not be prepared;
+- *breaks*: an exception or a signal that the tool does not mean for a bad token; nothing was accepted, and whoever
+  calls it may not be prepared;
 - **bold**: a wrong token that is accepted, or a right one that is not.
 
 {summary}
