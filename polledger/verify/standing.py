@@ -147,12 +147,13 @@ class _Judge:
 
         Those whose certificate was revoked before they were made are left out.
         """
+        skew = timedelta(seconds=self.policy.time.skew)
         for stamp in stamps:
             if stamp.operator is None:
                 yield stamp, None
                 continue
             timestamp = stamp.timestamp
-            outcome = self.pool.check(timestamp.chain, gen_time=timestamp.gen_time, now=self.now)
+            outcome = self.pool.check(timestamp.chain, gen_time=timestamp.gen_time, now=self.now + skew)
             if outcome.rejected:
                 _note(self.rejected, stamp, outcome.rejected)
                 continue

@@ -139,6 +139,13 @@ def test_a_renewal_after_the_compromise_does_not(stamped: Stamped) -> None:
     assert "a gap" in one(found, "time.renewed").detail
 
 
+def test_data_of_a_clock_that_is_a_little_ahead_count(stamped: Stamped) -> None:
+    fresh = crl(FIRST.root, this=NOW + MINUTE)
+    assert one(times(stamped(), NOW, trusted=held(fresh)), "time.revocation").outcome == "pass"
+    later = crl(FIRST.root, this=NOW + 6 * MINUTE)
+    assert one(times(stamped(name="later"), NOW, trusted=held(later)), "time.revocation").outcome != "pass"
+
+
 def test_malformed_data_in_the_run_are_said(stamped: Stamped) -> None:
     found = times(stamped(b"junk"), NOW, trusted=ALL)
     details = [item.detail for item in found.findings if item.name == "time.revocation"]
