@@ -52,9 +52,8 @@ def judge_standing(
     """
     judge = _Judge(pool=pool, policy=policy, now=now)
     renewing = [stamp for renewal in reversed(renewals.found) for stamp in judge.renewal(renewal)]
-    judged = tuple(stamp for stamp, _ in judge.tokens(stamps))
     return Standing(
-        stamps=judged,
+        stamps=tuple(judge.tokens(stamps)),
         renewing=tuple(stamp for stamp in renewing if stamp.seal >= 0),
         renewals=tuple(dated.to_json() for dated in reversed(judge.dated)),
         until=None if judge.accepted else judge.until,
@@ -71,44 +70,32 @@ class _Limit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Voice:
-    """A token of a renewal that stands: its operator had stamped by ``when``, and it stands until ``end``."""
-
-    operator: str
-    when: datetime
-    end: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Dated:
-    """A judged renewal. ``voices`` are its tokens that stand; fewer operators than ``quorum`` save nothing."""
+    """A judged renewal. ``voices``: of its tokens that stand, the operator and by when it had stamped.
+
+    Fewer operators than ``quorum`` save nothing.
+    """
 
     number: int
     covers: frozenset[bytes]
-    voices: tuple[_Voice, ...]
+    voices: tuple[tuple[str, datetime], ...]
     quorum: int
 
-    def saves(self, after: datetime, before: datetime) -> datetime | None:
-        """Until when a quorum stands that stamped from ``after`` to ``before``, both included; None without one."""
-        ends = dict[str, datetime]()
-        for voice in self.voices:
-            if after <= voice.when <= before:
-                key = operator_key(voice.operator)
-                ends[key] = max(ends.get(key, voice.end), voice.end)
-        return sorted(ends.values(), reverse=True)[self.quorum - 1] if len(ends) >= self.quorum else None
+    def saves(self, after: datetime, before: datetime) -> bool:
+        """Whether a quorum stamped it from ``after`` to ``before``, both included."""
+        return len({operator_key(who) for who, when in self.voices if after <= when <= before}) >= self.quorum
 
     @property
     def when(self) -> datetime | None:
         """By when a quorum had stamped it; None where too few stand."""
         earliest = dict[str, datetime]()
-        for voice in self.voices:
-            key = operator_key(voice.operator)
-            earliest[key] = min(earliest.get(key, voice.when), voice.when)
+        for who, when in self.voices:
+            earliest[operator_key(who)] = min(earliest.get(operator_key(who), when), when)
         return sorted(earliest.values())[self.quorum - 1] if len(earliest) >= self.quorum else None
 
     def to_json(self) -> dict[str, Any]:
         when = self.when
-        operators = sorted({voice.operator for voice in self.voices})
+        operators = sorted({who for who, _ in self.voices})
         return {"index": self.number, "by": None if when is None else _iso(when), "operators": operators}
 
 
@@ -131,40 +118,37 @@ class _Judge:
 
     def renewal(self, renewal: Renewal) -> list[Stamp]:
         """The tokens of ``renewal`` that stand, after those of all newer ones were judged."""
-        standing, voices = list[Stamp](), list[_Voice]()
-        for stamp, end in self.tokens(renewal.stamps):
-            if stamp.operator is not None and end is not None:
-                latest = stamp.timestamp.gen_time + self._accuracy(stamp.timestamp)
-                voices.append(_Voice(operator=stamp.operator, when=latest, end=end))
-                standing.append(stamp)
+        standing = [stamp for stamp in self.tokens(renewal.stamps) if stamp.operator is not None]
+        voices = tuple(
+            (stamp.operator or "", stamp.timestamp.gen_time + self._accuracy(stamp.timestamp))
+            for stamp in standing
+        )
         quorum = self.policy.time.quorum
-        dated = _Dated(number=renewal.number, covers=renewal.covers, voices=tuple(voices), quorum=quorum)
-        self.dated.append(dated)
+        self.dated.append(_Dated(number=renewal.number, covers=renewal.covers, voices=voices, quorum=quorum))
         return standing
 
-    def tokens(self, stamps: Sequence[Stamp]) -> Iterator[tuple[Stamp, datetime | None]]:
-        """Each of ``stamps`` with the time until which it stands; without operator and time if it stands no more.
+    def tokens(self, stamps: Sequence[Stamp]) -> Iterator[Stamp]:
+        """Each of ``stamps``, without operator if it stands no more.
 
         Those whose certificate was revoked before they were made are left out.
         """
         skew = timedelta(seconds=self.policy.time.skew)
         for stamp in stamps:
             if stamp.operator is None:
-                yield stamp, None
+                yield stamp
                 continue
             timestamp = stamp.timestamp
             outcome = self.pool.check(timestamp.chain, gen_time=timestamp.gen_time, now=self.now + skew)
             if outcome.rejected:
                 _note(self.rejected, stamp, outcome.rejected)
-                continue
-            end = self._stands(stamp, self._limits(timestamp, outcome))
-            if end is not None:
-                self._count(outcome, end)
-            yield (stamp if end is not None else replace(stamp, operator=None)), end
+            elif self._stands(stamp, self._limits(timestamp, outcome)):
+                self._count(outcome)
+                yield stamp
+            else:
+                yield replace(stamp, operator=None)
 
-    def _count(self, outcome: Outcome, end: datetime) -> None:
+    def _count(self, outcome: Outcome) -> None:
         self.standing += 1
-        self.until = end if self.until is None else min(self.until, end)
         self.checked += not outcome.unchecked
         for name in outcome.unchecked[:1]:
             self.unchecked[name] = self.unchecked.get(name, 0) + 1
@@ -183,29 +167,31 @@ class _Judge:
             limits.append(_Limit(moment=outcome.before, why=outcome.why))
         return limits
 
-    def _stands(self, stamp: Stamp, limits: Sequence[_Limit]) -> datetime | None:
-        """Until when ``stamp`` stands, by itself or by a renewal; None if it stands no more."""
+    def _stands(self, stamp: Stamp, limits: Sequence[_Limit]) -> bool:
+        """Whether ``stamp`` stands, by itself or by a renewal."""
         renewals = [dated for dated in self.dated if stamp.entry in dated.covers]
         first = min(limits, key=lambda limit: limit.moment)
-        end = self._end(stamp, first.moment, renewals)
-        if end >= self.now:
+        if self._saved(stamp, first.moment, renewals):
+            # It falls with the renewal, whose tokens are judged like any other.
             self.saved += first.moment < self.now
-            return end
+            return True
+        if first.moment >= self.now:
+            self.until = first.moment if self.until is None else min(self.until, first.moment)
+            return True
         why = f"{first.why}, and {self._missed(renewals, first)}"
         # The policy may do without the first of the limits, not without the others.
         other = min((limit.moment for limit in limits[1:]), default=self.now)
-        if self.policy.time.accept_expired and self._end(stamp, other, renewals) >= self.now:
+        if self.policy.time.accept_expired and (other >= self.now or self._saved(stamp, other, renewals)):
             _note(self.accepted, stamp, why)
-            return self.now
+            return True
         _note(self.lapsed, stamp, why)
-        return None
+        return False
 
-    def _end(self, stamp: Stamp, moment: datetime, renewals: Sequence[_Dated]) -> datetime:
-        """Until when ``stamp`` stands that by itself does until ``moment``."""
+    def _saved(self, stamp: Stamp, moment: datetime, renewals: Sequence[_Dated]) -> bool:
+        """Whether one of ``renewals`` was made while ``stamp`` stood by itself, until ``moment``."""
         # A renewal comes after what it covers, whatever the accuracy of both clocks leaves open.
         after = stamp.timestamp.gen_time - self._accuracy(stamp.timestamp)
-        saved = (dated.saves(after, moment) for dated in renewals)
-        return max([moment, *(end for end in saved if end is not None)])
+        return any(dated.saves(after, moment) for dated in renewals)
 
     def _missed(self, renewals: Sequence[_Dated], limit: _Limit) -> str:
         """Why none of the ``renewals`` that cover a token saves it."""

@@ -116,6 +116,14 @@ def test_two_renewals_carry_tokens_past_the_end_of_their_authority_and_its_root(
     assert not any(item.blocks for item in found.findings)
 
 
+def test_what_is_renewed_already_holds_as_long_as_the_renewal(stamped: Stamped) -> None:
+    run = stamped()
+    renew(run, SECOND, now=year(2027))
+    found = times(run, year(2027))
+    assert found.summary.until == "2034-01-01T00:00:00Z"
+    assert "of no token that counts a certificate has ended" in one(found, "time.renewed").detail
+
+
 def test_the_whole_run_verifies_years_later(honest: Built, stamped: Stamped) -> None:
     run = stamped()
     renew(run, SECOND, now=year(2027))
@@ -201,6 +209,14 @@ def test_the_accuracy_of_a_renewal_does_not_reach_past_the_end(
     renew(run, SECOND, now=year(2028) - late)
     found = times(run, year(2029))
     assert (found.summary.last == "2026-03-01T12:02:00Z") is counts
+
+
+@pytest.mark.parametrize(("early", "counts"), [(2, True), (3, False)])
+def test_clocks_may_differ_by_the_accuracy_of_both(stamped: Stamped, early: int, counts: bool) -> None:
+    """The last seal's token states a second of accuracy, and so does the renewal."""
+    run = stamped()
+    renew(run, SECOND, now=START + 2 * MINUTE - timedelta(seconds=early))
+    assert (times(run, year(2029)).stamps[2].operator is not None) is counts
 
 
 def test_a_renewal_dated_before_what_it_covers_saves_nothing(stamped: Stamped) -> None:
