@@ -54,7 +54,7 @@ def judge_standing(
     renewing = [stamp for renewal in reversed(renewals.found) for stamp in judge.renewal(renewal)]
     return Standing(
         stamps=tuple(judge.tokens(stamps)),
-        renewing=tuple(stamp for stamp in renewing if stamp.seal >= 0),
+        renewing=tuple(renewing),
         renewals=tuple(dated.to_json() for dated in reversed(judge.dated)),
         until=None if judge.accepted else judge.until,
         findings=(*judge.renewed(), *judge.revocation()),
