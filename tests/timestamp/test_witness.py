@@ -36,6 +36,7 @@ from polledger.timestamp.witness import (
     parse_witness,
 )
 from polledger.timestamp.worker import StampWorker
+from tests.timestamp.conftest import Command
 from tests.timestamp.peers import free_url
 from tests.timestamp.witness import MODES, Running, cosign, running, vkey
 from tests.verify.build import KEY, Built, make_run, reseal
@@ -514,6 +515,33 @@ def test_growth_hashes_what_has_grown_and_no_more() -> None:
     read.clear()
     growth.proof(500, 510)
     assert read == list(range(400, 510))
+
+
+def test_retry_asks_witnesses_as_well(run: RunDirectory, server: Running, command: Command) -> None:
+    requests(run, witness(server)).enqueue(3, head(run, 3).digest())
+    done = command("timestamp", "retry", run.path, "--json")
+    assert done.code == 0
+    (cosigned,) = done.json()["cosigned"]
+    assert (cosigned["seal"], cosigned["witness"]) == (3, server.name)
+    assert cosigned["time"].endswith("Z")
+    assert done.err.splitlines()[-1] == "no timestamp waits; 1 of 1 cosignature obtained"
+    assert len(lines(run, 3)) == 1
+
+
+def test_retry_says_why_a_fork_is_not_cosigned(
+    run: RunDirectory, built: Built, server: Running, tmp_path: Path, command: Command
+) -> None:
+    ask(requests(run, witness(server)), run, 3)
+    other = fork(built, tmp_path / "fork")
+    requests(other, witness(server)).enqueue(5, head(other, 5).digest())
+    done = command("timestamp", "retry", other.path, "--json")
+    assert done.code == 4
+    (left,) = done.json()["unwitnessed"]
+    assert (left["seal"], left["witness"], left["attempts"]) == (5, server.name, 1)
+    assert "inconsistent with the tree" in left["reason"]
+    assert done.err.splitlines()[-1] == (
+        "no timestamp waits; 0 of 1 cosignature obtained, the rest stays queued"
+    )
 
 
 GIVEN = "https://w.example/prefix+" + vkey("w.example", Ed25519PrivateKey.from_private_bytes(bytes(32)))
