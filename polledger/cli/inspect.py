@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from polledger.core.records import Genesis, TokenRef
+    from polledger.core.records import Genesis, Seal, TokenRef
     from polledger.store.run import RunDirectory
 
 _STEP_MARK = b"\xa4type\xa4step"
@@ -141,7 +141,25 @@ def _seal(directory: "RunDirectory", number: int, made: "datetime | None") -> di
         "authorities": sorted({token.authority for token in seal.tokens}),
         "made": None if made is None else iso(made),
         "tokens": tokens,
+        "witnesses": _witnesses(seal),
     }
+
+
+def _witnesses(seal: "Seal") -> list[dict[str, str]]:
+    """Name and time of each stored cosignature, as it says; nothing is checked, unreadable ones are left out."""
+    from msgspec import UNSET
+
+    from polledger.core.cosignature import parse_cosignature
+    from polledger.errors import MalformedError
+
+    found = []
+    for line in [] if seal.cosignatures is UNSET else seal.cosignatures:
+        try:
+            cosignature = parse_cosignature(line)
+        except MalformedError:
+            continue
+        found.append({"name": cosignature.name, "time": cosignature.time.isoformat().replace("+00:00", "Z")})
+    return found
 
 
 def _renewal(directory: "RunDirectory", number: int) -> dict[str, Any]:
@@ -221,7 +239,13 @@ def _seals(seals: list[dict[str, Any]]) -> str:
     broken = sum(seal["size"] is None for seal in seals)
     without = sum(seal["size"] is not None and not seal["tokens"] for seal in seals)
     lacking = f", {without} without token" if times and without else ""
-    return f"{len(seals)}{said}{_lag(seals)}{lacking}{f', {broken} unreadable' if broken else ''}"
+    unreadable = f", {broken} unreadable" if broken else ""
+    return f"{len(seals)}{said}{_lag(seals)}{lacking}{_cosigned(seals)}{unreadable}"
+
+
+def _cosigned(seals: list[dict[str, Any]]) -> str:
+    names = sorted({one["name"] for seal in seals for one in seal.get("witnesses", ())})
+    return f", cosigned by {', '.join(names)}" if names else ""
 
 
 def _lag(seals: list[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from polledger.core.cosignature import Cosignature, parse_cosignature, verify_co
 from polledger.core.report import Finding, WitnessSummary, counted
 from polledger.errors import MalformedError
 from polledger.timestamp.trust import Trust, WitnessEntry, operator_key
-from polledger.verify.heads import Heads, SealedHead
+from polledger.verify.heads import FINDINGS_KEPT, Heads, SealedHead
 from polledger.verify.policy import Policy
 
 WITNESSES = "time.witnesses"
@@ -54,7 +54,7 @@ def step_witnesses(heads: Heads, *, trust: Trust | None, policy: Policy, now: da
     reader = _Reader(
         witnesses=trust.witnesses if trust else (),
         latest=now + timedelta(seconds=policy.time.skew),
-        findings=[],
+        doubts=[],
         unknown=set(),
     )
     matching = [item for item in heads.heads if item.matches]
@@ -63,16 +63,16 @@ def step_witnesses(heads: Heads, *, trust: Trust | None, policy: Policy, now: da
     summaries = tuple(_summarise(witness, seen, newest) for witness in reader.witnesses)
     final = [sighting for sighting in seen if sighting.seal == newest]
     verdict = _verdict(reader, final, size=heads.sealed, wanted=policy.time.witnesses)
-    return Witnessed(findings=(*reader.findings, *verdict), summaries=summaries)
+    return Witnessed(findings=(*_shortened(reader.doubts), *verdict), summaries=summaries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """Reads the cosignatures of one seal after the other, collecting findings and unknown names."""
+    """Reads the cosignatures of one seal after the other, collecting what is wrong with them and unknown names."""
 
     witnesses: Sequence[WitnessEntry]
     latest: datetime
-    findings: list[Finding]
+    doubts: list[str]
     unknown: set[str]
 
     def read(self, sealed: SealedHead) -> Iterator[Sighting]:
@@ -85,7 +85,7 @@ class _Reader:
                 cosignature = parse_cosignature(line)
                 witness = self._witness(cosignature, text)
             except MalformedError as error:
-                self._add(f"{sealed.seal.name}: {error}")
+                self.doubts.append(f"{sealed.seal.name}: {error}")
                 continue
             if witness is not None:
                 yield Sighting(
@@ -108,11 +108,15 @@ class _Reader:
             )
         return known
 
-    def _add(self, detail: str) -> None:
-        remedy = "restore the seal from a copy, or ask the witness again with timestamp retry"
-        self.findings.append(
-            Finding(step=3, name=COSIGNATURES, outcome="unverifiable", detail=detail, remedy=remedy)
-        )
+
+def _shortened(doubts: Sequence[str]) -> Iterator[Finding]:
+    """A finding for each, as far as anybody would read them."""
+    said = list(doubts[:FINDINGS_KEPT])
+    if len(doubts) > FINDINGS_KEPT:
+        said.append(f"{len(doubts) - FINDINGS_KEPT} more cosignatures do not hold or cannot be read")
+    remedy = "restore the seal from a copy, or ask the witness again with timestamp retry"
+    for detail in said:
+        yield Finding(step=3, name=COSIGNATURES, outcome="unverifiable", detail=detail, remedy=remedy)
 
 
 def _summarise(witness: WitnessEntry, seen: Iterable[Sighting], newest: int) -> WitnessSummary:

@@ -2,9 +2,11 @@
 
 import msgspec
 
+from polledger.core.head import parse_note
 from polledger.core.records import Checkpoint, Final, Resume
 from tests.cli.conftest import Command
-from tests.verify.build import ENVIRONMENT, Built, reseal
+from tests.timestamp.witness import cosign
+from tests.verify.build import ENVIRONMENT, KEY, Built, reseal
 
 
 def test_json_has_the_fields_of_the_protocol(command: Command, sealed: Built) -> None:
@@ -103,3 +105,17 @@ def test_a_path_without_a_run_is_a_usage_error(command: Command, tmp_path: objec
     said = command("inspect", f"{tmp_path}/nowhere", "--json")
     assert said.code == 2
     assert "nowhere" in said.json["error"]
+
+
+def test_cosignatures_are_shown_by_name(command: Command, copied: Built) -> None:
+    run = copied.run
+    text = parse_note(run.read_seal(1).note).text
+    lines = [cosign("witness.example/w1", KEY, text, 1_790_000_000).encode(), b"unreadable\n"]
+    run.write_seal(msgspec.structs.replace(run.read_seal(1), cosignatures=lines))
+    seals = command("inspect", run.path, "--json").json["seals"]
+    assert [seal["witnesses"] for seal in seals] == [
+        [],
+        [{"name": "witness.example/w1", "time": "2026-09-21T14:13:20Z"}],
+        [],
+    ]
+    assert ", cosigned by witness.example/w1" in command("inspect", run.path).out

@@ -1,5 +1,6 @@
 """Cosignatures: a real one and the specification's examples, every bound, and no bit that can be changed."""
 
+import base64
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -172,6 +173,17 @@ def bent(change: Callable[[str], str]) -> bytes:
 )
 def test_other_spellings_are_refused(line: bytes, message: str) -> None:
     with pytest.raises(MalformedError, match=message):
+        parse_cosignature(line)
+
+
+@pytest.mark.parametrize("length", [0, 8, 71, 73, 8 + 2420])
+def test_a_cosignature_has_72_bytes(length: int) -> None:
+    """A post-quantum one has more; those of other kinds are not ours to read."""
+    blob = (WITNESS.key_id + SECONDS.to_bytes(8, "big") + bytes(3000))[: 4 + length]
+    line = f"— {WITNESS.name} {base64.b64encode(blob).decode()}\n".encode()
+    with pytest.raises(
+        MalformedError, match=r"not a time and an Ed25519|at most 512 bytes|carries no signature"
+    ):
         parse_cosignature(line)
 
 

@@ -191,6 +191,13 @@ def test_a_malformed_line_is_unverifiable_and_hides_no_other(run: RunDirectory) 
     assert verdict(found).outcome == "pass"
 
 
+def test_a_flood_of_bad_lines_is_counted_in_short(run: RunDirectory) -> None:
+    store(run, 2, *[line(run, 1, "w1")] * 30)
+    found = doubts(look(run))
+    assert len(found) == 21
+    assert found[-1] == "10 more cosignatures do not hold or cannot be read"
+
+
 def test_a_time_beyond_the_skew_is_the_future(run: RunDirectory) -> None:
     store(run, 2, line(run, 2, "w1", NOW + timedelta(seconds=300)))
     assert (doubts(look(run)), verdict(look(run)).outcome) == ([], "pass")
