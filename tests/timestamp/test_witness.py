@@ -34,6 +34,7 @@ from polledger.timestamp.witness import (
     is_cosigned,
     keep_cosignature,
     parse_witness,
+    read_cosignature,
 )
 from polledger.timestamp.worker import StampWorker
 from tests.timestamp.conftest import Command
@@ -308,6 +309,19 @@ def test_what_a_witness_answers_wrongly_is_not_kept_and_waits(
     (again,) = requests(run).retry(RequestQueue(run.witness_queue_path).pending())
     assert again.token is not None
     assert len(lines(run, 3)) == 1
+
+
+def test_an_answer_counts_only_if_every_line_of_the_witness_holds() -> None:
+    """As C2SP asks of a note: what a known key signed wrongly makes all of it doubtful."""
+    key, text = Ed25519PrivateKey.generate(), b"text"
+    known = parse_witness_key(vkey("w", key))
+    good, other = (cosign("w", key, signed, 1_790_000_000) for signed in (text, b"other"))
+    stranger = cosign("w", Ed25519PrivateKey.generate(), b"other", 1_790_000_000)
+    found = read_cosignature((stranger + good).encode(), witness=known, text=text)
+    assert found.line == good.encode()
+    for body in (other, good + other, other + good):
+        with pytest.raises(MalformedError, match="does not hold for this head"):
+            read_cosignature(body.encode(), witness=known, text=text)
 
 
 def test_a_good_line_among_others_is_kept_once(run: RunDirectory, server: Running) -> None:
