@@ -45,16 +45,16 @@ from polledger.core.merkle import Frontier, chainpoint_node, leaf_hash  # noqa: 
 from polledger.core.records import Genesis, Seal, StateObject, Step, TokenRef  # noqa: E402
 from polledger.store.ledger import LedgerWriter  # noqa: E402
 from polledger.store.run import RunDirectory  # noqa: E402
-from polledger.timestamp import certificates, cms, tstinfo  # noqa: E402
+from polledger.timestamp import certificates, cms, messages, tstinfo  # noqa: E402
 from polledger.timestamp.authority import LocalAuthority  # noqa: E402
 from polledger.timestamp.client import make_request  # noqa: E402
 from polledger.timestamp.identity import make_identity  # noqa: E402
 from polledger.timestamp.token import verify_response  # noqa: E402
-from polledger.timestamp.trust import load_trust  # noqa: E402
+from polledger.timestamp.trust import Trust, load_trust  # noqa: E402
 from polledger.verify.evidence import read_evidence  # noqa: E402
 from polledger.verify.heads import match_heads, parse_records  # noqa: E402
 from polledger.verify.policy import Policy, TimeBounds  # noqa: E402
-from polledger.verify.time import step_time  # noqa: E402
+from polledger.verify.time import Times, step_time  # noqa: E402
 from tests.timestamp import cases, forge  # noqa: E402
 
 ALGORITHMS = {
@@ -73,6 +73,7 @@ RUN = sha256(b"time cost")[:16]
 
 
 def forget_token() -> None:
+    messages.token_of.cache_clear()
     cms.parse_token.cache_clear()
     tstinfo.parse_tst_info.cache_clear()
 
@@ -217,16 +218,21 @@ def resident() -> float:
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
 
 
-def verify_once(path: Path, trust: Path) -> dict[str, Any]:
-    """Steps 1 to 3 over the run at ``path``, measured; this process should be a fresh one."""
-    known = load_trust(trust)
-    before = resident()
+def judge(path: Path, trust: Trust) -> tuple[Times, float, float]:
+    """Steps 1 to 3 over the run at ``path``, with the CPU and clock seconds of step 3."""
     evidence = read_evidence(RunDirectory.open(path))
     heads = match_heads(evidence, parse_records(evidence))
     began, clock = time.process_time(), time.perf_counter()
     policy = Policy(time=TimeBounds(quorum=2))
-    found = step_time(heads, evidence.objects, trust=known, policy=policy, now=NOW)
-    cpu, wall = time.process_time() - began, time.perf_counter() - clock
+    found = step_time(heads, evidence.objects, trust=trust, policy=policy, now=NOW)
+    return found, time.process_time() - began, time.perf_counter() - clock
+
+
+def verify_once(path: Path, trust: Path) -> dict[str, Any]:
+    """:func:`judge` measured; this process should be a fresh one."""
+    known = load_trust(trust)
+    before = resident()
+    found, cpu, wall = judge(path, known)
     if found.summary.assurance != "external" or any(finding.blocks for finding in found.findings):
         raise SystemExit(f"the run does not verify: {found.findings}")
     return {"tokens": len(found.stamps), "cpu": cpu, "wall": wall, "growth": resident() - before}
