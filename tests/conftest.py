@@ -1,5 +1,6 @@
 """For every test: one thread per process (the suite runs a process per core, and torch's threads wait spinning), and an
-interrupt that arrives (a shell that starts the suite in the background has it ignored, in every process below).
+interrupt that arrives (a shell that starts the suite in the background has it ignored, in every process below). No
+property fails because the machine is busy.
 """
 
 import os
@@ -8,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Clock sanity: steps between anchors, clocks against each other, and what the replay says about both."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import combinations
 from typing import Any
@@ -9,7 +10,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from polledger.cli.reporting import report_text
 from polledger.core.head import Head
 from polledger.core.records import Step
 from polledger.core.report import ADVISORY, Finding, TimeSummary
@@ -248,6 +251,14 @@ def test_heads_made_together_and_asked_late_are_no_clock_that_is_off() -> None:
     assert clocks(judged(*two([HOUR] * COMMON_SEALS, apart=SECOND))) == []
 
 
+def test_tokens_of_renewals_are_nobodys_first_word_on_a_head() -> None:
+    known, stamps = two([HOUR] * COMMON_SEALS)
+    later = [replace(one, renewal=0) if one.operator == "B" else one for one in stamps]
+    assert clocks(judged(known, later)) == []
+    renewed = [stamp(0, HOUR), replace(stamp(1, 0 * HOUR, "B"), renewal=0)]
+    assert said(judged(heads(0, 1000), renewed)) == []
+
+
 def test_a_machine_behind_its_authorities_is_told() -> None:
     known, stamps = heads(0, 10), [stamp(0, 0 * HOUR), stamp(1, HOUR)]
     now = START + HOUR - SECOND
@@ -301,6 +312,9 @@ def test_a_report_says_what_anchors_and_replay_imply(honest: Built) -> None:
     assert pace["steps_per_second"] == pytest.approx(0.1)
     assert pace["replayed_steps_per_second"] > 0
     assert report.verdict == "VERIFIED"
+    text = report_text(report, Console(width=200))
+    assert "0.1 steps a second between the anchors of seals 0 and 2, at the fastest 0.0" in text
+    assert "replayed here" in text
 
 
 # --- the fastest stretch ------------------------------------------------------------------------------------------
