@@ -50,7 +50,7 @@ def run(
     trust: Annotated[
         Path | None,
         typer.Option(
-            "--trust", metavar="FILE", help="TOML file with the time-stamping authorities you trust."
+            "--trust", metavar="FILE", help="TOML file with the authorities and witnesses you trust."
         ),
     ] = None,
     task: Annotated[

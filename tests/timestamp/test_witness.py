@@ -26,8 +26,10 @@ from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.queue import RequestQueue
 from polledger.timestamp.stamper import Embedded, Outcome, Stamper, keep_token
 from polledger.timestamp.witness import (
+    SIZE_TYPE,
     Cosigned,
     Growth,
+    Reply,
     Witness,
     WitnessRequests,
     encode_request,
@@ -35,6 +37,7 @@ from polledger.timestamp.witness import (
     keep_cosignature,
     parse_witness,
     read_cosignature,
+    told_size,
 )
 from polledger.timestamp.worker import StampWorker
 from tests.timestamp.conftest import Command
@@ -322,6 +325,30 @@ def test_an_answer_counts_only_if_every_line_of_the_witness_holds() -> None:
     for body in (other, good + other, other + good):
         with pytest.raises(MalformedError, match="does not hold for this head"):
             read_cosignature(body.encode(), witness=known, text=text)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "size"),
+    [
+        (409, SIZE_TYPE, b"0\n", 0),
+        (409, SIZE_TYPE, b"50\n", 50),
+        (409, SIZE_TYPE, b"9007199254740991\n", 2**53 - 1),
+        (409, SIZE_TYPE, b"9007199254740992\n", None),
+        (409, SIZE_TYPE, b"99999999999999999999\n", None),
+        (409, SIZE_TYPE, b"", None),
+        (409, SIZE_TYPE, b"50", None),
+        (409, SIZE_TYPE, b"050\n", None),
+        (409, SIZE_TYPE, b"+5\n", None),
+        (409, SIZE_TYPE, b" 5\n", None),
+        (409, SIZE_TYPE, b"5\n5\n", None),
+        (409, SIZE_TYPE, "٥\n".encode(), None),
+        (409, "text/plain", b"50\n", None),
+        (200, SIZE_TYPE, b"50\n", None),
+        (422, SIZE_TYPE, b"50\n", None),
+    ],
+)
+def test_a_conflict_states_a_size_in_one_way(status: int, kind: str, body: bytes, size: int | None) -> None:
+    assert told_size(Reply(status=status, kind=kind, body=body)) == size
 
 
 def test_a_good_line_among_others_is_kept_once(run: RunDirectory, server: Running) -> None:
