@@ -140,7 +140,8 @@ def _verdict(reader: _Reader, final: Sequence[Sighting], *, size: int, wanted: i
     operators = {operator_key(sighting.witness.operator) for sighting in final}
     enough = len(operators) >= max(1, wanted)
     names = sorted({sighting.witness.name for sighting in final})
-    said = [f"{len(names)} of {len(reader.witnesses)} witnesses of the trust file cosigned the last head"]
+    known = f"{len(names)} of {len(reader.witnesses)} witnesses of the trust file cosigned the last head"
+    said = [known if reader.witnesses else "no witness is named in a trust file"]
     if final:
         said.append(f"over {counted(size, 'record')}: {', '.join(names)}, {_span(final)}")
     if wanted:
@@ -164,7 +165,7 @@ def _span(final: Sequence[Sighting]) -> str:
 def _unknown(names: set[str]) -> str:
     shown = ", ".join(repr(name) for name in sorted(names)[:UNKNOWN_NAMED])
     more = f" and {len(names) - UNKNOWN_NAMED} more" if len(names) > UNKNOWN_NAMED else ""
-    return f"cosignatures of {shown}{more}, which it does not name, are ignored"
+    return f"cosignatures of {shown}{more}, unknown here, are ignored"
 
 
 def _remedy(reader: _Reader) -> str:
