@@ -228,7 +228,7 @@ def _print(facts: dict[str, Any]) -> None:
 
 def _waiting(waiting: list[dict[str, Any]]) -> list[tuple[str, str]]:
     from polledger.cli.waiting import waiting_rows
-    from polledger.core.report import Waiting
+    from polledger.core.timesummary import Waiting
 
     return waiting_rows([Waiting(**one) for one in waiting])
 

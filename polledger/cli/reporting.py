@@ -10,7 +10,8 @@ from rich.text import Text
 
 from polledger.cli.output import one_line
 from polledger.cli.waiting import waiting_rows
-from polledger.core.report import LIMITS, STEP_NAMES, Finding, Lag, Report, Waiting, counted
+from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted
+from polledger.core.timesummary import Lag, Waiting
 
 if TYPE_CHECKING:
     from rich.console import Console

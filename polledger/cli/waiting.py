@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from polledger.core.report import Waiting, counted
+from polledger.core.report import counted
+from polledger.core.timesummary import Waiting
 
 
 def waiting_rows(waiting: Sequence[Waiting]) -> list[tuple[str, str]]:

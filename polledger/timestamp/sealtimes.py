@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from polledger.core.report import Waiting
+from polledger.core.timesummary import Waiting
 from polledger.errors import Unavailable
 from polledger.files import PRIVATE_FILE, append, read_bounded
 from polledger.timestamp.queue import RequestQueue

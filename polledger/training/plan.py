@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from polledger.core.records import Genesis
-from polledger.core.report import Waiting
+from polledger.core.timesummary import Waiting
 from polledger.errors import UsageError
 from polledger.store.run import RunDirectory
 from polledger.training.location import TaskLocation

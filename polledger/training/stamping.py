@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from polledger.core.head import Head
-from polledger.core.report import Waiting
+from polledger.core.timesummary import Waiting
 from polledger.errors import PolledgerError, Unavailable, UsageError
 from polledger.keys import home
 from polledger.store.run import RunDirectory

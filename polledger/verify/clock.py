@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from polledger.core.records import AnyRecord, Step
-from polledger.core.report import Finding, TimeSummary, counted, number
+from polledger.core.report import Finding, counted, number
+from polledger.core.timesummary import TimeSummary
 from polledger.timestamp.trust import operator_key
 from polledger.verify.heads import Heads
 from polledger.verify.policy import Policy

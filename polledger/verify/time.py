@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
 
-from polledger.core.report import Finding, Lag, TimeSummary, Waiting, counted
+from polledger.core.report import Finding, counted
+from polledger.core.timesummary import Lag, TimeSummary, Waiting
 from polledger.store.objects import ObjectStore
 from polledger.timestamp.authority import self_asserted
 from polledger.timestamp.revocation import held_by

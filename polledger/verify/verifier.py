@@ -14,18 +14,9 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from polledger.core.records import Environment, Genesis
-from polledger.core.report import (
-    Finding,
-    IntervalResult,
-    Odds,
-    Report,
-    Sample,
-    TimeSummary,
-    Waiting,
-    counted,
-    missing_checks,
-)
+from polledger.core.report import Finding, IntervalResult, Odds, Report, Sample, counted, missing_checks
 from polledger.core.sampling import sample_seed
+from polledger.core.timesummary import TimeSummary, Waiting
 from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.trust import Trust
 from polledger.verify.binding import ReadModel, step_binding, step_final

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from msgspec import UNSET
 
 from polledger.core.cosignature import Cosignature, parse_cosignature, verify_cosignature
-from polledger.core.report import Finding, WitnessSummary, counted
+from polledger.core.report import Finding, counted
+from polledger.core.timesummary import WitnessSummary
 from polledger.errors import MalformedError
 from polledger.timestamp.trust import Trust, WitnessEntry, operator_key
 from polledger.verify.heads import FINDINGS_KEPT, Heads, SealedHead

@@ -602,7 +602,8 @@ def test_no_value_in_a_report_acts_on_the_terminal() -> None:
     from rich.console import Console
 
     from polledger.cli.reporting import report_text
-    from polledger.core.report import Finding, IntervalResult, Report, TimeSummary
+    from polledger.core.report import Finding, IntervalResult, Report
+    from polledger.core.timesummary import TimeSummary
     from polledger.core.tolerance import GroupMeasure, Rules, judge_group
 
     measure = GroupMeasure(name=HOSTILE, exact=False, strict_equal=True, e=0.7, u=1.0, nu=0.001)

@@ -16,11 +16,11 @@ from polledger.core.report import (
     Odds,
     Report,
     Sample,
-    TimeSummary,
     judge,
     missing_checks,
     sentence,
 )
+from polledger.core.timesummary import TimeSummary
 from polledger.core.tolerance import Distances, GroupMeasure, Rules, judge_group
 
 ALL = (*REQUIRED, *REQUIRED_WITH_MODEL)

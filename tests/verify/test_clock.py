@@ -15,7 +15,8 @@ from rich.console import Console
 from polledger.cli.reporting import report_text
 from polledger.core.head import Head
 from polledger.core.records import Step
-from polledger.core.report import ADVISORY, Finding, TimeSummary
+from polledger.core.report import ADVISORY, Finding
+from polledger.core.timesummary import TimeSummary
 from polledger.timestamp.token import Timestamp
 from polledger.verify.clock import (
     COMMON_SEALS,

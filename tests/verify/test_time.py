@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from polledger.core.encoding import encode
 from polledger.core.head import parse_note
 from polledger.core.records import Seal, TokenRef
-from polledger.core.report import Finding, Waiting
+from polledger.core.report import Finding
+from polledger.core.timesummary import Waiting
 from polledger.store.run import RunDirectory
 from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
 from polledger.timestamp.authority import VALID_FROM, EmbeddedAuthority, LocalAuthority
