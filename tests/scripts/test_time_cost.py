@@ -15,7 +15,7 @@ from polledger.timestamp.trust import load_trust
 from polledger.verify.evidence import read_evidence
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = (30, 60, 120)
+SIZES = (20, 40, 80)
 KIB_A_SEAL = 12
 """Most memory for a seal with two tokens; 4.5 KiB were measured, of which a seal's own file has 1.5."""
 
@@ -58,10 +58,10 @@ def test_calls_and_memory_grow_with_the_seals_and_no_faster(script: Any, whole: 
 
 def test_a_token_is_parsed_once_and_its_chain_looked_for_once_for_all(script: Any, whole: Path) -> None:
     script.forget_everything()
-    with script.part(whole, 60) as path:
+    with script.part(whole, 40) as path:
         found = script.verify_once(path, whole / "trust.toml")
-    assert found["tokens"] == 120
-    assert cms.parse_token.cache_info().misses == 120
+    assert found["tokens"] == 80
+    assert cms.parse_token.cache_info().misses == 80
     # Two signers, each asked about with the roots of every entry.
     assert certificates._find_chain.cache_info().misses <= 2 * (script.STRANGERS + 2)
 
