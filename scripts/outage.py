@@ -5,12 +5,12 @@
 
 Each training is a process of its own that seals the example ``mlp`` after every tenth step and asks one authority over
 loopback, also a process: one that answers (``polledger tsa serve``), one where nobody listens, and the ones of
-``tests/timestamp/rogue.py``, which hang, lie or flood. All trainings are under way together and take turns, ten
-steps each with a seal in their middle, in an order that changes from turn to turn: what else the machine does meets all
-alike. Their threads are never stopped, so that an authority has several times as long for its mischief as it would have in
-a training that runs alone. Time and processor time (of all threads of the process) are taken over each turn, and
-divided by what the training with the authority that answers took in the same turn; the table gives the median of these
-ratios and their quartiles. The first steps, beside which a rehearsal runs, do not count.
+``tests/timestamp/rogue.py``, which hang, lie or flood. All trainings are under way together and take turns, ten steps
+each with a seal in their middle, in an order that changes from turn to turn: what else the machine does meets all
+alike. Their threads are never stopped, so that an authority has several times as long for its mischief as it would
+have in a training that runs alone. Time and processor time (of all threads of the process) are taken over each turn,
+and divided by what the training with the authority that answers took in the same turn; the table gives the median of
+these ratios and their quartiles. The first steps, beside which a rehearsal runs, do not count.
 """
 
 import argparse

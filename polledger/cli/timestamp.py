@@ -177,7 +177,7 @@ def _stamper(directory: "RunDirectory", queue: "RequestQueue") -> "Stamper":
         queue=queue,
         clock=lambda: datetime.now(UTC),
         keep=lambda seal, token: keep_token(directory, seal, token),
-        intervals=known_intervals(home()),
+        intervals=known_intervals(home),
     )
 
 

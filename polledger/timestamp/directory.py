@@ -4,7 +4,7 @@ Where to ask, and how often; whom to believe is the verifier's trust file alone.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -51,10 +51,13 @@ def load_directory(home: Path) -> Directory:
     return Directory(entries=tuple(_asked([*entries, *load_trust(SHIPPED).entries])))
 
 
-def known_intervals(home: Path) -> dict[str, timedelta]:
-    """:meth:`Directory.intervals`; a user's file that cannot be used counts as none, because waiting is no mistake."""
+def known_intervals(home: Callable[[], Path]) -> dict[str, timedelta]:
+    """:meth:`Directory.intervals`; where there is no home, or no file in it that can be used, of the shipped ones.
+
+    Waiting is no mistake: a run on a machine without a home directory asks the authorities that it was given.
+    """
     try:
-        return load_directory(home).intervals()
+        return load_directory(home()).intervals()
     except (UsageError, Unavailable):
         return Directory(entries=load_trust(SHIPPED).entries).intervals()
 

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from polledger.core.head import Head
 from polledger.core.timesummary import Waiting
@@ -26,6 +26,9 @@ EMBEDDED = "embedded"
 CLOSE_SECONDS = 15.0
 """How long the end of a run waits for authorities: one time limit of a request, and some to store what came."""
 
+LONGEST_WAIT = timedelta(minutes=1)
+"""How much longer it waits where an authority's interval has to pass before the last seal can be stamped."""
+
 
 def choose_authorities(names: Sequence[str]) -> list[Authority]:
     """The authorities that ``--tsa`` names: URLs, names of the directory, or ``embedded``, which is the default.
@@ -34,9 +37,8 @@ def choose_authorities(names: Sequence[str]) -> list[Authority]:
     ``trust.toml``; Unavailable when the embedded authority cannot be opened.
     """
     chosen = list(dict.fromkeys(names or [EMBEDDED]))
-    if chosen == [EMBEDDED]:
-        return [_embedded()]
-    directory = load_directory(home())
+    named = any(name != EMBEDDED and "://" not in name for name in chosen)
+    directory = load_directory(home()) if named else Directory(entries=())
     found = [_authority(name, directory) for name in chosen]
     urls = [authority.url for authority in found]
     for number, url in enumerate(urls):
@@ -86,13 +88,16 @@ class Stamping:
         self._witness_queue = RequestQueue(run.witness_queue_path)
         self._times = SealTimes(run.seal_times_path)
         storing = threading.Lock()
+        intervals = known_intervals(home)
+        asked = [intervals.get(authority.url, timedelta(0)) for authority in authorities]
+        self._patience = CLOSE_SECONDS + min(max(asked, default=timedelta(0)), LONGEST_WAIT).total_seconds()
         stamper = Stamper(
             authorities=authorities,
             queue=self._queue,
             clock=lambda: datetime.now(UTC),
             keep=lambda index, token: keep_token(self._run, index, token),
             storing=storing,
-            intervals=known_intervals(home()),
+            intervals=intervals,
         )
         self._witnesses = tuple(witnesses)
         self._tokens = StampWorker(stamper)
@@ -128,7 +133,7 @@ class Stamping:
 
         Nothing here touches the run any more afterwards, so that its lock can be given back.
         """
-        deadline = time.monotonic() + CLOSE_SECONDS
+        deadline = time.monotonic() + self._patience
         for worker in (self._tokens, self._cosignatures):
             try:
                 worker.close(timeout=max(0.0, deadline - time.monotonic()))

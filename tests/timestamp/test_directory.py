@@ -88,4 +88,11 @@ def test_mistake_in_the_own_file_is_named(home: Path) -> None:
     with pytest.raises(UsageError, match=r"trust.toml: authority 2 \('sectigo'\): unknown key 'intervall'"):
         load_directory(home)
     # Asking too often would be worse than a name that is not known: published intervals are kept all the same.
-    assert known_intervals(home) == {"http://timestamp.sectigo.com": timedelta(seconds=15)}
+    assert known_intervals(lambda: home) == {"http://timestamp.sectigo.com": timedelta(seconds=15)}
+
+
+def test_machine_without_home_keeps_the_published_intervals() -> None:
+    def nowhere() -> Path:
+        raise UsageError("there is no home directory")
+
+    assert known_intervals(nowhere) == {"http://timestamp.sectigo.com": timedelta(seconds=15)}

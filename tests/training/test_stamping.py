@@ -15,10 +15,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_default_is_the_embedded_authority_and_reads_no_file(home: Path) -> None:
+def test_default_and_urls_read_no_file(home: Path) -> None:
     (home / "trust.toml").write_text("not TOML [")
     (found,) = choose_authorities([])
     assert isinstance(found, Embedded)
+    (asked,) = choose_authorities(["http://tsa.example/"])
+    assert isinstance(asked, Http)
+    with pytest.raises(UsageError, match="trust.toml is not valid TOML"):
+        choose_authorities(["sectigo"])
 
 
 def test_names_and_urls_mix_and_keep_their_order(home: Path) -> None:
