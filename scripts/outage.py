@@ -1,49 +1,56 @@
 #!/usr/bin/env python3
 """Measures what authorities that fail cost a training: its step times with each kind, beside one that answers.
 
-    scripts/outage.py [--blocks 40] [--work DIR] [--evidence]
+    scripts/outage.py [--turns 60] [--work DIR] [--evidence]
 
-Each training is a process of its own that seals the example ``mlp`` after every tenth step and asks one authority over
-loopback, also a process: one that answers (``polledger tsa serve``), one where nobody listens, and the ones of
-``tests/timestamp/rogue.py``, which hang, lie or flood. All trainings are under way together and take turns, ten steps
-each with a seal in their middle, in an order that changes from turn to turn: what else the machine does meets all
-alike. Their threads are never stopped, so that an authority has several times as long for its mischief as it would
-have in a training that runs alone. Time and processor time (of all threads of the process) are taken over each turn,
-and divided by what the training with the authority that answers took in the same turn; the table gives the median of
-these ratios and their quartiles. The first steps, beside which a rehearsal runs, do not count.
+Each training is a process of its own: a network of three layers trained with SGD, each step a record, each tenth step
+a seal whose head goes to one authority over loopback, also a process: one that answers (``polledger tsa serve``), one
+where nobody listens, and those of ``tests/timestamp/rogue.py``, which hang, lie or flood. All trainings are under way
+together and take turns, ten steps each with a seal in their middle, in an order that changes from turn to turn: what
+else the machine does meets all alike. Their threads are never stopped, so that an authority has several
+times as long for its mischief as it would have in a training that runs alone. Time and processor time (of all threads
+of the process) are taken over each turn, and divided by what the training with the authority that answers took in the
+same turn; the table gives the median of these ratios and their quartiles.
 """
 
 import argparse
-import json
+import multiprocessing
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evidence import ROOT, machine, table, write_evidence, write_key
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from evidence import ROOT, machine, table, write_evidence
+from torch import nn
 
 sys.path.insert(0, str(ROOT))
+from polledger.core.encoding import real
+from polledger.core.records import Step
 from polledger.store.run import RunDirectory
-from polledger.training.plan import SealOptions
-from polledger.training.session import seal
+from polledger.training.sealer import Sealer, encode_record
+from polledger.training.stamping import Stamping, choose_authorities
 from tests.timestamp.peers import free_url, rogue
 from tests.timestamp.serving import serving
 
-TASK = "polledger.examples.mlp"
-EVERY = 5
-SEAL_EVERY = 2
-BLOCK = EVERY * SEAL_EVERY
-"""Steps of a turn: each has one seal, after its fifth step."""
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
-FIRST = 65
-"""Steps before the first turn: beside them a rehearsal replays the first interval."""
+# Children take over what is imported here; nothing is computed before.
+CONTEXT = multiprocessing.get_context("fork")
+
+RUN = bytes(range(16))
+STEPS = 10
+"""Steps of a turn; after half of them the run is sealed."""
+
+BATCH, WIDTH = 256, 512
 
 ANSWERS = "answers"
 CONDITIONS = {
@@ -58,122 +65,100 @@ CONDITIONS = {
 }
 
 
-class Turns:
-    """Trains a turn when a line comes on standard input, and writes what it took on standard output."""
+class Training:
+    """A training in this process that is recorded, sealed and stamped by the code that ``polledger seal`` uses."""
 
-    def __init__(self) -> None:
-        self._wall = [0.0]
-        self._processor = 0.0
-        self.ended = 0.0
+    def __init__(self, url: str, directory: Path) -> None:
+        torch.set_num_threads(1)
+        torch.manual_seed(1)
+        layers = [nn.Linear(64, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 10)]
+        self._model = nn.Sequential(*layers)
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.05, momentum=0.9)
+        self._batch = torch.randn(BATCH, 64), torch.randint(0, 10, (BATCH,))
+        self._run = RunDirectory.create(directory)
+        self._stamping = Stamping(self._run, choose_authorities([url]), warn=lambda _: None)
+        self._sealer = Sealer.create(self._run, RUN, Ed25519PrivateKey.generate(), stamp=self._stamping.stamp)
 
-    def phase(self, text: str) -> None:
-        pass
+    def turn(self) -> dict[str, Any]:
+        """Ten steps: milliseconds of each, and of the processor for all of them."""
+        steps, processor = [], time.process_time()
+        for number in range(STEPS):
+            started = time.perf_counter()
+            self._step()
+            if number == STEPS // 2:
+                self._sealer.seal()
+            steps.append(1e3 * (time.perf_counter() - started))
+        return {"steps": steps, "processor": 1e3 * (time.process_time() - processor)}
 
-    def progress(self, done: int, total: int) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
-
-    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        self.ended = time.perf_counter()
-        self._wall.append(self.ended)
-        if done >= FIRST and (done - FIRST) % BLOCK == 0:
-            self._take(done > FIRST)
-
-    def _take(self, is_whole: bool) -> None:
-        if is_whole:
-            steps = [1e3 * (b - a) for a, b in zip(self._wall, self._wall[1:], strict=False)]
-            tell({"steps": steps, "processor": 1e3 * (time.process_time() - self._processor)})
-        else:
-            tell({})
-        sys.stdin.readline()
-        self._wall, self._processor = [time.perf_counter()], time.process_time()
-
-
-def tell(value: Mapping[str, Any]) -> None:
-    print(json.dumps(value), flush=True)
-
-
-def train(url: str, run: Path, key: Path, steps: int) -> None:
-    """One training in this process, turn by turn; at last how long its end waited, and what waits for a token."""
-    turns = Turns()
-    options = SealOptions(
-        task=TASK,
-        run=run,
-        key=key,
-        every=EVERY,
-        seal_every=SEAL_EVERY,
-        settings=(f"steps={steps}",),
-        authorities=(url,),
-    )
-    result = seal(options, turns)
-    tell(
-        {
-            "end": time.perf_counter() - turns.ended,
-            "waiting": result.waiting,
-            "seals": len(RunDirectory.open(run).seals()),
+    def end(self) -> dict[str, Any]:
+        """Seconds that the end waits for authorities, and how many of the seals have no token then."""
+        started = time.perf_counter()
+        waiting = self._stamping.close()
+        return {
+            "end": time.perf_counter() - started,
+            "waiting": len(waiting),
+            "seals": len(self._run.seals()),
         }
-    )
+
+    def _step(self) -> None:
+        inputs, labels = self._batch
+        loss = nn.functional.cross_entropy(self._model(inputs), labels)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        index = self._sealer.size
+        metrics = {"loss": real(float(loss))}
+        self._sealer.append(
+            encode_record(Step(v=1, run=RUN, index=index, step=index, batch=bytes(32), metrics=metrics))
+        )
+
+
+def serve_turns(pipe: "Connection", url: str, directory: Path) -> None:
+    """A child: a turn for each message, its end for the last."""
+    training = Training(url, directory)
+    pipe.send({})
+    while pipe.recv():
+        pipe.send(training.turn())
+    pipe.send(training.end())
 
 
 class Child:
     """A training in a process of its own."""
 
-    def __init__(self, name: str, url: str, work: Path, steps: int) -> None:
-        words = ["--url", url, "--work", str(work), "--place", name, "--steps", str(steps)]
+    def __init__(self, name: str, url: str, work: Path) -> None:
         self.name = name
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "POLLEDGER_HOME": str(work / "home")},
-        )
+        self._pipe, far = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=serve_turns, args=(far, url, work / name), daemon=True)
+        self._process.start()
+        self._pipe.recv()
 
-    def read(self) -> dict[str, Any]:
-        """What it writes next."""
-        if self._process.stdout is None:
-            raise RuntimeError("the child has no standard output")
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the training with {self.name} ended early")
-        value: dict[str, Any] = json.loads(line)
+    def turn(self, *, last: bool = False) -> dict[str, Any]:
+        """What a turn took, or the end."""
+        self._pipe.send(not last)
+        value: dict[str, Any] = self._pipe.recv()
         return value
-
-    def turn(self) -> dict[str, Any]:
-        """Let it go on, and read what comes of it."""
-        if self._process.stdin is not None:
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
-        return self.read()
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.join()
 
 
-def take_turns(work: Path, blocks: int) -> dict[str, dict[str, Any]]:
+def take_turns(work: Path, turns: int) -> dict[str, dict[str, Any]]:
     """What each training took, turn by turn, and how it ended."""
     with ExitStack() as stack:
-        urls = {
-            ANSWERS: stack.enter_context(serving(work / "tsa")).url,
-            "embedded": "embedded",
-            "refused": free_url(),
-        }
+        urls = {ANSWERS: stack.enter_context(serving(work / "tsa")).url}
+        urls |= {"embedded": "embedded", "refused": free_url()}
         urls |= {name: stack.enter_context(rogue(name)).url for name in CONDITIONS if name not in urls}
         children = []
         for name in CONDITIONS:
-            children.append(Child(name, urls[name], work, FIRST + BLOCK * blocks + 1))
+            children.append(Child(name, urls[name], work))
             stack.callback(children[-1].kill)
-        for child in children:
-            child.read()
-            print(f"{child.name} is under way", file=sys.stderr, flush=True)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONDITIONS}
-        for number in range(blocks):
+        for number in range(turns + 1):
             for child in random.Random(number).sample(children, len(children)):
                 found[child.name].append(child.turn())
-        return {child.name: {"turns": found[child.name], **child.turn()} for child in children}
+        # The first turn makes memory, and the modules that the first request needs.
+        return {child.name: {"turns": found[child.name][1:], **child.turn(last=True)} for child in children}
 
 
 def summarise(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -190,7 +175,7 @@ def summarise(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "median": statistics.median(steps),
                 "p99": statistics.quantiles(steps, n=100)[98],
                 "ratio": statistics.quantiles((sum(a["steps"]) / sum(b["steps"]) for a, b in pairs), n=4),
-                "processor": statistics.median(turn["processor"] for turn in turns) / BLOCK,
+                "processor": statistics.median(turn["processor"] for turn in turns) / STEPS,
                 "processor_ratio": statistics.quantiles(
                     (a["processor"] / b["processor"] for a, b in pairs), n=4
                 ),
@@ -228,22 +213,16 @@ def _ratio(quartiles: Sequence[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--blocks", type=int, default=40, help="turns of each training")
+    parser.add_argument("--turns", type=int, default=60, help="turns of each training")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--evidence", action="store_true", help="write docs/evidence/outage.json")
-    for internal in ("--url", "--place", "--steps"):
-        parser.add_argument(internal, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.url:
-        train(given.url, given.work / given.place, given.work / "key.pem", int(given.steps))
-        return
     with ExitStack() as stack:
         work = given.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (work / "home").mkdir(parents=True, exist_ok=True)
-        write_key(work / "key.pem", "outage")
-        rows = summarise(take_turns(work, given.blocks))
+        os.environ["POLLEDGER_HOME"] = str(work / "home")
+        rows = summarise(take_turns(work, given.turns))
     print(render(rows))
-    method = f"{given.blocks} turns of {BLOCK} steps of {TASK}, each with a seal, all trainings in turn"
+    method = f"{given.turns} turns of {STEPS} steps, each with a seal, all trainings in turn"
     if given.evidence:
         write_evidence("outage", {"machine": machine(), "method": method, "rows": rows})
 
