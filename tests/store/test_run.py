@@ -1,4 +1,5 @@
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -7,7 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from polledger.core.encoding import SEAL_LIMITS
 from polledger.core.records import Seal, TokenRef
+from polledger.core.renewal import Renewal
 from polledger.errors import EXIT_CANNOT_PROCEED, EXIT_USAGE, MalformedError, Unavailable, UsageError
 from polledger.store.ledger import LedgerWriter, read_ledger
 from polledger.store.run import RunDirectory
@@ -288,6 +291,65 @@ with RunDirectory.open(Path(sys.argv[1])).lock():
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+def renewal(index: int = 0, statement: bytes = b"s", tokens: tuple[TokenRef, ...] = (TOKEN,)) -> Renewal:
+    return Renewal(v=1, index=index, statement=statement, tokens=list(tokens))
+
+
+class TestRenewals:
+    def test_a_renewal_comes_back_as_it_was(self, run: RunDirectory) -> None:
+        run.write_renewal(renewal(3, tokens=(TOKEN, OTHER)))
+        assert run.read_renewal(3) == renewal(3, tokens=(TOKEN, OTHER))
+        assert run.renewal_path(3) == run.path / "renewals" / "000003.msgpack"
+
+    def test_the_first_and_the_folder_are_on_the_disk_when_written(
+        self, run: RunDirectory, synced: list[Path]
+    ) -> None:
+        run.write_renewal(renewal())
+        assert [path if path.is_dir() else path.parent for path in synced] == [
+            run.path, run.path / "renewals", run.path / "renewals"
+        ]  # fmt: skip
+
+    def test_they_are_listed_in_order_and_a_run_without_has_none(self, run: RunDirectory) -> None:
+        assert run.renewals() == []
+        for index in (2, 0, 10):
+            run.write_renewal(renewal(index))
+        (run.path / "renewals" / "1.msgpack").touch()
+        assert run.renewals() == [0, 2, 10]
+
+    def test_tokens_are_added_and_nothing_is_taken_away(self, run: RunDirectory) -> None:
+        run.write_renewal(renewal())
+        run.write_renewal(renewal(tokens=(TOKEN, OTHER)))
+        with pytest.raises(UsageError, match="never removed"):
+            run.write_renewal(renewal(tokens=(OTHER,)))
+        with pytest.raises(UsageError, match="never rewritten"):
+            run.write_renewal(renewal(statement=b"t", tokens=(TOKEN, OTHER)))
+        assert run.read_renewal(0).tokens == [TOKEN, OTHER]
+
+    def test_an_unreadable_one_is_named(self, run: RunDirectory) -> None:
+        run.write_renewal(renewal())
+        run.renewal_path(0).write_bytes(b"x")
+        with pytest.raises(MalformedError, match=r"renewal 0 .* cannot be read"):
+            run.read_renewal(0)
+        run.renewal_path(0).write_bytes(bytes(SEAL_LIMITS.size + 1))
+        with pytest.raises(Unavailable, match="at most"):
+            run.read_renewal(0)
+
+    def test_a_copy_without_private_is_locked_as_it_is(self, run: RunDirectory) -> None:
+        shutil.rmtree(run.path / "private")
+        run.write_renewal(renewal())
+        leftover = run.path / "renewals" / ".tmp-99-0"
+        leftover.write_bytes(b"half")
+        with run.lock_evidence():
+            assert not leftover.exists()
+            with pytest.raises(Unavailable, match="in use"), run.lock_evidence():
+                pass
+        assert not (run.path / "private").exists()
+
+    def test_beside_private_the_lock_is_that_of_the_run(self, run: RunDirectory) -> None:
+        with run.lock(), pytest.raises(Unavailable, match="in use"), run.lock_evidence():
+            pass
 
 
 class TestLock:
