@@ -20,7 +20,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from polledger.errors import MalformedError, UsageError
-from polledger.timestamp.algorithms import Algorithm, require_strong, verify_signature
+from polledger.timestamp.algorithms import Algorithm, verify_signature
 from polledger.timestamp.trust import REVOCATION_BYTES, Trust
 
 HARMLESS: Final = frozenset({
@@ -157,9 +157,7 @@ def _status_in_list(
     if usage is not None and not usage.crl_sign:
         raise MalformedError("its issuer's certificate does not allow signing revocation lists")
     _require_hash(crl.signature_hash_algorithm)
-    key = issuer.public_key()
-    require_strong(key)
-    if not crl.is_signature_valid(key):  # type: ignore[arg-type]
+    if not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]
         raise MalformedError("its signature is not its issuer's")
     entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
     revoked = None

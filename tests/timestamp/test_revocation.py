@@ -209,6 +209,16 @@ def test_a_list_signed_by_another_key_is_refused() -> None:
     assert "not its issuer's" in problem(crl(TSA.root, this=WHEN, key=OTHER.root.key))
 
 
+def test_a_list_signed_with_another_hash_is_refused() -> None:
+    assert "not accepted" in problem(crl(TSA.root, this=WHEN, hash_=hashes.SHA224()))
+
+
+def test_an_answer_that_is_none_says_which() -> None:
+    made = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER)
+    with pytest.raises(MalformedError, match="the responder answered TRY_LATER"):
+        read_revocation(made.public_bytes(Encoding.DER))
+
+
 def test_a_list_of_an_issuer_that_may_sign_none_is_refused() -> None:
     root = forge.certify("Mute", forge.ec_key("mute"), None, forge.CA)
     signer = forge.certify("TSA mute", forge.ec_key("tsa mute"), root, forge.TSA)
@@ -336,9 +346,6 @@ def test_a_response_with_an_unknown_critical_extension_is_refused() -> None:
         b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         TSA.signer.certificate,
-        ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER).public_bytes(
-            Encoding.DER
-        ),
     ],
 )
 def test_anything_else_is_said_to_be_neither(data: bytes) -> None:
