@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -325,15 +326,21 @@ def test_a_client_that_takes_no_answer_is_given_up(
         pair[1].answer(bytes(1 << 26), keep_alive=True)
 
 
-def test_nothing_is_waited_for_once_the_server_stops() -> None:
+def test_nothing_is_waited_for_once_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has come is read; what could still come is not."""
+    monkeypatch.setattr(http, "IDLE_SECONDS", 3600.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for sent, expected in ((b"", None), (message(), QUERY)):
             with socket.create_connection(listener.getsockname()) as near:
                 near.sendall(sent)
                 far, _ = listener.accept()
                 select.select([far] if sent else [], [], [], SECONDS if sent else 0)
-                connection = Connection(far, stopping=lambda: True)
-                query = connection.read()
+                with ThreadPoolExecutor(1) as pool:
+                    reading = pool.submit(Connection(far, stopping=lambda: True).read)
+                    done, _ = wait([reading], SECONDS)
+                    # Ends the read that should have ended.
+                    far.shutdown(socket.SHUT_RDWR)
+                    assert done
+                query = reading.result()
                 assert (query and query.body) == expected
-                connection.close()
+                far.close()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from polledger.timestamp import server as serving_module
 from polledger.timestamp.authority import POLICY as EMBEDDED_POLICY
 from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.client import QUERY_TYPE, make_request, post_request
-from polledger.timestamp.figures import Counter
+from polledger.timestamp.figures import Counter, Figures
 from polledger.timestamp.identity import FILE_NAME, ROOT_NAME
 from polledger.timestamp.messages import (
     SYSTEM_FAILURE,
@@ -349,11 +350,55 @@ def test_connections_without_a_request_do_not_hold_up_the_end(monkeypatch: pytes
     with socket.create_connection(listener.getsockname(), timeout=SECONDS) as peer:
         peer.sendall(HEAD.replace(b"Expect", b"X-Expect") + REQUEST)
         assert peer.recv(4096).startswith(b"HTTP/1.1 200 ")
+        # The server waits for the next request now, or soon.
+        time.sleep(0.3)
         server.stop()
         thread.join(SECONDS)
         assert not thread.is_alive()
         assert peer.recv(1) == b""
     listener.close()
+
+
+def test_a_request_that_waits_to_be_accepted_is_answered_before_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One thread alone, which the first client keeps.
+    monkeypatch.setattr(serving_module, "CONNECTIONS", 2)
+    monkeypatch.setattr(serving_module, "USHERS", -1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(listener, lambda query: query, warn=lambda text: None)
+        thread = threading.Thread(target=lambda: server.serve(every=3600, report=lambda figures: None))
+        thread.start()
+        first, second = (socket.create_connection(listener.getsockname(), timeout=SECONDS) for _ in range(2))
+        with first, second:
+            for peer in (first, second):
+                peer.sendall(HEAD.replace(b"Expect", b"X-Expect") + REQUEST)
+                if peer is first:
+                    assert peer.recv(4096).startswith(b"HTTP/1.1 200 ")
+            server.stop()
+            thread.join(SECONDS)
+            assert second.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_every_stretch_is_reported(tmp_path: Path) -> None:
+    stretches: list[Figures] = []
+    totals: list[Figures] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(listener, opened(tmp_path / "tsa", now=NOW).issue, warn=lambda text: None)
+        thread = threading.Thread(
+            target=lambda: totals.append(server.serve(every=0.02, report=stretches.append))
+        )
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        for granted in (1, 2):
+            post_request(url, REQUEST)
+            while sum(stretch.granted for stretch in stretches) < granted:
+                time.sleep(0.01)
+        post_request(url, b"nonsense")
+        server.stop()
+        thread.join()
+    (total,) = totals
+    assert (total.granted, total.rejected) == (2, 1)
 
 
 def test_json_has_the_figures_and_nothing_else_is_printed(tmp_path: Path) -> None:
