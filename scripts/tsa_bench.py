@@ -73,11 +73,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--work", type=Path, help="where the authority lies; default: a temporary directory")
     parser.add_argument("--evidence", action="store_true", help="write docs/evidence/tsa_bench.json")
-    parser.add_argument("--client", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--client", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--openssl", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.client:
-        run_client(*options.client)
+        run_client(options.client)
     elif options.openssl:
         serve_openssl(options.openssl)
     else:
@@ -87,11 +87,11 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = (options.work or Path(temporary)) / "tsa"
-        with serving(directory) as urls:
+        with serving(directory) as urls, started_clients(options.clients, directory) as clients:
             rounds = [
                 {
-                    _case(*case): load(urls[case[0]], kept=case[1], directory=directory, options=options)
-                    for case in CASES
+                    _case(name, kept): load(clients, urls[name], kept=kept, seconds=options.seconds)
+                    for name, kept in CASES
                 }
                 for _ in range(options.rounds)
             ]
@@ -105,8 +105,9 @@ def measure(options: argparse.Namespace) -> None:
         ).stdout.strip(),
         "clients": options.clients,
         "seconds": options.seconds,
+        "load": os.getloadavg()[2],
         "rounds": rounds,
-        "parts_us": parts,
+        "parts_us": {name: round(found, 1) for name, found in parts.items()},
     }
     print(render(value))
     if options.evidence:
@@ -214,60 +215,82 @@ def open_authority(directory: Path) -> StandaloneAuthority:
     return StandaloneAuthority.open(directory, clock=lambda: datetime.now(UTC), default_name="bench")
 
 
-def load(url: str, *, kept: bool, directory: Path, options: argparse.Namespace) -> dict[str, float]:
+@contextmanager
+def started_clients(number: int, directory: Path) -> Iterator[list["subprocess.Popen[str]"]]:
+    """Client processes that wait for :func:`load` to tell them what to do."""
+    clients = [_start([sys.executable, __file__, "--client", str(directory)]) for _ in range(number)]
+    try:
+        for client in clients:
+            _line(client, "ready")
+        yield clients
+    finally:
+        for client in clients:
+            client.communicate()
+
+
+def load(
+    clients: Sequence["subprocess.Popen[str]"], url: str, *, kept: bool, seconds: float
+) -> dict[str, float]:
     """What all clients together got in one stretch: answers a second, and quantiles of their times."""
-    port = url.rstrip("/").rpartition(":")[2]
-    words = [sys.executable, __file__, "--client", port, str(options.seconds), str(int(kept)), str(directory)]
-    clients = [_start(words) for _ in range(options.clients)]
-    for client in clients:
-        _line(client, "ready")
+    task = json.dumps({"port": int(url.rstrip("/").rpartition(":")[2]), "kept": kept, "seconds": seconds})
     for client in clients:
         if client.stdin is not None:
-            client.stdin.write("go\n")
+            client.stdin.write(f"{task}\n")
             client.stdin.flush()
-    found = [json.loads(client.communicate()[0]) for client in clients]
+    found = [json.loads(_line(client, "{")) for client in clients]
     times = sorted(1e3 * one for result in found for one in result["times"])
     wall = max(result["end"] for result in found) - min(result["begin"] for result in found)
     return {
-        "rate": len(times) / wall,
+        "rate": round(len(times) / wall, 1),
         "answers": len(times),
-        "p50_ms": times[len(times) // 2],
-        "p99_ms": times[len(times) * 99 // 100],
-        "max_ms": times[-1],
+        "p50_ms": round(times[len(times) // 2], 2),
+        "p99_ms": round(times[len(times) * 99 // 100], 2),
+        "max_ms": round(times[-1], 2),
     }
 
 
-def run_client(port: str, seconds: str, kept: str, directory: str) -> None:
-    """One client process: times of its requests as JSON, once standard input says go."""
+def run_client(directory: Path) -> None:
+    """One client process: for each task on standard input the times of its requests, as a line of JSON."""
+    root = x509.load_pem_x509_certificate((directory / ROOT_NAME).read_bytes())
+    # Before the first stretch: making a request loads what takes a while.
     request = make_request(DIGEST, nonce=1 << 62)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        task = json.loads(line)
+        print(json.dumps(_stretch(request, root, **task)), flush=True)
+
+
+def _stretch(
+    request: bytes, root: x509.Certificate, *, port: int, kept: bool, seconds: float
+) -> dict[str, Any]:
     where = request.index((1 << 62).to_bytes(8, "big"))
     head = (
-        f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {QUERY_TYPE}\r\nContent-Length: {len(request)}\r\n"
-        f"Connection: {'keep-alive' if kept == '1' else 'close'}\r\n\r\n"
+        f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {QUERY_TYPE}\r\n"
+        f"Content-Length: {len(request)}\r\nConnection: {'keep-alive' if kept else 'close'}\r\n\r\n"
     ).encode()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    times, body, nonce, peer = [], b"", 0, None
+    times, body, nonce = [], b"", 0
+    peer: socket.socket | None = None
     begin = time.time()
-    while time.time() - begin < float(seconds):
+    while time.time() - begin < seconds:
         nonce = (1 << 62) + int.from_bytes(os.urandom(6), "big")
         message = head + request[:where] + nonce.to_bytes(8, "big") + request[where + 8 :]
         started = time.perf_counter()
         if peer is None:
-            peer = socket.create_connection(("127.0.0.1", int(port)))
+            peer = socket.create_connection(("127.0.0.1", port))
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.sendall(message)
         body = _body(peer)
         times.append(time.perf_counter() - started)
         if GRANTED not in body[:16]:
             raise RuntimeError("a request was not granted")
-        if kept != "1":
+        if not kept:
             peer.close()
             peer = None
     end = time.time()
-    root = x509.load_pem_x509_certificate((Path(directory) / ROOT_NAME).read_bytes())
+    if peer is not None:
+        peer.close()
     verify_response(body, digest=DIGEST, roots=[root], nonce=nonce)
-    print(json.dumps({"begin": begin, "end": end, "times": times}))
+    return {"begin": begin, "end": end, "times": times}
 
 
 def _body(peer: socket.socket) -> bytes:
