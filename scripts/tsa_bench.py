@@ -7,10 +7,11 @@ Both answer with the same P-256 key and certificate, and openssl stands behind p
 what differs is who makes the token. Every client is a process that sends one request after the other over loopback,
 each with a nonce of its own, and times it from before its first byte to after the last byte of the answer; either over
 one connection that lives on, or over a new connection each time. All four cases are taken in turn in each round; the
-table gives the median round, and the slowest and fastest. The last answer of every client is verified, the others are
-seen to be granted.
+table gives the median round, the slowest and fastest rate, and the processor time that the server and its children
+took for an answer, which other programs change least. The last answer of every client is verified, the others are seen
+to be granted.
 
-Then the parts of one answer are timed in one process, best of many rounds, because other programs only slow them down:
+Then the parts of one answer are timed in one process, best of many short rounds, as other programs only slow them down:
 the same exchange of bytes over bare sockets, with this server's reader, with Python's http.server whose two writes are
 joined into one, and with http.server as it comes.
 """
@@ -87,10 +88,10 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = (options.work or Path(temporary)) / "tsa"
-        with serving(directory) as urls, started_clients(options.clients, directory) as clients:
+        with serving(directory) as servers, started_clients(options.clients, directory) as clients:
             rounds = [
                 {
-                    _case(name, kept): load(clients, urls[name], kept=kept, seconds=options.seconds)
+                    _case(name, kept): load(clients, *servers[name], kept=kept, seconds=options.seconds)
                     for name, kept in CASES
                 }
                 for _ in range(options.rounds)
@@ -128,8 +129,9 @@ def render(value: Mapping[str, Any]) -> str:
             case,
             f"{statistics.median(rates):,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f})",
             *(f"{statistics.median(one[key] for one in found):.1f}" for key in ("p50_ms", "p99_ms", "max_ms")),
+            f"{statistics.median(one['cpu_ms'] for one in found):.2f}",
         ))  # fmt: skip
-    columns = ("", "answers a second", "p50, ms", "p99, ms", "slowest, ms")
+    columns = ("", "answers a second", "p50, ms", "p99, ms", "slowest, ms", "processor, ms")
     parts = table(
         ("part of an answer", "µs"), [(name, f"{time_:.0f}") for name, time_ in value["parts_us"].items()]
     )
@@ -137,15 +139,15 @@ def render(value: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[dict[str, str]]:
-    """Both servers, each in a process of its own; their URLs by name."""
+def serving(directory: Path) -> Iterator[dict[str, tuple[str, int]]]:
+    """Both servers, each in a process of its own; URL and process id by name."""
     serve = [sys.executable, "-m", "polledger.cli.app", "tsa", "serve", "--listen", "127.0.0.1:0"]
     ours = _start([*serve, "--dir", str(directory)])
     try:
         url = _line(ours, "url = ").split('"')[1]
         theirs = _start([sys.executable, __file__, "--openssl", str(directory)])
         try:
-            yield {"polledger": url, "openssl": _line(theirs, "http://")}
+            yield {"polledger": (url, ours.pid), "openssl": (_line(theirs, "http://"), theirs.pid)}
         finally:
             _stop(theirs)
     finally:
@@ -229,24 +231,33 @@ def started_clients(number: int, directory: Path) -> Iterator[list["subprocess.P
 
 
 def load(
-    clients: Sequence["subprocess.Popen[str]"], url: str, *, kept: bool, seconds: float
+    clients: Sequence["subprocess.Popen[str]"], url: str, pid: int, *, kept: bool, seconds: float
 ) -> dict[str, float]:
     """What all clients together got in one stretch: answers a second, and quantiles of their times."""
     task = json.dumps({"port": int(url.rstrip("/").rpartition(":")[2]), "kept": kept, "seconds": seconds})
+    before = _cpu_seconds(pid)
     for client in clients:
         if client.stdin is not None:
             client.stdin.write(f"{task}\n")
             client.stdin.flush()
     found = [json.loads(_line(client, "{")) for client in clients]
+    spent = _cpu_seconds(pid) - before
     times = sorted(1e3 * one for result in found for one in result["times"])
     wall = max(result["end"] for result in found) - min(result["begin"] for result in found)
     return {
         "rate": round(len(times) / wall, 1),
         "answers": len(times),
+        "cpu_ms": round(1e3 * spent / len(times), 3),
         "p50_ms": round(times[len(times) // 2], 2),
         "p99_ms": round(times[len(times) * 99 // 100], 2),
         "max_ms": round(times[-1], 2),
     }
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What the process and the children it has waited for have used of the processor."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_client(directory: Path) -> None:
@@ -306,7 +317,7 @@ def _body(peer: socket.socket) -> bytes:
 
 
 def _parts(directory: Path) -> dict[str, float]:
-    """Microseconds of the parts of one answer, each the best of ten rounds."""
+    """Microseconds of the parts of one answer."""
     authority = open_authority(directory)
     request = make_request(DIGEST, nonce=1 << 62)
     answer = granting_response(authority.issue(request))
@@ -317,14 +328,17 @@ def _parts(directory: Path) -> dict[str, float]:
         "of it: signing": best(lambda: signature(bytes(200))),
         "HTTP, both ends": best(_exchange(request, answer, _own)),
         "the same with http.server": best(_exchange(request, answer, _standard)),
-        "the same with http.server as it comes": best(_exchange(request, answer, _as_it_comes), times=5),
+        "the same with http.server as it comes": best(
+            _exchange(request, answer, _as_it_comes), times=1, tries=20
+        ),
         "the same bytes over bare sockets": best(_exchange(request, answer, _bare)),
     }
 
 
-def best(work: Callable[[], object], *, times: int = 1000) -> float:
+def best(work: Callable[[], object], *, times: int = 20, tries: int = 500) -> float:
+    """Microseconds of the best of many short rounds: some of them no other program interrupts."""
     rounds = []
-    for _ in range(10):
+    for _ in range(tries):
         started = time.perf_counter()
         for _ in range(times):
             work()
