@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,7 @@ class Training:
         loss.backward()
         self._optimizer.step()
         index = self._sealer.size
-        metrics = {"loss": real(float(loss))}
+        metrics = {"loss": real(float(loss.detach()))}
         self._sealer.append(
             encode_record(Step(v=1, run=RUN, index=index, step=index, batch=bytes(32), metrics=metrics))
         )
@@ -174,15 +174,17 @@ def summarise(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "authority": name,
                 "median": statistics.median(steps),
                 "p99": statistics.quantiles(steps, n=100)[98],
-                "ratio": statistics.quantiles((sum(a["steps"]) / sum(b["steps"]) for a, b in pairs), n=4),
+                "ratio": quartiles(sum(a["steps"]) / sum(b["steps"]) for a, b in pairs),
                 "processor": statistics.median(turn["processor"] for turn in turns) / STEPS,
-                "processor_ratio": statistics.quantiles(
-                    (a["processor"] / b["processor"] for a, b in pairs), n=4
-                ),
+                "processor_ratio": quartiles(a["processor"] / b["processor"] for a, b in pairs),
                 **{key: result[key] for key in ("end", "waiting", "seals")},
             }
         )
     return rows
+
+
+def quartiles(values: Iterable[float]) -> list[float]:
+    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> str:
