@@ -86,7 +86,7 @@ def test_refuses_object_identifiers_that_are_not_der(content: bytes) -> None:
         der.read_oid(value(der.encode(der.OBJECT_IDENTIFIER, content)), "test")
 
 
-@given(st.integers(0, 2), st.integers(0, 39), st.lists(st.integers(0, 1 << 128), max_size=8))
+@given(st.integers(0, 2), st.integers(0, 39), st.lists(st.integers(0, 1 << 96), max_size=4))
 def test_object_identifiers_round_trip(first: int, second: int, rest: list[int]) -> None:
     dotted = ".".join(map(str, (first, second, *rest)))
     assert der.read_oid(value(der.oid(dotted)), "test") == dotted

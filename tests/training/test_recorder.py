@@ -23,6 +23,13 @@ from tests.training.sealing import ROOT, check_seals, of_type, records_of
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the modules of other tests: a recorder commits all code that its process has loaded, up to a limit."""
+    for name in [name for name in sys.modules if name.startswith("tests.") and name != __name__]:
+        monkeypatch.delitem(sys.modules, name)
+
 SCRIPT = """
 import sys
 import torch
