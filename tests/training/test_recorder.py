@@ -30,6 +30,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("tests.") and name != __name__]:
         monkeypatch.delitem(sys.modules, name)
 
+
 SCRIPT = """
 import sys
 import torch
