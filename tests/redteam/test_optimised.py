@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from polledger.redteam import steering, synthetic, tolerance_drift
 from polledger.redteam.reference import reference_verdict
 from polledger.redteam.spoof import Attempt, Forgery, Target
 from polledger.redteam.synthetic import A1, A1_FREE, A2, A3, Method, forge_synthetic
-from polledger.redteam.tolerance_drift import Drift, forge_drift
+from polledger.redteam.tolerance_drift import Drift, by_every_name, forge_drift
 from polledger.redteam.trial import verify_forgery
 
 SHIPPED_L2 = 10.0
@@ -74,6 +76,14 @@ def test_drift_is_not_verified_where_a_tolerance_decides(target: Target, tmp_pat
     report = verify_forgery(replace(forgery, sample=2), target)
     assert report["verdict"] == "UNVERIFIABLE"
     assert any("above the tolerance" in finding["detail"] for finding in report["findings"])
+
+
+def test_tied_weights_are_moved_under_all_their_names() -> None:
+    model = nn.ModuleDict({"embed": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+    model["head"].weight = model["embed"].weight
+    moved = by_every_name(model, {"model/embed.weight": torch.ones(5, 3)})
+    assert moved.keys() == {"model/embed.weight", "model/head.weight"}
+    assert moved["model/head.weight"] is moved["model/embed.weight"]
 
 
 def test_catalogue_entries_are_named_once() -> None:

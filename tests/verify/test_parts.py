@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from polledger.core.records import Checkpoint
 from polledger.core.state import FlatState
 from polledger.errors import UsageError
-from polledger.store.objects import ObjectStore
 from polledger.verify import parts
 from polledger.verify import scan as scanning
 from polledger.verify.movement import Meter
@@ -18,7 +16,7 @@ from polledger.verify.parts import Part, bounds, job_of, join_places, measure, p
 from polledger.verify.scan import Scan
 from tests.verify.build import CONFIG, Built, Spec, make_run
 from tests.verify.test_movement import OBJECTS, state, tensor
-from tests.verify.test_scan import scanned
+from tests.verify.test_scan import noted_reads, scanned
 
 LONG = {**CONFIG, "steps": 48}
 
@@ -62,14 +60,7 @@ def test_side_by_side_finds_what_one_process_finds(
 
 def test_each_part_reads_only_its_own(long: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     read_in(monkeypatch, 3)
-    read: list[bytes] = []
-    original = ObjectStore.read
-
-    def counting(self: ObjectStore, name: bytes, **values: Any) -> memoryview:
-        read.append(name)
-        return original(self, name, **values)
-
-    monkeypatch.setattr(ObjectStore, "read", counting)
+    read = noted_reads(monkeypatch)
     scanned(long)
     roots = [item.root for item in long.records if isinstance(item, Checkpoint)]
     # Here: the first third, and the last one again, from which the whole way is measured.

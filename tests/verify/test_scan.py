@@ -29,6 +29,19 @@ def scanned(built: Built, *, nonce: bytes = NONCE, told: Any = lambda done, tota
     return scan(ScanTask(lineage=lineage, objects=built.run.objects, values=values, nonce=nonce, told=told))
 
 
+def noted_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names of the objects that are read in this process from now on, in order."""
+    read: list[bytes] = []
+    original = ObjectStore.read
+
+    def counting(self: ObjectStore, name: bytes, **values: Any) -> memoryview:
+        read.append(name)
+        return original(self, name, **values)
+
+    monkeypatch.setattr(ObjectStore, "read", counting)
+    return read
+
+
 def checkpoint(built: Built, step: int) -> Checkpoint:
     return next(item for item in built.records if isinstance(item, Checkpoint) and item.step == step)
 
@@ -65,14 +78,7 @@ def test_checkpoints_that_were_not_stored_are_bridged(tmp_path: Path) -> None:
 def test_each_stored_state_is_read_once_and_progress_is_told(
     honest: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[bytes] = []
-    original = ObjectStore.read
-
-    def counting(self: ObjectStore, name: bytes, **values: Any) -> memoryview:
-        read.append(name)
-        return original(self, name, **values)
-
-    monkeypatch.setattr(ObjectStore, "read", counting)
+    read = noted_reads(monkeypatch)
     told: list[tuple[int, int]] = []
     found = scanned(honest, told=lambda done, total: told.append((done, total)))
     assert read == [item.root for item in honest.records if isinstance(item, Checkpoint)]
