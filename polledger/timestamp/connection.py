@@ -36,7 +36,9 @@ LINGER_BYTES: Final = 1 << 20
 _RECEIVE: Final = 1 << 14
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/(\d)\.(\d)")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ \t!-~\x80-\xff]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([ \t!-~\x80-\xff]*)")
+"""A header with the blanks around its value: a pattern that split them off would try every split of a long row."""
+
 _SINGLE: Final = frozenset({"content-length", "content-type", "host", "transfer-encoding"})
 """Headers that a request has at most once: two would let two readers see two requests."""
 
@@ -202,7 +204,7 @@ def _parse_fields(fields: list[bytes], version: tuple[int, int]) -> dict[str, st
         match = _FIELD.fullmatch(line)
         if match is None:
             raise HttpRefused(HTTPStatus.BAD_REQUEST, "a header is malformed")
-        name, value = match[1].decode("ascii").lower(), match[2].decode("latin-1")
+        name, value = match[1].decode("ascii").lower(), match[2].strip(b" \t").decode("latin-1")
         if name in headers and name in _SINGLE:
             raise HttpRefused(HTTPStatus.BAD_REQUEST, f"{name} is given twice")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value

@@ -178,6 +178,24 @@ def test_what_http_refuses_is_said_and_ends_the_connection(
         assert ended(peer)
 
 
+def test_blanks_around_a_value_are_no_part_of_it(served: Served) -> None:
+    with connected(served) as peer:
+        peer.sendall(message(Content_Type=f" \t {QUERY_TYPE}\t ", Connection="\tclose "))
+        status, headers, body = answer(peer)
+        assert (status, headers["connection"], granted(body)) == (200, "close", True)
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", " \t"])
+def test_a_head_full_of_blanks_costs_no_more_than_another(blank: str) -> None:
+    """Python holds its lock while it matches: one client would stop all others for minutes."""
+    row = blank * (HEAD_BYTES // 2 // len(blank))
+    head = f"POST / HTTP/1.1\r\nX-Blank:{row}a{row}\0".encode()
+    started = time.process_time()
+    with pytest.raises(HttpRefused, match="malformed"):
+        http._parse_head(head)
+    assert time.process_time() - started < 1
+
+
 def test_the_longest_head_and_body_are_read(served: Served) -> None:
     body = bytes(BODY_BYTES)
     pad = HEAD_BYTES - len(message(body=body, X_Pad="")) + len(body)
