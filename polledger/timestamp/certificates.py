@@ -27,7 +27,7 @@ KEPT = 512
 """How many certificates, and results about exactly these bytes, are remembered: a trust file with every public
 authority has about a hundred certificates. The oldest are forgotten first, which changes time and nothing else."""
 
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -35,7 +35,7 @@ _UNREADABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""What ``cryptography`` raises for certificates that it cannot take apart."""
+"""What ``cryptography`` raises for certificates and revocation data that it cannot take apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ def read_certificate(raw: bytes) -> Certificate:
             key=parsed.public_key(),
             label=parsed.subject.rfc4514_string(),
         )
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise MalformedError(f"certificate: cannot be read: {error}") from None
 
 
@@ -142,7 +142,7 @@ def read_pem(data: bytes) -> list[x509.Certificate]:
     """The certificates in a PEM file, each one fit for a chain. Raises MalformedError; there is at least one."""
     try:
         found = x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except UNREADABLE:
         raise MalformedError("holds no certificates in PEM form") from None
     return [read_certificate(one.public_bytes(Encoding.DER)).parsed for one in found]
 
@@ -286,7 +286,7 @@ def require_authentic(certificates: Iterable[Certificate], *, known: Iterable[Ce
 def _issued(certificate: Certificate, *, by: Certificate) -> bool:
     try:
         certificate.parsed.verify_directly_issued_by(by.parsed)
-    except (InvalidSignature, *_UNREADABLE):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 

@@ -11,8 +11,6 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Final, Protocol
 
-from cryptography import x509
-
 from polledger.core.digest import DIGEST_BYTES, ZERO
 from polledger.core.encoding import encode
 from polledger.core.head import parse_note
@@ -30,6 +28,7 @@ from polledger.core.renewal import (
 )
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.timestamp import cms
+from polledger.timestamp.certificates import read_certificate
 from polledger.timestamp.client import make_request
 from polledger.timestamp.messages import token_of
 from polledger.timestamp.stamper import NONCE_BITS, Authority, Token, obtain_token, store_token
@@ -240,11 +239,11 @@ def _span(objects: Objects, token: TokenRef) -> tuple[datetime, datetime]:
     signed = cms.parse_token(token_of(objects.get(token.response, limit=TOKEN_BYTES)))
     kept = [objects.get(name, limit=CERTIFICATE_BYTES) for name in token.chain or ()]
     try:
-        certificates = [x509.load_der_x509_certificate(raw) for raw in (*signed.certificates, *kept)]
-    except ValueError:
+        certificates = [read_certificate(raw) for raw in (*signed.certificates, *kept)]
+    except MalformedError:
         raise MalformedError(f"a certificate beside a token of {token.authority!r} cannot be read") from None
     start = parse_tst_info(signed.content).gen_time
-    return start, min((one.not_valid_after_utc for one in certificates), default=start)
+    return start, min((one.not_after for one in certificates), default=start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final, TypeAlias, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from polledger.errors import MalformedError, UsageError
 from polledger.timestamp.algorithms import Algorithm, verify_signature
+from polledger.timestamp.certificates import UNREADABLE
 from polledger.timestamp.trust import REVOCATION_BYTES, Trust
 
 HARMLESS: Final = frozenset({
@@ -32,13 +33,6 @@ HARMLESS: Final = frozenset({
 """Reasons that say the key was not compromised (RFC 3161 section 4, number 1). They have to be stated."""
 
 _HASHES: Final = ("sha256", "sha384", "sha512")
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 _INSTANT = timedelta(microseconds=1)
 
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -103,7 +97,7 @@ def read_revocation(data: bytes) -> list[Parsed]:
             return [_usable_list(x509.load_pem_x509_crl(block)) for block in _blocks(data)]
         return [_usable_response(ocsp.load_der_ocsp_response(data)) if _is_response(data) else
                 _usable_list(x509.load_der_x509_crl(data))]  # fmt: skip
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise MalformedError(f"neither a CRL nor an OCSP response: {error}") from None
 
 
@@ -144,7 +138,7 @@ def status_of(data: Parsed, certificate: x509.Certificate, issuer: x509.Certific
         if isinstance(data, x509.CertificateRevocationList):
             return _status_in_list(data, certificate, issuer)
         return _status_in_response(data, certificate, issuer)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise MalformedError(f"cannot be used: {error}") from None
 
 
@@ -245,7 +239,7 @@ def _may_respond(candidate: x509.Certificate, issuer: x509.Certificate, response
         candidate.verify_directly_issued_by(issuer)
         _require_hash(candidate.signature_hash_algorithm)
         usage = _extension(candidate.extensions, x509.ExtendedKeyUsage)
-    except (*_UNREADABLE, InvalidSignature, MalformedError):
+    except (*UNREADABLE, InvalidSignature, MalformedError):
         return False
     valid = candidate.not_valid_before_utc <= response.produced_at_utc <= candidate.not_valid_after_utc
     return valid and usage is not None and ExtendedKeyUsageOID.OCSP_SIGNING in usage

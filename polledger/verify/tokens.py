@@ -17,6 +17,7 @@ from polledger.errors import MalformedError, Unavailable
 from polledger.store.objects import ObjectStore
 from polledger.timestamp import cms
 from polledger.timestamp.authority import self_asserted
+from polledger.timestamp.certificates import read_certificate
 from polledger.timestamp.messages import parse_request, token_of
 from polledger.timestamp.revocation import RevocationPool
 from polledger.timestamp.token import TOKEN_BYTES, Timestamp, TokenRejected, verify_response
@@ -185,8 +186,8 @@ class TokenReader:
 
 def _certificate(data: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(data)
-    except ValueError:
+        return read_certificate(data).parsed
+    except MalformedError:
         raise MalformedError("a stored certificate cannot be read") from None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x448, x25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
@@ -290,6 +291,35 @@ def test_a_list_of_a_distribution_point_speaks_for_certificates_that_name_it() -
     assert status_of(read_revocation(made)[0], loaded(signer), CHAIN[1]) is not None
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        dsa.generate_private_key(2048),
+        ec.generate_private_key(ec.SECP521R1()),
+        ed448.Ed448PrivateKey.generate(),
+        ed25519.Ed25519PrivateKey.generate(),
+        rsa.generate_private_key(65537, 2048),
+        x25519.X25519PrivateKey.generate(),
+        x448.X448PrivateKey.generate(),
+    ],
+    ids=lambda key: type(key).__name__,
+)
+def test_no_kind_of_key_in_an_issuer_does_more_than_not_to_match(key: Any) -> None:
+    issuer = (
+        x509.CertificateBuilder()
+        .subject_name(CHAIN[1].subject)
+        .issuer_name(CHAIN[1].subject)
+        .public_key(key.public_key())
+        .serial_number(5)
+        .not_valid_before(year(2020))
+        .not_valid_after(year(2030))
+        .sign(OTHER.root.key, hashes.SHA256())
+    )
+    (parsed,) = read_revocation(crl(TSA.root, this=WHEN))
+    with pytest.raises(MalformedError):
+        status_of(parsed, CHAIN[0], issuer)
+
+
 def responder(by: forge.Party, *extensions: bytes, **values: Any) -> forge.Party:
     return forge.certify("Responder", forge.ec_key("responder"), by, extensions, **values)
 
@@ -346,6 +376,7 @@ def test_a_response_with_an_unknown_critical_extension_is_refused() -> None:
         b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         TSA.signer.certificate,
+        crl(TSA.root, this=WHEN).replace(b"\x02\x01\x01", b"\x02\x01\x03", 1),
     ],
 )
 def test_anything_else_is_said_to_be_neither(data: bytes) -> None:

@@ -1,5 +1,6 @@
 """The trust file."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,6 +94,14 @@ def test_two_operators_under_one_root_need_policies_of_their_own(tmp_path: Path)
     load_trust(write(tmp_path, ENTRY + 'policies = ["1.2.3"]' + other + 'policies = ["1.2.4"]'))
     same = other.replace('"Two Ltd"', '"ONE  ltd"')
     load_trust(write(tmp_path, ENTRY + same))
+
+
+def test_a_root_of_an_unknown_version_is_a_usage_error(tmp_path: Path) -> None:
+    path = write(tmp_path, ENTRY)
+    odd = forge.root().certificate.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04", 1)
+    (tmp_path / "root.pem").write_bytes(replace(forge.root(), certificate=odd).pem())
+    with pytest.raises(UsageError, match="root.pem: holds no certificates"):
+        load_trust(path)
 
 
 def test_revocation_file_may_be_larger_than_a_certificate(tmp_path: Path) -> None:

@@ -419,6 +419,21 @@ def test_a_damaged_part_of_a_token_is_named(honest: Built, tmp_path: Path, part:
     assert all(name.hex() in detail for detail in details)
 
 
+@pytest.mark.parametrize("version", [b"\x04", b"\x7f"])
+def test_a_stored_certificate_of_an_unknown_version_is_no_crash(
+    honest: Built, tmp_path: Path, version: bytes
+) -> None:
+    def unreadable(run: RunDirectory) -> list[TokenRef]:
+        ref = reference(run, 2, tsa(tmp_path), START)
+        assert ref.chain
+        raw = run.objects.get(ref.chain[0], limit=1 << 16)
+        odd = raw.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01" + version, 1)
+        return [msgspec.structs.replace(ref, chain=[run.objects.put(odd)])]
+
+    found = times(with_tokens(honest, tmp_path / "run", {2: unreadable}))
+    assert "a stored certificate cannot be read" in inconsistent(found)
+
+
 def test_revocation_data_are_read_too(honest: Built, tmp_path: Path) -> None:
     run = with_tokens(
         honest,
