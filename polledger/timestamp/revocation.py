@@ -165,11 +165,15 @@ def _in_scope(crl: x509.CertificateRevocationList, certificate: x509.Certificate
     """Whether a complete list for ``certificate``. Raises MalformedError for kinds of list that are not read."""
     scope = _extension(crl.extensions, x509.IssuingDistributionPoint)
     known = (x509.IssuingDistributionPoint,)
-    if any(one.critical and not isinstance(one.value, known) for one in crl.extensions):
+    # What a delta list leaves out is not good, whether or not it is marked critical as it must be.
+    if _extension(crl.extensions, x509.DeltaCRLIndicator) is not None or any(
+        one.critical and not isinstance(one.value, known) for one in crl.extensions
+    ):
         raise MalformedError("a delta list, or a critical extension that is not known")
     if scope is None:
         return True
-    if scope.indirect_crl or scope.only_some_reasons or scope.only_contains_attribute_certs:
+    partial = scope.only_some_reasons or scope.only_contains_attribute_certs or scope.relative_name
+    if scope.indirect_crl or partial:
         raise MalformedError("an indirect or partial list")
     basic = _extension(certificate.extensions, x509.BasicConstraints)
     authority = basic is not None and basic.ca

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x448, x25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
+from cryptography.x509.oid import NameOID
 
 from polledger.errors import MalformedError, UsageError
 from polledger.timestamp.revocation import (
@@ -31,6 +32,7 @@ CHAIN = (loaded(TSA.signer), loaded(TSA.root))
 WHEN = year(2026)
 NOW = year(2027)
 REASONS = x509.ReasonFlags
+COMMON_NAME = NameOID.COMMON_NAME
 
 HARMLESS = [
     REASONS.unspecified,
@@ -238,6 +240,10 @@ def test_lists_of_unknown_kinds_are_refused(extension: x509.ExtensionType, why: 
     assert why in problem(crl(TSA.root, this=WHEN, extensions=[(extension, True)]))
 
 
+def test_a_delta_list_that_does_not_say_so_critically_is_refused() -> None:
+    assert "delta" in problem(crl(TSA.root, this=WHEN, extensions=[(x509.DeltaCRLIndicator(1), False)]))
+
+
 def scope(**values: Any) -> tuple[x509.ExtensionType, bool]:
     fields: dict[str, Any] = {
         "full_name": None,
@@ -257,6 +263,7 @@ def scope(**values: Any) -> tuple[x509.ExtensionType, bool]:
         {"indirect_crl": True},
         {"only_some_reasons": frozenset({REASONS.key_compromise})},
         {"only_contains_attribute_certs": True},
+        {"relative_name": x509.RelativeDistinguishedName([x509.NameAttribute(COMMON_NAME, "part 1")])},
     ],
 )
 def test_indirect_and_partial_lists_are_refused(values: dict[str, Any]) -> None:
