@@ -277,6 +277,8 @@ class RevocationPool:
     used: set[str] = field(default_factory=set)
     own: set[str] = field(default_factory=set)
     """Labels of the verifier's own files, which may be about other certificates."""
+    stored: int = 0
+    """Bytes of the data that lay in the run."""
     _known: dict[tuple[x509.Certificate, x509.Certificate], list[Status]] = field(default_factory=dict)
 
     def add(self, label: str, data: bytes) -> None:

@@ -80,8 +80,8 @@ class TokenReader:
     findings: list[Finding] = field(default_factory=list)
     refusals: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
     """(authority, entry, why) of tokens that an entry knows and does not vouch for: what they are over."""
-    revocation: dict[bytes, int] = field(default_factory=dict)
-    """Names and sizes of the revocation data read so far."""
+    revocation: set[bytes] = field(default_factory=set)
+    """Names of the stored revocation data seen so far."""
 
     def seal(self, sealed: SealedHead) -> Iterator[Stamp]:
         """The usable tokens over the head of ``sealed``."""
@@ -168,13 +168,14 @@ class TokenReader:
         if name in self.revocation:
             return
         data = self.objects.get(name, limit=REVOCATION_BYTES)
+        self.revocation.add(name)
         label = f"revocation data {name.hex()}"
-        if sum(self.revocation.values()) + len(data) > STORED_REVOCATION_BYTES:
+        if self.pool.stored + len(data) > STORED_REVOCATION_BYTES:
             self.pool.problems[label] = (
                 f"not read: the run holds more than {STORED_REVOCATION_BYTES} bytes of them"
             )
             return
-        self.revocation[name] = len(data)
+        self.pool.stored += len(data)
         self.pool.add(label, data)
 
     def _inconsistent(self, detail: str) -> None:

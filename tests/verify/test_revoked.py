@@ -15,6 +15,7 @@ from polledger.verify.policy import parse_policy
 from tests.timestamp.ages import aging, renew, trust, year
 from tests.timestamp.lists import DAY, Entry, crl, response
 from tests.verify.build import START, Built
+from tests.verify.test_scan import noted_reads
 from tests.verify.test_standing import one, times
 from tests.verify.test_time import MINUTE, consistency, reference, with_tokens
 
@@ -193,6 +194,17 @@ def test_a_flood_of_data_is_left_unread_and_that_is_said(
     found = times(stamped(GOOD, more), NOW, trusted=ALL)
     details = [item.detail for item in found.findings if item.name == "time.revocation"]
     assert any("not read: the run holds more than" in detail for detail in details)
+
+
+def test_data_beyond_the_limit_are_looked_at_once_for_all_tokens(
+    stamped: Stamped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stamped(GOOD)
+    (name,) = run.read_seal(0).tokens[0].revocation or []
+    monkeypatch.setattr(tokens, "STORED_REVOCATION_BYTES", 0)
+    read = noted_reads(monkeypatch)
+    times(run, NOW, trusted=ALL)
+    assert read.count(name) == 1
 
 
 def test_revocation_data_are_named_once_for_all_tokens(stamped: Stamped) -> None:
