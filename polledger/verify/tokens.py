@@ -59,6 +59,10 @@ def place_of(seal: int, renewal: int | None) -> str:
     return f"seal {seal}" if renewal is None else f"renewal {renewal}"
 
 
+class _Ahead(MalformedError):
+    """A genTime ahead of the verifier's clock: one of two clocks is wrong, and nothing is damaged."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
     """What is stored of one token."""
@@ -97,8 +101,11 @@ class TokenReader:
         place = f"{file}, token of {ref.authority!r}"
         try:
             parts = self._parts(ref, digest)
+        except _Ahead as error:
+            self._add(CONSISTENCY, f"{place}: {error}", "check this machine's clock: the token may be sound")
+            return None
         except (MalformedError, Unavailable) as error:
-            self._inconsistent(f"{place}: {error}")
+            self._add(CONSISTENCY, f"{place}: {error}", "restore the object from a copy")
             return None
         entry = Covered(v=1, over=digest, token=ref).entry()
         over = place_of(seal, renewal)
@@ -139,7 +146,7 @@ class TokenReader:
         if info.nonce != nonce:
             raise MalformedError("the token is not the answer to the stored request: another nonce")
         if info.gen_time > self.now + timedelta(seconds=self.policy.time.skew):
-            raise MalformedError(f"genTime {_iso(info.gen_time)} lies in the future")
+            raise _Ahead(f"genTime {_iso(info.gen_time)} lies in the future")
 
     def _vouched(
         self, parts: _Parts, digest: bytes, authority: str, over: str
@@ -177,9 +184,6 @@ class TokenReader:
             return
         self.pool.stored += len(data)
         self.pool.add(label, data)
-
-    def _inconsistent(self, detail: str) -> None:
-        self._add(CONSISTENCY, detail, "restore the object from a copy")
 
     def _add(self, name: str, detail: str, remedy: str) -> None:
         self.findings.append(Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=remedy))
