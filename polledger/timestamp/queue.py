@@ -5,6 +5,7 @@ lie in the run's private directory: a URL may carry credentials.
 """
 
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -18,6 +19,7 @@ from polledger.errors import MalformedError, Unavailable
 from polledger.files import (
     PRIVATE_DIRECTORY,
     PRIVATE_FILE,
+    read_bounded,
     reported,
     sync_directory,
     write_atomic,
@@ -31,8 +33,11 @@ outage hours, and a public authority is not to be hammered."""
 
 LIMITS: Final = Limits(size=1 << 14, depth=2, count=64)
 
+LAST_MOMENT: Final = 253370764799999
+"""The end of the year 9998, in milliseconds since 1970: a datetime holds it, and a pause after it."""
+
 _SUFFIX: Final = ".msgpack"
-_Moment = Annotated[int, Meta(ge=0)]
+_Moment = Annotated[int, Meta(ge=0, le=LAST_MOMENT)]
 
 
 class Pending(
@@ -72,8 +77,8 @@ class Pending(
         """The earliest time for the next attempt."""
         if self.last_failure is UNSET:
             return datetime.fromtimestamp(0, UTC)
-        # Bounded before shifting: attempts may have grown over months.
-        pause = min(FIRST_PAUSE * (1 << min(self.attempts - 1, 16)), LONGEST_PAUSE)
+        # Bounded before shifting: attempts may have grown over months, and a file may say none.
+        pause = min(FIRST_PAUSE * (1 << min(max(self.attempts - 1, 0), 16)), LONGEST_PAUSE)
         return datetime.fromtimestamp(self.last_failure / 1000, UTC) + pause
 
 
@@ -123,23 +128,26 @@ class RequestQueue:
             if not self._directory.exists():
                 return []
             paths = sorted(path for path in self._directory.iterdir() if path.suffix == _SUFFIX)
-            contents = [(path, _bounded(path)) for path in paths]
         except OSError as error:
             raise Unavailable(f"cannot read the queue: {error.filename}: {error.strerror}") from None
-        return [(path, _parse(content)) for path, content in contents if content is not None]
+        return [entry for path in paths for entry in _entry(path)]
 
     def _path(self, pending: Pending) -> Path:
         identity = hashlib.sha256(encode([pending.authority, pending.url, pending.request])).hexdigest()[:24]
         return self._directory / f"{pending.seal:06d}-{identity}{_SUFFIX}"
 
 
-def _bounded(path: Path) -> bytes | None:
-    """The beginning of the file; None if another thread has just removed it, because its token is kept."""
+def _entry(path: Path) -> Iterator[tuple[Path, Pending | None]]:
+    """The file and what it holds; nothing if another thread has just removed it, because its token is kept."""
     try:
-        with path.open("rb") as file:
-            return file.read(LIMITS.size + 1)
+        data = bytes(read_bounded(path, limit=LIMITS.size))
     except FileNotFoundError:
-        return None
+        return
+    except Unavailable:
+        # Whatever lies there: a copy of a run may come with a pipe or a link in its queue.
+        yield path, None
+        return
+    yield path, _parse(data)
 
 
 def _parse(data: bytes) -> Pending | None:

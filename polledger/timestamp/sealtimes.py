@@ -13,13 +13,10 @@ from msgspec import UNSET
 from polledger.core.timesummary import Waiting
 from polledger.errors import Unavailable
 from polledger.files import PRIVATE_FILE, append, read_bounded
-from polledger.timestamp.queue import RequestQueue
+from polledger.timestamp.queue import LAST_MOMENT, RequestQueue
 
 NOTE_BYTES: Final = 1 << 26
 """Largest note read: 20 bytes a seal."""
-
-_LAST_MOMENT: Final = 253402300799999
-"""The end of the year 9999, in milliseconds since 1970: what a datetime can hold."""
 
 
 class SealTimes:
@@ -43,7 +40,7 @@ class SealTimes:
             numbers = line.split()
             if len(numbers) == 2 and all(number.isdigit() and len(number) <= 15 for number in numbers):
                 seal, moment = map(int, numbers)
-                if moment <= _LAST_MOMENT:
+                if moment <= LAST_MOMENT:
                     found.setdefault(seal, datetime.fromtimestamp(moment / 1000, UTC))
         return found
 

@@ -1,5 +1,6 @@
 """The durable queue."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -8,11 +9,12 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from polledger.errors import MalformedError, Unavailable
+from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.timestamp.client import make_request
-from polledger.timestamp.queue import FIRST_PAUSE, LONGEST_PAUSE, Pending, RequestQueue
+from polledger.timestamp.queue import FIRST_PAUSE, LAST_MOMENT, LONGEST_PAUSE, Pending, RequestQueue
 from tests.timestamp import forge
 
 NOW = datetime(2026, 11, 22, 6, 13, 20, 123_000, tzinfo=UTC)
@@ -121,6 +123,38 @@ def test_damaged_entry_is_kept_named_and_hides_no_other(
     path.write_bytes(damage)
     assert queue.pending() == [pending(nonce=2)]
     assert queue.damaged() == [path]
+
+
+@pytest.mark.parametrize("moment", ["first_failure", "last_failure"])
+def test_time_beyond_the_calendar_is_damage(queue: RequestQueue, tmp_path: Path, moment: str) -> None:
+    with pytest.raises(UsageError):
+        queue.put(msgspec.structs.replace(pending(), **{moment: LAST_MOMENT + 1}))
+    last = msgspec.structs.replace(pending(), attempts=99, **{moment: LAST_MOMENT})
+    queue.put(last)
+    assert queue.pending() == [last]
+    assert last.due() is not None
+    (path,) = (tmp_path / "private" / "queue").iterdir()
+    assert path.read_bytes().count(LAST_MOMENT.to_bytes(8, "big")) == 1
+    path.write_bytes(
+        path.read_bytes().replace(LAST_MOMENT.to_bytes(8, "big"), (LAST_MOMENT + 1).to_bytes(8, "big"))
+    )
+    assert (queue.pending(), queue.damaged()) == ([], [path])
+
+
+def test_failure_without_an_attempt_has_the_first_pause(queue: RequestQueue) -> None:
+    entry = msgspec.structs.replace(pending(), last_failure=0)
+    assert entry.due() == datetime(1970, 1, 1, tzinfo=UTC) + FIRST_PAUSE
+
+
+def test_pipe_and_link_are_damage_and_are_not_opened(queue: RequestQueue, tmp_path: Path) -> None:
+    queue.put(pending())
+    directory = tmp_path / "private" / "queue"
+    (written,) = directory.iterdir()
+    os.mkfifo(directory / "pipe.msgpack")
+    (directory / "link.msgpack").symlink_to(written)
+    (directory / "folder.msgpack").mkdir()
+    assert queue.pending() == [pending()]
+    assert {path.stem for path in queue.damaged()} == {"pipe", "link", "folder"}
 
 
 def test_entry_whose_request_is_none_is_damaged(queue: RequestQueue) -> None:
