@@ -24,6 +24,7 @@ from polledger.files import (
     sync_directory,
     write_atomic,
 )
+from polledger.timestamp.address import URL_CHARACTERS
 from polledger.timestamp.messages import TimestampRequest, parse_request
 
 FIRST_PAUSE: Final = timedelta(seconds=30)
@@ -49,7 +50,7 @@ class Pending(
     v: Literal[1] = 1
     seal: Annotated[int, Meta(ge=0)]
     authority: Annotated[str, Meta(min_length=1, max_length=256)]
-    url: Annotated[str, Meta(min_length=1, max_length=2048)]
+    url: Annotated[str, Meta(min_length=1, max_length=URL_CHARACTERS)]
     request: Annotated[bytes, Meta(min_length=1, max_length=4096)]
     """The exact TimeStampReq: every attempt sends these bytes, so that any answer fits. A witness gets this note."""
     witness: Annotated[str, Meta(min_length=1, max_length=512)] | UnsetType = UNSET

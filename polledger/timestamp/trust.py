@@ -34,7 +34,7 @@ from cryptography import x509
 from polledger.core.cosignature import WitnessKey, parse_witness_key
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.timestamp import der
-from polledger.timestamp.address import split_url
+from polledger.timestamp.address import USABLE, split_url
 from polledger.timestamp.algorithms import HASH_OIDS
 from polledger.timestamp.certificates import read_pem
 
@@ -114,7 +114,8 @@ def load_trust(path: Path) -> Trust:
     """
     try:
         table = tomllib.loads(_read(path, TRUST_BYTES).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError, UnicodeDecodeError, and what tomllib lets through: a number of thousands of digits.
         raise UsageError(f"{path} is not valid TOML: {error}") from None
     _refuse_unknown(table, ("authority", "witness"), f"{path}")
     authorities, witnesses = (_tables(table, kind, path) for kind in ("authority", "witness"))
@@ -155,7 +156,7 @@ class _Table:
             try:
                 split_url(value)
             except UsageError:
-                raise UsageError(f"{self.where}: url is not an http:// or https:// URL") from None
+                raise UsageError(f"{self.where}: url is not {USABLE}") from None
         return value
 
     def texts(self, key: str) -> list[str]:
@@ -164,6 +165,8 @@ class _Table:
             raise UsageError(f"{self.where}: {key} is not a list")
         if not all(isinstance(item, str) and item for item in value):
             raise UsageError(f"{self.where}: {key} holds something that is not a string")
+        if not all(item.isprintable() for item in value):
+            raise UsageError(f"{self.where}: {key} holds a character that cannot be printed")
         return value
 
     def time(self, key: str) -> datetime | None:

@@ -33,7 +33,7 @@ from polledger.core.head import SIZE_MAX, Head, parse_note, verifier_key
 from polledger.core.merkle import Frontier, leaf_hash
 from polledger.core.records import COSIGNATURES, Seal, parse_genesis
 from polledger.errors import MalformedError, Unavailable, UsageError
-from polledger.timestamp.address import public_url, split_url
+from polledger.timestamp.address import USABLE, public_url, split_url
 from polledger.timestamp.client import TIMEOUT, Unreachable, post, read_body, refuse_redirect
 from polledger.timestamp.queue import Pending, RequestQueue
 from polledger.timestamp.stamper import Requests
@@ -60,13 +60,18 @@ class Witness:
 
     def __post_init__(self) -> None:
         try:
-            parts = split_url(self.url)
+            parts = split_url(self.address)
         except UsageError:
-            raise UsageError(f"the witness {self.key.name} is given by an http:// or https:// URL") from None
+            raise UsageError(f"the witness {self.key.name} is given by {USABLE}") from None
         if parts.query or parts.fragment:
             raise UsageError(
                 f"the URL of the witness {self.key.name} has a query or a fragment: leave it out"
             )
+
+    @property
+    def address(self) -> str:
+        """Where heads are sent."""
+        return self.url.rstrip("/") + "/add-checkpoint"
 
     @property
     def text(self) -> str:
@@ -103,7 +108,7 @@ def encode_request(*, old: int, proof: Sequence[bytes], note: bytes) -> bytes:
 def post_checkpoint(witness: Witness, request: bytes) -> Reply:
     """The witness's answer to ``request``. Raises Unreachable where there is none within the limits."""
     return post(
-        witness.url.rstrip("/") + "/add-checkpoint",
+        witness.address,
         request,
         headers={"Content-Type": "text/plain; charset=utf-8"},
         read=_read_reply,

@@ -6,13 +6,14 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from polledger import __version__
 from polledger.errors import Unavailable, UsageError
-from polledger.timestamp.address import public_url
+from polledger.timestamp.address import URL_CHARACTERS, USABLE, public_url
 from polledger.timestamp.client import (
     QUERY_TYPE,
     Unreachable,
@@ -21,6 +22,8 @@ from polledger.timestamp.client import (
     post_request,
 )
 from polledger.timestamp.messages import rejecting_response
+from polledger.timestamp.queue import RequestQueue
+from polledger.timestamp.stamper import Http, Stamper
 from polledger.timestamp.token import verify_response
 from tests.timestamp import forge
 from tests.timestamp.cases import find
@@ -235,12 +238,23 @@ def test_public_url_has_no_secrets(url: str, shown: str) -> None:
     [
         "", "tsa.example", "ftp://tsa.example/", "file:///etc/passwd", "http://", "http:///x", "http://h:0/",
         "http://h:99999/", "http://h:x/", "http://[::1/", "http://a b/", "http://h/\n", "http://h/ü",
+        f"http://h/{'x' * (URL_CHARACTERS - 8)}",
     ],
 )  # fmt: skip
 def test_refuses_what_is_no_http_url_without_repeating_it(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         post_request(url, REQUEST)
-    assert str(refused.value) == "an authority is given by an http:// or https:// URL"
+    assert str(refused.value) == f"an authority is given by {USABLE}"
+
+
+def test_a_request_to_the_longest_url_can_wait(tmp_path: Path) -> None:
+    """One character more is refused before a training begins: its requests could not be put on disk."""
+    url = f"http://h/{'x' * (URL_CHARACTERS - 9)}"
+    queue = RequestQueue(tmp_path)
+    Stamper(
+        authorities=[Http(url=url)], queue=queue, clock=lambda: datetime.now(UTC), keep=lambda *_: None
+    ).enqueue(0, forge.DIGEST)
+    assert [pending.url for pending in queue.pending()] == [url]
 
 
 def test_http_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

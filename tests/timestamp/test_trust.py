@@ -126,6 +126,13 @@ def test_several_entries_keep_their_order(tmp_path: Path) -> None:
         ("authority = [5]", "authority is not a list of tables"),
         ("witness = {}", "witness is not a list of tables"),
         ("x = [", "not valid TOML"),
+        (f"x = {'[' * 100_000}", "not valid TOML"),
+        (f"x = {'9' * 10_000}", "not valid TOML"),
+        (ENTRY.replace("root.pem", "a\\u0000b"), "roots holds a character that cannot be printed"),
+        (
+            ENTRY + f'url = "http://tsa.example/{"x" * 2048}"',
+            "url is not an http:// or https:// URL of at most",
+        ),
         ("x = 1" + ENTRY, "unknown key 'x'"),
         ("authorities = []" + ENTRY, "unknown key 'authorities'; near: authority"),
         (ENTRY + "root = 1", "authority 1 \\('one'\\): unknown key 'root'; near: roots"),

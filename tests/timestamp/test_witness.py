@@ -602,6 +602,7 @@ def test_a_witness_is_given_as_url_and_key() -> None:
         (GIVEN.replace("https", "ftp"), "by an http:// or https:// URL"),
         (GIVEN.replace("prefix", "p?key=secret"), "has a query or a fragment"),
         (GIVEN.replace("prefix", "p#secret"), "has a query or a fragment"),
+        (GIVEN.replace("prefix", "secret" * 340), "by an http:// or https:// URL of at most 2048"),
         (GIVEN.replace("w.example+", "v.example+"), "is damaged"),
         (GIVEN.replace("://", "://secret:secret@ "), "by an http:// or https:// URL"),
     ],
