@@ -1,11 +1,13 @@
 """``polledger tsa serve``: an RFC 3161 authority for a team or a test bench."""
 
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -120,14 +122,15 @@ def _listening(place: str) -> Iterator[socket.socket]:
 def _address(place: str) -> tuple[str, int]:
     host, colon, port = place.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) >= 1 << 16:
         raise UsageError(f"--listen takes HOST:PORT, like 127.0.0.1:3161 or [::1]:3161, not {place!r}")
     return host, int(port)
 
 
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+    # "Any address" is none that a client could connect to.
+    if ip_address(host).is_unspecified:
         host = socket.gethostname()
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 

@@ -118,12 +118,22 @@ def test_other_addresses_are_listened_on(tmp_path: Path) -> None:
         assert asked(server).nonce == forge.NONCE
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_on_all_addresses_the_entry_names_the_machine(host: str) -> None:
+    try:
+        with tsa._listening(f"{host}:0") as listener:
+            assert tsa._url(listener) == f"http://{socket.gethostname()}:{listener.getsockname()[1]}/"
+    except Unavailable:
+        pytest.skip("no IPv6")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--listen", "3161"], "--listen takes HOST:PORT"),
         (["--listen", ":3161"], "--listen takes HOST:PORT"),
-        (["--listen", "127.0.0.1:70000"], "--listen takes HOST:PORT"),
+        (["--listen", "127.0.0.1:65536"], "--listen takes HOST:PORT"),
+        (["--listen", "127.0.0.1:" + "1" * 5000], "--listen takes HOST:PORT"),
         (["--listen", "127.0.0.1:http"], "--listen takes HOST:PORT"),
         (["--policy", "1.x"], "not an object identifier: '1.x'"),
         (["--policy", EMBEDDED_POLICY], "--policy is that of the embedded authority"),
