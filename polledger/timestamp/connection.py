@@ -72,8 +72,10 @@ class Connection:
         self._buffer = bytearray()
         self._idle = True
         self._deadline = 0.0
-        # An answer is one segment, and waits for no acknowledgement of the one before.
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # An answer is one segment, and waits for no acknowledgement of the one before. Some systems refuse that where
+        # the client is gone already, which the first read finds out.
+        with contextlib.suppress(OSError):
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.settimeout(IDLE_SECONDS)
 
     def hurry(self) -> None:

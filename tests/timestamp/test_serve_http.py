@@ -336,6 +336,14 @@ def test_a_connection_without_a_request_is_given_up(
     assert pair[1].read() is None
 
 
+def test_a_socket_that_takes_no_options_costs_no_thread() -> None:
+    """As macOS has it for a client that is gone before it is accepted. A local socket knows no TCP either."""
+    near, far = socket.socketpair()
+    near.close()
+    with far:
+        assert Connection(far, stopping=lambda: False).read() is None
+
+
 def test_a_client_that_takes_no_answer_is_given_up(
     pair: tuple[socket.socket, Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
