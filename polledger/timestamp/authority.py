@@ -24,7 +24,6 @@ from polledger.timestamp import cms, der
 from polledger.timestamp.algorithms import ECDSA_WITH_SHA256, RSA_ENCRYPTION, hash_identifier
 from polledger.timestamp.identity import (
     FILE_NAME,
-    ROOT_NAME,
     Damaged,
     Identity,
     SigningKey,
@@ -43,18 +42,6 @@ from polledger.timestamp.messages import (
 )
 from polledger.timestamp.token import Timestamp
 from polledger.timestamp.tstinfo import CONTENT_TYPE
-
-__all__ = [
-    "ACCURACY_SECONDS",
-    "FILE_NAME",
-    "POLICY",
-    "ROOT_NAME",
-    "VALID_FROM",
-    "VALID_UNTIL",
-    "EmbeddedAuthority",
-    "LocalAuthority",
-    "self_asserted",
-]
 
 POLICY: Final = "2.25.179244332136762151783138347321181497817"
 """Policy of the embedded authority, under the arc of a random UUID: time of this machine's clock, unchecked."""

@@ -13,15 +13,9 @@ import rfc3161ng
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from polledger.errors import Unavailable, UsageError
-from polledger.timestamp.authority import (
-    FILE_NAME,
-    POLICY,
-    ROOT_NAME,
-    VALID_FROM,
-    VALID_UNTIL,
-    EmbeddedAuthority,
-)
+from polledger.timestamp.authority import POLICY, VALID_FROM, VALID_UNTIL, EmbeddedAuthority
 from polledger.timestamp.client import make_request
+from polledger.timestamp.identity import FILE_NAME, ROOT_NAME
 from polledger.timestamp.messages import parse_response
 from polledger.timestamp.token import Timestamp, TokenRejected, verify_response
 from tests.timestamp import forge

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from polledger.core.head import Head, sign_head
 from polledger.core.records import Seal
 from polledger.store.run import RunDirectory
-from polledger.timestamp.authority import ROOT_NAME, EmbeddedAuthority
+from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.client import make_request
+from polledger.timestamp.identity import ROOT_NAME
 from polledger.timestamp.queue import Pending, RequestQueue
 from polledger.timestamp.stamper import EMBEDDED_URL
 from tests.timestamp import forge
