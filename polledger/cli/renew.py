@@ -112,7 +112,7 @@ def _renew(directory: "RunDirectory", names: Sequence[str], files: Sequence[list
         return _Done(
             survey=found,
             made=made,
-            new=kept and index == len(found.renewals),
+            new=kept and (newest is None or index > newest.statement.index),
             answers=answers,
             ends=ends(directory, made) if made else None,
         )
