@@ -220,29 +220,32 @@ def _missing(objects: Objects, where: str, tokens: Sequence[TokenRef]) -> Iterat
 
 
 def aged(store: RenewalStore, made: Made, *, now: datetime) -> bool:
-    """Whether one of the renewal's own tokens is near the end of its certificates. Raises as the store does."""
-    return any(_aged(store.objects, token, now) for token in made.renewal.tokens)
+    """Whether one of the renewal's own tokens is near the end of its certificates, or lost what would tell."""
+    return any(_aged(_span(store.objects, token), now) for token in made.renewal.tokens)
 
 
-def ends(store: RenewalStore, made: Made) -> datetime:
-    """When the first certificate beside the renewal's tokens ends."""
-    return min(_span(store.objects, token)[1] for token in made.renewal.tokens)
+def ends(store: RenewalStore, made: Made) -> datetime | None:
+    """When the first certificate beside the renewal's tokens ends; None where no token can be read."""
+    spans = [_span(store.objects, token) for token in made.renewal.tokens]
+    return min((span[1] for span in spans if span is not None), default=None)
 
 
-def _aged(objects: Objects, token: TokenRef, now: datetime) -> bool:
-    start, end = _span(objects, token)
+def _aged(span: tuple[datetime, datetime] | None, now: datetime) -> bool:
+    if span is None:
+        return True
+    start, end = span
     return now > start + (end - start) * AGED.numerator / AGED.denominator
 
 
-def _span(objects: Objects, token: TokenRef) -> tuple[datetime, datetime]:
-    """genTime, and the end of the first certificate kept beside the token to end; as they say."""
-    signed = cms.parse_token(token_of(objects.get(token.response, limit=TOKEN_BYTES)))
-    kept = [objects.get(name, limit=CERTIFICATE_BYTES) for name in token.chain or ()]
+def _span(objects: Objects, token: TokenRef) -> tuple[datetime, datetime] | None:
+    """genTime, and the end of the first certificate kept beside the token to end; as they say. None if unreadable."""
     try:
+        signed = cms.parse_token(token_of(objects.get(token.response, limit=TOKEN_BYTES)))
+        kept = [objects.get(name, limit=CERTIFICATE_BYTES) for name in token.chain or ()]
         certificates = [read_certificate(raw) for raw in (*signed.certificates, *kept)]
-    except MalformedError:
-        raise MalformedError(f"a certificate beside a token of {token.authority!r} cannot be read") from None
-    start = parse_tst_info(signed.content).gen_time
+        start = parse_tst_info(signed.content).gen_time
+    except (MalformedError, Unavailable):
+        return None
     return start, min((one.not_after for one in certificates), default=start)
 
 

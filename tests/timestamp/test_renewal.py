@@ -424,6 +424,36 @@ class TestCommand:
         result = command("timestamp", "renew", run.path, "--tsa", authorities[0], "--json").json()
         assert (result["renewal"], result["new"], result["entries"]) == (1, True, 7)
 
+    def test_a_lost_renewal_does_not_blur_which_one_is_new(
+        self, run: RunDirectory, command: Command, authorities: list[str]
+    ) -> None:
+        renew(run, ONE, now=NOW)
+        renew(run, TWO, now=NOW)
+        run.renewal_path(0).unlink()
+        result = command("timestamp", "renew", run.path, "--tsa", authorities[0], "--json").json()
+        assert (result["renewal"], result["new"]) == (1, False)
+        stamp(run, 2, ONE.authority, NOW, "one")
+        result = command("timestamp", "renew", run.path, "--tsa", authorities[0], "--json").json()
+        assert (result["renewal"], result["new"]) == (2, True)
+
+    @pytest.mark.parametrize("damage", ["missing", "malformed"])
+    def test_a_token_of_the_newest_renewal_that_is_damaged_holds_up_no_later_one(
+        self, run: RunDirectory, command: Command, authorities: list[str], damage: str
+    ) -> None:
+        renew(run, ONE, TWO, now=NOW)
+        renewal = run.read_renewal(0)
+        if damage == "missing":
+            run.objects.path(renewal.tokens[0].response).unlink()
+        else:
+            junk = msgspec.structs.replace(renewal.tokens[0], response=run.objects.put(b"junk"))
+            changed = msgspec.structs.replace(renewal, tokens=[junk, renewal.tokens[1]])
+            run.renewal_path(0).write_bytes(encode(changed))
+        assert command("timestamp", "renew", run.path, "--tsa", free_url(), "--json").json()["new"] is False
+        words = ("timestamp", "renew", run.path, "--tsa", authorities[0], "--json")
+        result = command(*words).json()
+        assert (result["renewal"], result["new"], result["entries"]) == (1, True, 7)
+        assert command(*words).json()["obtained"] == []
+
     @pytest.mark.parametrize("pem", [False, True])
     def test_revocation_data_are_kept_with_the_renewal(
         self, run: RunDirectory, command: Command, authorities: list[str], tmp_path: Path, pem: bool
