@@ -47,10 +47,8 @@ def read_renewals(
     if not heads or not files:
         return Renewals()
     found, problems = list[Renewal](), list[str]()
-    covering = [(head.seal.number, Covered(v=1, over=head.head.digest()).entry()) for head in heads]
-    lists = _Lists(
-        reader.objects, wanted={entry for _, entry in covering} | {stamp.entry for stamp in stamps}
-    )
+    seals = {Covered(v=1, over=head.head.digest()).entry(): head.seal.number for head in heads}
+    lists = _Lists(reader.objects, wanted=seals.keys() | {stamp.entry for stamp in stamps})
     previous: bytes | None = ZERO
     for number, file in enumerate(_gapless(files)):
         try:
@@ -68,7 +66,7 @@ def read_renewals(
             continue
         previous = imprint(file.renewal.statement)
         problems += _revocation(file, statement, reader)
-        newest = max((seal for seal, entry in covering if entry in covers), default=-1)
+        newest = max((seals[entry] for entry in covers if entry in seals), default=-1)
         tokens = [reader.token(file.name, ref, previous, newest, number) for ref in file.renewal.tokens]
         made = tuple(stamp for stamp in tokens if stamp is not None)
         lists.wanted |= {stamp.entry for stamp in made}

@@ -6,6 +6,7 @@ then a renewal covered it that stands itself. So renewals are judged from the ne
 PROTOCOL section 8; docs/decisions/0026.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -71,32 +72,39 @@ class _Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dated:
-    """A judged renewal. ``voices``: of its tokens that stand, the operator and by when it had stamped.
+    """A judged renewal. ``voices``: by when each operator had stamped it, ascending, of its tokens that stand.
 
     Fewer operators than ``quorum`` save nothing.
     """
 
     number: int
-    covers: frozenset[bytes]
-    voices: tuple[tuple[str, datetime], ...]
+    operators: tuple[str, ...]
+    voices: tuple[tuple[datetime, ...], ...]
     quorum: int
 
     def saves(self, after: datetime, before: datetime) -> bool:
         """Whether a quorum stamped it from ``after`` to ``before``, both included."""
-        return len({operator_key(who) for who, when in self.voices if after <= when <= before}) >= self.quorum
+        return sum(_any_within(times, after, before) for times in self.voices) >= self.quorum
 
     @property
     def when(self) -> datetime | None:
         """By when a quorum had stamped it; None where too few stand."""
-        earliest = dict[str, datetime]()
-        for who, when in self.voices:
-            earliest[operator_key(who)] = min(earliest.get(operator_key(who), when), when)
-        return sorted(earliest.values())[self.quorum - 1] if len(earliest) >= self.quorum else None
+        earliest = sorted(times[0] for times in self.voices)
+        return earliest[self.quorum - 1] if len(earliest) >= self.quorum else None
 
     def to_json(self) -> dict[str, Any]:
         when = self.when
-        operators = sorted({who for who, _ in self.voices})
-        return {"index": self.number, "by": None if when is None else _iso(when), "operators": operators}
+        return {
+            "index": self.number,
+            "by": None if when is None else _iso(when),
+            "operators": list(self.operators),
+        }
+
+
+def _any_within(times: Sequence[datetime], after: datetime, before: datetime) -> bool:
+    """Whether one of ``times``, ascending, lies from ``after`` to ``before``."""
+    at = bisect_left(times, after)
+    return at < len(times) and times[at] <= before
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,6 +115,8 @@ class _Judge:
     policy: Policy
     now: datetime
     dated: list[_Dated] = field(default_factory=list)
+    covering: dict[bytes, list[_Dated]] = field(default_factory=dict)
+    """By entry, those of ``dated`` that cover it: looking a token up in each would be quadratic on a hostile run."""
     until: datetime | None = None
     lapsed: _Groups = field(default_factory=dict)
     accepted: _Groups = field(default_factory=dict)
@@ -119,12 +129,20 @@ class _Judge:
     def renewal(self, renewal: Renewal) -> list[Stamp]:
         """The tokens of ``renewal`` that stand, after those of all newer ones were judged."""
         standing = [stamp for stamp in self.tokens(renewal.stamps) if stamp.operator is not None]
-        voices = tuple(
-            (stamp.operator or "", stamp.timestamp.gen_time + self._accuracy(stamp.timestamp))
-            for stamp in standing
+        names, voices = set[str](), dict[str, list[datetime]]()
+        for stamp in standing:
+            who, by = stamp.operator or "", stamp.timestamp.gen_time + self._accuracy(stamp.timestamp)
+            names.add(who)
+            voices.setdefault(operator_key(who), []).append(by)
+        dated = _Dated(
+            number=renewal.number,
+            operators=tuple(sorted(names)),
+            voices=tuple(tuple(sorted(times)) for times in voices.values()),
+            quorum=self.policy.time.quorum,
         )
-        quorum = self.policy.time.quorum
-        self.dated.append(_Dated(number=renewal.number, covers=renewal.covers, voices=voices, quorum=quorum))
+        self.dated.append(dated)
+        for entry in renewal.covers:
+            self.covering.setdefault(entry, []).append(dated)
         return standing
 
     def tokens(self, stamps: Sequence[Stamp]) -> Iterator[Stamp]:
@@ -169,7 +187,7 @@ class _Judge:
 
     def _stands(self, stamp: Stamp, limits: Sequence[_Limit]) -> bool:
         """Whether ``stamp`` stands, by itself or by a renewal."""
-        renewals = [dated for dated in self.dated if stamp.entry in dated.covers]
+        renewals = self.covering.get(stamp.entry, ())
         first = min(limits, key=lambda limit: limit.moment)
         if self._saved(stamp, first.moment, renewals):
             # It falls with the renewal, whose tokens are judged like any other.
