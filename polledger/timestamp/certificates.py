@@ -27,6 +27,10 @@ KEPT = 512
 """How many certificates, and results about exactly these bytes, are remembered: a trust file with every public
 authority has about a hundred certificates. The oldest are forgotten first, which changes time and nothing else."""
 
+PATH_BYTES = 1 << 18
+"""Most bytes of certificates in a question about a chain that is remembered: every public root at once. A run may
+store 2 MiB beside each of its tokens, and what is remembered holds on to it."""
+
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -66,11 +70,15 @@ class Certificate:
         reader.end()
         if field.tag == der.context(4):
             return _comparable(field.content) == _comparable(self.subject)
-        for extension in self.parsed.extensions:
+        for extension in self.extensions():
             if isinstance(extension.value, x509.SubjectAlternativeName):
                 names = der.read_one(extension.value.public_bytes(), der.SEQUENCE, "alternative names").all()
                 return general_name in [name.raw for name in names]
         return False
+
+    def extensions(self) -> x509.Extensions:
+        """The extensions, decoded anew: ``parsed`` would keep them, at up to sixty times their bytes."""
+        return x509.load_der_x509_certificate(self.raw).extensions
 
     def name(self) -> str:
         """The subject as RFC 4514 text, for people."""
@@ -115,9 +123,7 @@ def read_certificate(raw: bytes) -> Certificate:
     subject = reader.take(der.SEQUENCE).raw
     try:
         parsed = x509.load_der_x509_certificate(raw)
-        # All are decoded lazily: a certificate that exists is one that can be used.
-        _ = parsed.extensions
-        return Certificate(
+        found = Certificate(
             raw=raw,
             parsed=parsed,
             issuer=issuer,
@@ -128,6 +134,9 @@ def read_certificate(raw: bytes) -> Certificate:
             key=parsed.public_key(),
             label=parsed.subject.rfc4514_string(),
         )
+        # Decoded lazily otherwise: a certificate that exists is one that can be used.
+        found.extensions()
+        return found
     except UNREADABLE as error:
         raise MalformedError(f"certificate: cannot be read: {error}") from None
 
@@ -185,7 +194,7 @@ def _matches(certificate: Certificate, identifier: CertificateId) -> bool:
 @lru_cache(maxsize=KEPT)
 def require_timestamping(signer: Certificate) -> None:
     """Raise MalformedError unless the certificate is for time-stamping and nothing else (RFC 3161 section 2.3)."""
-    extensions = signer.parsed.extensions
+    extensions = signer.extensions()
     try:
         usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage)
     except x509.ExtensionNotFound:
@@ -220,9 +229,9 @@ def verify_chain(
     """
     second = at.replace(microsecond=0)
     valid = tuple([one.valid(second) for one in (signer, *candidates, *roots)])
-    found = _find_chain(
-        _Path(signer=signer, candidates=tuple(candidates), roots=tuple(roots), valid=valid, at=second)
-    )
+    path = _Path(signer=signer, candidates=tuple(candidates), roots=tuple(roots), valid=valid, at=second)
+    size = sum(len(one.raw) for one in (signer, *candidates, *roots))
+    found = _find_chain(path) if size <= PATH_BYTES else _find_chain.__wrapped__(path)
     if isinstance(found, str):
         raise MalformedError(found)
     return list(found)

@@ -1,5 +1,6 @@
 """What is remembered between tokens changes no outcome: chains by which certificates are valid, and nothing else."""
 
+import tracemalloc
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -72,6 +73,33 @@ def test_what_is_remembered_is_bounded() -> None:
     assert cms.parse_token.cache_info().currsize == cms.PARSED_KEPT
     for remembered in (certificates.read_certificate, certificates._find_chain, certificates._issued):
         assert remembered.cache_info().maxsize == certificates.KEPT
+
+
+def test_a_certificate_is_kept_as_its_bytes_and_little_more() -> None:
+    """Decoded, each of these extensions is an object: sixty times its bytes, for hundreds of certificates."""
+    names = forge.extension("2.5.29.17", forge.seq(forge.tlv(0x82, b"a") * 5000), critical=False)
+    large = [
+        forge.certify("Large", forge.ec_key("large"), ABOVE, [*forge.TSA, names], serial=number).certificate
+        for number in range(1, 11)
+    ]
+    certificates.read_certificate.cache_clear()
+    tracemalloc.start()
+    for raw in large:
+        certificates.require_timestamping(certificates.read_certificate(raw))
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 4 * sum(map(len, large))
+
+
+def test_a_question_about_many_bytes_of_certificates_is_answered_and_not_kept() -> None:
+    note = forge.extension("1.2.3.5", forge.octets(bytes(60_000)), critical=False)
+    stored = [forge.certify(f"Large {i}", forge.ec_key("large"), None, [*forge.CA, note]) for i in range(5)]
+    roots = [forge.root(), *stored]
+    ask(forge.GEN_TIME, roots=roots)
+    refused(LEAF_ENDS + SECOND, roots=roots)
+    assert certificates._find_chain.cache_info().currsize == 0
+    ask(forge.GEN_TIME, roots=roots[:4])
+    assert certificates._find_chain.cache_info().currsize == 1
 
 
 def test_a_broken_signature_is_refused_where_the_chain_is_known() -> None:
