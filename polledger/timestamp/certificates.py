@@ -6,6 +6,7 @@ CA certificates, and so do we. Revocation is not checked.
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,10 @@ from polledger.errors import MalformedError
 from polledger.timestamp import der
 from polledger.timestamp.algorithms import require_strong
 from polledger.timestamp.cms import CertificateId
+
+# What is odd about a certificate is refused here or is none of our business: nothing in a hostile one may write to
+# standard error, or raise where Python is told to make errors of warnings.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"polledger\.timestamp\.")
 
 KEPT = 512
 """How many certificates, and results about exactly these bytes, are remembered: a trust file with every public

@@ -133,6 +133,27 @@ def test_huge_token_is_invalid_and_not_read_whole(command: Command, tmp_path: Pa
     assert "at most" in done.err
 
 
+@pytest.mark.parametrize("options", [(), ("-W", "error")], ids=["as it is", "errors of warnings"])
+def test_an_odd_certificate_writes_nothing_of_its_own(options: tuple[str, ...], tmp_path: Path) -> None:
+    """cryptography warns of an empty name, on standard error and with a path of this machine."""
+    empty = forge.seq(forge.set_(forge.seq(forge.oid("2.5.4.3"), forge.utf8(""))))
+    names = forge.extension("2.5.29.17", forge.seq(forge.tlv(0xA4, empty)), critical=False)
+    signer = forge.certify("Odd", forge.ec_key("odd"), forge.intermediate(), [*forge.TSA, names])
+    (tmp_path / "odd.tsr").write_bytes(forge.Token(signer=signer).response_bytes())
+    (tmp_path / "root.pem").write_bytes(forge.root().pem())
+    words = ["timestamp", "verify", "odd.tsr", "--digest", forge.DIGEST.hex(), "--roots", "root.pem"]
+    done = subprocess.run(
+        [sys.executable, *options, "-m", "polledger.cli.app", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stderr.startswith("valid: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_verify_loads_no_network_client_and_no_torch() -> None:
     code = (
         "import sys\n"
