@@ -293,23 +293,23 @@ def _lags(stamps: Sequence[Stamp], policy: Policy) -> Iterator[Finding]:
     by_seal: dict[int, dict[str, Stamp]] = {}
     for stamp in stamps:
         if stamp.operator and stamp.renewal is None:
-            voices = by_seal.setdefault(stamp.seal, {})
-            known = voices.setdefault(stamp.operator, stamp)
-            voices[stamp.operator] = min(known, stamp, key=_gen_time)
+            voices, voice = by_seal.setdefault(stamp.seal, {}), operator_key(stamp.operator)
+            voices[voice] = min(voices.get(voice, stamp), stamp, key=_gen_time)
+    names = {operator_key(stamp.operator): stamp.operator for stamp in stamps if stamp.operator}
     lags: dict[tuple[str, str], _Lag] = {}
     for voices in by_seal.values():
-        earliest = min(voices.values(), key=_gen_time)
-        for operator, stamp in voices.items():
-            if stamp is not earliest:
-                began = _gen_time(earliest)
+        first = min(voices, key=lambda voice: _gen_time(voices[voice]))
+        earliest, began = voices[first], _gen_time(voices[first])
+        for voice, stamp in voices.items():
+            if voice != first:
                 slack = (_accuracy(stamp, policy) + _accuracy(earliest, policy)).total_seconds()
-                lag = lags.setdefault((str(earliest.operator), operator), _Lag(begin=began, end=began))
+                lag = lags.setdefault((first, voice), _Lag(begin=began, end=began))
                 lag.add(began, (_gen_time(stamp) - began).total_seconds(), slack)
     for (early, late), lag in sorted(lags.items()):
         if lag.constant:
             detail = (
-                f"{late!r} stamped {counted(lag.seals, 'head')} {_span(lag.least)} to {_span(lag.most)} after "
-                f"{early!r}, the same on each and beyond their accuracies: one of the two clocks is off"
+                f"{names[late]!r} stamped {counted(lag.seals, 'head')} {_span(lag.least)} to {_span(lag.most)} "
+                f"after {names[early]!r}, the same on each and beyond their accuracies: one of the two clocks is off"
             )
             name = REQUIRED if policy.require.external_time else CLOCKS
             yield _finding(name, detail, "find out which, and limit that authority in the trust file")
@@ -317,17 +317,15 @@ def _lags(stamps: Sequence[Stamp], policy: Policy) -> Iterator[Finding]:
 
 def _behind(stamps: Sequence[Stamp], now: datetime, policy: Policy) -> Iterator[Finding]:
     """This machine's own clock: tokens that lie ahead of it, within what the policy lets pass."""
-    ahead = {
-        operator_key(stamp.operator): stamp
-        for stamp in stamps
-        if stamp.operator and _gen_time(stamp) - now > _accuracy(stamp, policy)
-    }
+    ahead = [
+        stamp for stamp in stamps if stamp.operator and _gen_time(stamp) - now > _accuracy(stamp, policy)
+    ]
     if ahead:
-        newest = max(ahead.values(), key=_gen_time)
-        seconds = (newest.timestamp.gen_time - now).total_seconds()
+        operators = {operator_key(stamp.operator or "") for stamp in ahead}
+        seconds = (max(map(_gen_time, ahead)) - now).total_seconds()
         detail = (
-            f"tokens of {counted(len(ahead), 'operator')} lie up to {_span(seconds)} ahead of this machine's clock: "
-            f"it is slow, or theirs are fast"
+            f"tokens of {counted(len(operators), 'operator')} lie up to {_span(seconds)} ahead of this machine's "
+            f"clock: it is slow, or theirs are fast"
         )
         yield _finding(CLOCKS, detail, "set this machine's clock")
 

@@ -233,6 +233,15 @@ def test_the_same_lag_on_every_head_is_a_clock_that_is_off() -> None:
     assert required.blocks
 
 
+def test_one_operator_spelled_in_two_ways_is_one_voice_on_the_clock() -> None:
+    known, stamps = two([HOUR] * COMMON_SEALS)
+    spelled = [replace(one, operator="a  " if one.operator == "B" else "A") for one in stamps]
+    assert clocks(judged(known, spelled)) == []
+    third = [stamp(n, n * HOUR + HOUR, who) for n, who in enumerate(("C", "c", " C"))]
+    (finding,) = clocks(judged(known, [*spelled, *third]))
+    assert "stamped 3 heads 1 h to 1 h after" in finding.detail
+
+
 @pytest.mark.parametrize(
     "lags",
     [
@@ -267,6 +276,12 @@ def test_a_machine_behind_its_authorities_is_told() -> None:
     (finding,) = clocks(judged(known, stamps, now=now - SECOND))
     assert finding.name == "time.clocks"
     assert "2 s ahead of this machine's clock" in finding.detail
+
+
+def test_how_far_ahead_is_what_the_farthest_token_says() -> None:
+    stamps = [stamp(0, 3 * HOUR), stamp(1, 2 * HOUR), stamp(1, 2 * HOUR, "B")]
+    (finding,) = clocks(judged(heads(0, 10), stamps, now=START))
+    assert "tokens of 2 operators lie up to 3 h ahead" in finding.detail
 
 
 def test_an_accuracy_of_decades_leaves_the_calendar_nowhere() -> None:
