@@ -86,6 +86,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
+    others, _, _ = os.getloadavg()
     with tempfile.TemporaryDirectory() as temporary:
         directory = (options.work or Path(temporary)) / "tsa"
         with serving(directory) as servers, started_clients(options.clients, directory) as clients:
@@ -106,11 +107,11 @@ def measure(options: argparse.Namespace) -> None:
         ).stdout.strip(),
         "clients": options.clients,
         "seconds": options.seconds,
-        "load": os.getloadavg()[2],
+        "load": round(others, 1),
         "rounds": rounds,
         "parts_us": {name: round(found, 1) for name, found in parts.items()},
     }
-    print(render(value))
+    print(f"{render_load(value)}\n\n{render_parts(value)}")
     if options.evidence:
         print(write_evidence("tsa_bench", value))
 
@@ -119,8 +120,8 @@ def _case(name: str, kept: bool) -> str:
     return f"{name}, {'kept' if kept else 'new'} connections"
 
 
-def render(value: Mapping[str, Any]) -> str:
-    """The tables of the documents."""
+def render_load(value: Mapping[str, Any]) -> str:
+    """Where it was measured, and the table of the four cases."""
     rows = []
     for case in value["rounds"][0]:
         found = [one[case] for one in value["rounds"]]
@@ -132,10 +133,18 @@ def render(value: Mapping[str, Any]) -> str:
             f"{statistics.median(one['cpu_ms'] for one in found):.2f}",
         ))  # fmt: skip
     columns = ("", "answers a second", "p50, ms", "p99, ms", "slowest, ms", "processor, ms")
-    parts = table(
-        ("part of an answer", "µs"), [(name, f"{time_:.0f}") for name, time_ in value["parts_us"].items()]
+    where, openssl = value["machine"], " ".join(value["openssl"].split()[:2])
+    return (
+        f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, {openssl}; {value['clients']} clients, "
+        f"{len(value['rounds'])} rounds of {value['seconds']:g} s; load average before: {value['load']:.1f}.\n\n"
+        f"{table(columns, rows)}"
     )
-    return f"{table(columns, rows)}\n\n{parts}"
+
+
+def render_parts(value: Mapping[str, Any]) -> str:
+    """The table of the parts of an answer."""
+    rows = [(name, f"{micros:.0f}") for name, micros in value["parts_us"].items()]
+    return table(("part of an answer", "µs"), rows)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write the tables of docs/soundness.md from what the scripts that measure left in docs/evidence/.
+"""Write the tables of the documents from what the scripts that measure left in docs/evidence/.
 
-A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; everything else in the file is written by hand.
+A table lies between ``<!-- NAME -->`` and ``<!-- /NAME -->``; everything else in a file is written by hand.
 ``--check`` writes nothing and exits 1 if a table is not what its evidence says.
 """
 
@@ -22,15 +22,17 @@ sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
 import figure1  # noqa: E402
 import honest  # noqa: E402
+import outage  # noqa: E402
 import redteam  # noqa: E402
 import replay_cost  # noqa: E402
 import screen_cost  # noqa: E402
 import screening  # noqa: E402
+import tsa_bench  # noqa: E402
 from evidence import EVIDENCE, short, table  # noqa: E402
 
 from polledger.redteam.table import lines_of  # noqa: E402
 
-DOCUMENT = SCRIPTS.parent / "docs" / "soundness.md"
+DOCUMENTS = SCRIPTS.parent / "docs"
 
 Evidence = Mapping[str, Any]
 
@@ -79,24 +81,31 @@ def where(value: Evidence) -> str:
     return f"CPU: {found['cpu']}, {found['cores']} cores, torch {found['torch']}."
 
 
-TABLES: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "redteam": ("redteam", spoofs),
-    "optimised": ("optimised", optimised),
-    "screening": ("screening", lambda value: "\n".join(screening.table(value))),
-    "screen_cost": (
-        "screen_cost",
-        lambda value: f"{where(value)}\n\n{printed(screen_cost.print_table, value['rows'])}",
-    ),
-    "replay_cost": ("replay_cost", lambda value: f"{where(value)}\n\n{replay_cost.table_of(value)}"),
-    "honest": ("honest", lambda value: printed(honest.print_tables, value)),
-    "figure1": ("figure1", figure),
+TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
+    "soundness.md": {
+        "redteam": ("redteam", spoofs),
+        "optimised": ("optimised", optimised),
+        "screening": ("screening", lambda value: "\n".join(screening.table(value))),
+        "screen_cost": (
+            "screen_cost",
+            lambda value: f"{where(value)}\n\n{printed(screen_cost.print_table, value['rows'])}",
+        ),
+        "replay_cost": ("replay_cost", lambda value: f"{where(value)}\n\n{replay_cost.table_of(value)}"),
+        "honest": ("honest", lambda value: printed(honest.print_tables, value)),
+        "figure1": ("figure1", figure),
+    },
+    "time.md": {"outage": ("outage", lambda value: outage.render(value["rows"]))},
+    "benchmarks.md": {
+        "tsa_bench": ("tsa_bench", tsa_bench.render_load),
+        "tsa_bench_parts": ("tsa_bench", tsa_bench.render_parts),
+    },
 }
-"""By the name of the table: the evidence that it comes from, and what makes it."""
+"""By document and name of the table: the evidence that it comes from, and what makes it."""
 
 
-def written(text: str) -> str:
-    """``text`` with every table made anew."""
-    for name, (source, make) in TABLES.items():
+def written(document: str, text: str) -> str:
+    """``text``, the content of ``document``, with every table made anew."""
+    for name, (source, make) in TABLES[document].items():
         path = EVIDENCE / f"{source}.json"
         made = "*Not measured yet.*"
         if path.exists():
@@ -104,25 +113,27 @@ def written(text: str) -> str:
         block = f"<!-- {name} -->\n\n{made}\n\n<!-- /{name} -->"
         places = re.split(rf"<!-- {name} -->.*?<!-- /{name} -->", text, flags=re.DOTALL)
         if len(places) != 2:
-            raise SystemExit(f"{DOCUMENT.name} has {len(places) - 1} places for the table {name!r}")
+            raise SystemExit(f"{document} has {len(places) - 1} places for the table {name!r}")
         text = block.join(places)
     return text
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the tables of docs/soundness.md.")
+    parser = argparse.ArgumentParser(description="Write the tables of the documents.")
     parser.add_argument("--check", action="store_true", help="write nothing, fail if a table differs")
     wanted = parser.parse_args()
-    before = DOCUMENT.read_text(encoding="utf-8")
-    after = written(before)
-    if wanted.check:
+    stale = []
+    for document in TABLES:
+        path = DOCUMENTS / document
+        before = path.read_text(encoding="utf-8")
+        after = written(document, before)
         if after != before:
-            print(
-                f"{DOCUMENT.name} is not what docs/evidence says: run scripts/make_soundness.py",
-                file=sys.stderr,
-            )
-        return int(after != before)
-    DOCUMENT.write_text(after, encoding="utf-8")
+            stale.append(document)
+            if not wanted.check:
+                path.write_text(after, encoding="utf-8")
+    if stale and wanted.check:
+        print(f"{', '.join(stale)}: not what docs/evidence says: run scripts/make_tables.py", file=sys.stderr)
+        return 1
     return 0
 
 
