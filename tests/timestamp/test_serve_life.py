@@ -78,10 +78,10 @@ def test_a_key_that_others_may_read_is_refused(command: Command, tmp_path: Path)
     path = tmp_path / "tsa" / FILE_NAME
     for mode in (0o640, 0o604, 0o620):
         path.chmod(mode)
-        done = command("tsa", "serve", "--listen", "127.0.0.1:0", "--dir", tmp_path / "tsa")
-        assert done.code == 2
-        assert f"mode {mode:04o}" in done.err
-        assert f"chmod 600 {path}" in done.err
+        # Not by the command: one that did not refuse would serve for ever.
+        with pytest.raises(UsageError, match=f"mode {mode:04o}: .*chmod 600 {path}`"):
+            opened(tmp_path / "tsa", now=datetime.now(UTC))
+    assert command("tsa", "serve", "--listen", "127.0.0.1:0", "--dir", tmp_path / "tsa").code == 2
 
 
 def test_files_are_private_and_the_entry_is_a_trust_file(tmp_path: Path) -> None:
@@ -455,3 +455,9 @@ def test_figures_add_up() -> None:
     assert (total.granted, total.rejected, total.busy, total.slowest) == (2, 1, 0.875, 0.5)
     assert total.seconds == first.seconds + second.seconds
     assert total.answered == 3
+
+
+def test_figures_of_nothing_are_a_sentence_too() -> None:
+    assert Figures(refused=1).sentence() == (
+        "0 tokens, 0 rejections, 1 HTTP refusals in 0 s: 0.0 answers/s, 0.00 ms each, the slowest 0.00 ms"
+    )
