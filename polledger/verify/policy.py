@@ -156,6 +156,9 @@ class SampleBounds(_Table, frozen=True):
         _require(self.top >= 0, "sample.top is not negative")
 
 
+SLACK_SECONDS = 1e9
+"""Largest slack of a clock, some 32 years: times with it added or taken away are still times."""
+
 _ALGORITHM = re.compile(r"rsa[1-9]\d{2,4}|p256|p384|ed25519|sha256|sha384|sha512", re.ASCII)
 
 
@@ -184,7 +187,10 @@ class TimeBounds(_Table, frozen=True):
             _require(_is_day(day), f'time.sunset.{name} is not a day in quotes, like "2031-01-01"')
         _require(self.quorum >= 1, "time.quorum is at least 1")
         _require(self.witnesses >= 0, "time.witnesses is not negative")
-        _require(self.skew >= 0 and self.accuracy >= 0, "time.skew and time.accuracy are not negative")
+        _require(
+            all(0 <= seconds <= SLACK_SECONDS for seconds in (self.skew, self.accuracy)),
+            f"time.skew and time.accuracy are seconds from 0 to {SLACK_SECONDS:.0f}",
+        )
         _require(self.pace >= 0, "time.pace is not negative")
 
 
@@ -263,7 +269,9 @@ def _is_digest(text: str) -> bool:
 
 def _is_day(text: str) -> bool:
     try:
-        return date.fromisoformat(text).isoformat() == text
+        day = date.fromisoformat(text)
+        # The moment before it has to exist.
+        return day > date.min and day.isoformat() == text
     except ValueError:
         return False
 
