@@ -21,6 +21,9 @@ from polledger.errors import MalformedError
 ENTRIES_MAX = 1_000_000
 """Most entries of one renewal: 32 MB of list, room for 10,000 seals of 50 tokens with renewals of their own."""
 
+REVOCATION_MAX = 200
+"""Most pieces of revocation data that one renewal adds: a few for each certificate of each authority."""
+
 STATEMENT_BYTES = 1 << 13
 """Longest statement: some 150 bytes and 34 for each piece of revocation data."""
 
@@ -58,7 +61,7 @@ class Statement(_Struct, frozen=True, kw_only=True, tag_field="type", tag="state
     """How many entries there are."""
     root: Digest
     """Root of their tree, and the name of the object that lists them."""
-    revocation: Annotated[list[Digest], Meta(min_length=1, max_length=200)] | UnsetType = UNSET
+    revocation: Annotated[list[Digest], Meta(min_length=1, max_length=REVOCATION_MAX)] | UnsetType = UNSET
     """CRLs and OCSP responses, ascending."""
 
     def __post_init__(self) -> None:

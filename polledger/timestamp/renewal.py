@@ -17,6 +17,7 @@ from polledger.core.head import parse_note
 from polledger.core.records import Seal, TokenRef
 from polledger.core.renewal import (
     ENTRIES_MAX,
+    REVOCATION_MAX,
     Renewal,
     Statement,
     imprint,
@@ -98,9 +99,12 @@ class Survey:
         """How many entries, and data named ``revocation``, the newest renewal does not cover; its own tokens aside."""
         if self.newest is None:
             return len(self.entries) + len(revocation)
-        known = {name for made in self.renewals for name in made.statement.revocation or ()}
         wanted = {*self.entries, *_tokens(self.renewals[:-1])}
-        return len(wanted - self.covered) + sum(name not in known for name in revocation)
+        return len(wanted - self.covered) + len(set(revocation) - self._stamped())
+
+    def _stamped(self) -> set[bytes]:
+        """Names of the revocation data in the renewals so far."""
+        return {name for made in self.renewals for name in made.statement.revocation or ()}
 
     def statement(self, revocation: Sequence[bytes]) -> tuple[Statement, list[bytes]]:
         """What the next renewal stamps, and the entries that it covers. Raises UsageError above the limits."""
@@ -109,13 +113,17 @@ class Survey:
             raise UsageError(
                 f"the run has {len(entries)} heads and tokens, at most {ENTRIES_MAX} are renewed"
             )
-        known = {name for made in self.renewals for name in made.statement.revocation or ()}
+        new = set(revocation) - self._stamped()
+        if len(new) > REVOCATION_MAX:
+            raise UsageError(
+                f"{len(new)} CRLs and OCSP responses are new, at most {REVOCATION_MAX} go into one renewal: give fewer"
+            )
         made = make_statement(
             run=self.run,
             index=self.newest.statement.index + 1 if self.newest else 0,
             previous=self.newest.imprint if self.newest else ZERO,
             entries=entries,
-            revocation=[name for name in revocation if name not in known],
+            revocation=new,
         )
         return made, entries
 

@@ -18,6 +18,7 @@ from polledger.core.head import Head, sign_head
 from polledger.core.merkle import Tree, leaf_hash, verify_inclusion
 from polledger.core.records import Seal, TokenRef
 from polledger.core.renewal import (
+    REVOCATION_MAX,
     Covered,
     Renewal,
     Statement,
@@ -112,6 +113,15 @@ class TestWhatIsCovered:
         first, second = (parse_statement(run.read_renewal(number).statement) for number in range(2))
         assert first.revocation == [run.objects.put(data)]
         assert second.revocation is msgspec.UNSET
+
+    def test_a_renewal_takes_no_more_revocation_data_than_its_statement_holds(
+        self, run: RunDirectory
+    ) -> None:
+        names = [bytes([number % 256, number // 256]) * 16 for number in range(REVOCATION_MAX + 1)]
+        with pytest.raises(UsageError, match="201 CRLs and OCSP responses are new, at most 200"):
+            survey(run).statement(names)
+        made = survey(run).statement([*names[1:], names[1]])[0]
+        assert parse_statement(encode(made)) == made
 
     def test_what_is_stamped_is_the_imprint_of_the_statement(self, run: RunDirectory) -> None:
         renew(run, ONE, now=year(2027))
