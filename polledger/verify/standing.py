@@ -34,7 +34,7 @@ class Standing:
 
     ``renewing``: the tokens of renewals that stand, which show that heads existed by their own time at the latest.
     ``renewals``: the renewals as the report names them. ``until``: when the first token that counts falls unless it is
-    renewed; None where no operator vouches for any.
+    renewed; None where no operator vouches for any, or the policy counts some that have fallen.
     """
 
     stamps: tuple[Stamp, ...]

@@ -308,6 +308,10 @@ def test_the_policy_accepts_expired_renewals_with_what_they_saved(stamped: Stamp
     found = times(run, LATER, policy=parse_policy("[time]\naccept_expired = true"))
     assert found.summary.last == "2026-03-01T12:02:00Z"
     assert found.summary.until is None
+    lasting = stamped(FIRST, SECOND, name="lasting")
+    accepted = times(lasting, year(2030), policy=parse_policy("[time]\naccept_expired = true"))
+    assert accepted.summary.until is None
+    assert times(lasting, year(2030)).summary.until == "2034-01-01T00:00:00Z"
 
 
 def test_a_signer_under_two_roots_lasts_as_long_as_the_longer_one(honest: Built, tmp_path: Path) -> None:
