@@ -286,7 +286,7 @@ def require_authentic(certificates: Iterable[Certificate], *, known: Iterable[Ce
     raws = {certificate.raw for certificate in accepted}
     waiting = [certificate for certificate in certificates if certificate.raw not in raws]
     while waiting:
-        issued = [one for one in waiting if any(_issued(one, by=other) for other in accepted)]
+        issued = [one for one in waiting if any(is_issued(one, by=other) for other in accepted)]
         if not issued:
             raise MalformedError(
                 f"the token carries a certificate that leads to no given root: {waiting[0].name()}; "
@@ -297,7 +297,8 @@ def require_authentic(certificates: Iterable[Certificate], *, known: Iterable[Ce
 
 
 @lru_cache(maxsize=KEPT)
-def _issued(certificate: Certificate, *, by: Certificate) -> bool:
+def is_issued(certificate: Certificate, *, by: Certificate) -> bool:
+    """Whether ``by`` names and signed it; nothing else about the two is checked."""
     try:
         certificate.parsed.verify_directly_issued_by(by.parsed)
     except (InvalidSignature, *UNREADABLE):

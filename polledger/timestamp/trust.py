@@ -36,7 +36,7 @@ from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.timestamp import der
 from polledger.timestamp.address import USABLE, split_url
 from polledger.timestamp.algorithms import HASH_OIDS
-from polledger.timestamp.certificates import read_pem
+from polledger.timestamp.certificates import given_certificate, is_issued, read_pem
 
 TRUST_BYTES: Final = 1 << 20
 """Largest trust or PEM file read; a chain has a few kilobytes."""
@@ -297,14 +297,17 @@ def _refuse_unknown(values: dict[str, Any], known: Collection[str], where: str) 
 
 
 def _refuse_shared_roots(entries: Sequence[TrustEntry], path: Path) -> None:
-    """One signer must not count as two operators: under one root only disjoint policies tell operators apart."""
+    """One signer must not count as two operators: under one root only disjoint policies tell operators apart.
+
+    The prover chooses which certificates come beside a token, and so to which of two roots it leads.
+    """
     for one, other in combinations(entries, 2):
         if operator_key(one.operator) == operator_key(other.operator) or _disjoint(one, other):
             continue
-        if set(one.roots) & set(other.roots):
+        if _leads_to(one.roots, other) or _leads_to(other.roots, one):
             raise UsageError(
-                f"{path}: {one.name!r} and {other.name!r} share a root but have different operators; "
-                "give each the policies that tell them apart"
+                f"{path}: {one.name!r} and {other.name!r} share a root, or a root of one leads to the other, but have "
+                "different operators; give each the policies that tell them apart"
             )
 
 
@@ -313,6 +316,16 @@ def _refuse_shared_keys(witnesses: Sequence[WitnessEntry], path: Path) -> None:
     for one, other in combinations(witnesses, 2):
         if one.key.key == other.key.key:
             raise UsageError(f"{path}: the witnesses {one.name!r} and {other.name!r} have the same key")
+
+
+def _leads_to(roots: Sequence[x509.Certificate], entry: TrustEntry) -> bool:
+    """Whether one of ``roots`` has the key of a certificate of ``entry``, or was issued by one."""
+    certificates = [given_certificate(one) for one in (*entry.roots, *entry.intermediates)]
+    return any(
+        root.key == one.key or is_issued(root, by=one)
+        for root in map(given_certificate, roots)
+        for one in certificates
+    )
 
 
 def _disjoint(one: TrustEntry, other: TrustEntry) -> bool:

@@ -71,7 +71,7 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(2 * cms.PARSED_KEPT):
         ask(forge.GEN_TIME, serial=number)
     assert cms.parse_token.cache_info().currsize == cms.PARSED_KEPT
-    for remembered in (certificates.read_certificate, certificates._find_chain, certificates._issued):
+    for remembered in (certificates.read_certificate, certificates._find_chain, certificates.is_issued):
         assert remembered.cache_info().maxsize == certificates.KEPT
 
 

@@ -85,7 +85,7 @@ def test_authority_and_witness_may_share_a_name(tmp_path: Path) -> None:
 def test_two_operators_under_one_root_need_policies_of_their_own(tmp_path: Path) -> None:
     """One signer would otherwise count as two operators."""
     other = ENTRY.replace('"one"', '"two"').replace('"One Ltd"', '"Two Ltd"')
-    with pytest.raises(UsageError, match="'one' and 'two' share a root but have different operators"):
+    with pytest.raises(UsageError, match="'one' and 'two' share a root, .* but have different operators"):
         load_trust(write(tmp_path, ENTRY + other))
     with pytest.raises(UsageError, match="share a root"):
         load_trust(write(tmp_path, ENTRY + 'policies = ["1.2.3"]' + other))
@@ -102,6 +102,32 @@ def test_a_root_of_an_unknown_version_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "root.pem").write_bytes(replace(forge.root(), certificate=odd).pem())
     with pytest.raises(UsageError, match="root.pem: holds no certificates"):
         load_trust(path)
+
+
+def test_a_root_that_leads_to_another_operators_root_is_shared(tmp_path: Path) -> None:
+    """A prover who leaves the intermediate out of one of two tokens would have two operators from one signer."""
+    path = write(tmp_path, "")
+    again = forge.certify("Root again", forge.ec_key("root"), None, forge.CA)
+    cross = forge.certify("Root", forge.ec_key("root"), again, forge.CA)
+    below = forge.certify("Below", forge.ec_key("below"), forge.intermediate(), forge.CA)
+    apart = forge.certify("Apart", forge.ec_key("apart"), None, forge.CA)
+    parties = {"again": again, "cross": cross, "inter": forge.intermediate(), "below": below, "apart": apart}
+    for name, party in parties.items():
+        (tmp_path / f"{name}.pem").write_bytes(party.pem())
+    two = '[[authority]]\nname = "two"\noperator = "Two Ltd"\nroots = ["{}.pem"]\nintermediates = [{}]\n'
+    for root, intermediates in (
+        ("inter", ""),
+        ("again", ""),
+        ("below", '"inter.pem"'),
+        ("apart", '"cross.pem"'),
+    ):
+        entry = ENTRY + ('intermediates = ["inter.pem"]\n' if root == "below" else "")
+        for text in (entry + two.format(root, intermediates), two.format(root, intermediates) + entry):
+            path.write_text(text)
+            with pytest.raises(UsageError, match="share a root"):
+                load_trust(path)
+    path.write_text(ENTRY + two.format("apart", ""))
+    assert len(load_trust(path).entries) == 2
 
 
 def test_revocation_file_may_be_larger_than_a_certificate(tmp_path: Path) -> None:
