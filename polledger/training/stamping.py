@@ -99,6 +99,7 @@ class Stamping:
             storing=storing,
             intervals=intervals,
         )
+        self._authorities = {authority.name for authority in authorities}
         self._witnesses = tuple(witnesses)
         self._tokens = StampWorker(stamper)
         self._cosignatures = StampWorker(witness_requests(self._run, witnesses, storing=storing))
@@ -115,18 +116,31 @@ class Stamping:
     def _submit(self, worker: StampWorker, seal: int, head: Head) -> None:
         try:
             worker.submit(seal, head.digest())
-        except PolledgerError as error:
-            self._warn(f"seal {seal} is durable, but: {error}")
+        except Exception as error:
+            # Also what nobody foresaw, in a thread that read an authority's answer: the training is worth more.
+            self._warn(f"seal {seal} is durable, but: {_words(error)}")
 
     def catch_up(self, seal: int, head: Head) -> None:
         """Queue what neither came nor waits for the last ``seal``: the process may have ended in between."""
-        waiting = {pending.seal for pending in self._queue.pending()}
-        if seal not in waiting and not self._run.read_seal(seal).tokens:
+        try:
+            untold, unseen = self._lacks_token(seal), self._lacks_cosignature(seal)
+        except PolledgerError as error:
+            self._warn(f"seal {seal} is durable, but: {error}")
+            return
+        if untold:
             self._submit(self._tokens, seal, head)
+        if unseen:
+            self._submit(self._cosignatures, seal, head)
+
+    def _lacks_token(self, seal: int) -> bool:
+        waiting = {pending.authority for pending in self._queue.pending() if pending.seal == seal}
+        given = {token.authority for token in self._run.read_seal(seal).tokens}
+        return not self._authorities <= waiting | given
+
+    def _lacks_cosignature(self, seal: int) -> bool:
         asked = {pending.witness for pending in self._witness_queue.pending() if pending.seal == seal}
         left = [witness.key for witness in self._witnesses if witness.key.vkey() not in asked]
-        if any(not is_cosigned(self._run.read_seal(seal), witness) for witness in left):
-            self._submit(self._cosignatures, seal, head)
+        return any(not is_cosigned(self._run.read_seal(seal), witness) for witness in left)
 
     def close(self) -> tuple[Waiting, ...]:
         """Wait a while for what was submitted; the requests for tokens that go on waiting in the queue.
@@ -137,10 +151,14 @@ class Stamping:
         for worker in (self._tokens, self._cosignatures):
             try:
                 worker.close(timeout=max(0.0, deadline - time.monotonic()))
-            except PolledgerError as error:
-                self._warn(f"a timestamp could not be kept: {error}")
+            except Exception as error:
+                self._warn(f"a timestamp could not be kept: {_words(error)}")
         return waiting_in(self._queue, self._times.read())
 
     def unwitnessed(self) -> tuple[Waiting, ...]:
         """The heads that wait for a witness."""
         return waiting_in(self._witness_queue, self._times.read())
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, PolledgerError) else f"{type(error).__name__}: {error}"
