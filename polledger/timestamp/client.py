@@ -100,7 +100,13 @@ def post(
     Returns within ``timeout`` seconds. Raises Unreachable, with one line naming the URL, for everything that is no
     answer to ``read``; UsageError for a URL that cannot be asked.
     """
-    exchange = _Exchange(url, request, headers=headers, read=read, timeout=timeout, limit=limit)
+    connection, target, sent = _connection(split_url(url), headers, timeout)
+    connection.response_class = bounded_response(limit + OVERHEAD_BYTES)
+    exchange = _Exchange(
+        connection,
+        send=lambda: connection.request("POST", target, body=request, headers=sent),
+        read=lambda: read(connection.getresponse(), limit),
+    )
     thread = threading.Thread(target=exchange.run, name="timestamp request", daemon=True)
     thread.start()
     thread.join(timeout)
@@ -142,20 +148,11 @@ class _Exchange(Generic[T]):
     """
 
     def __init__(
-        self,
-        url: str,
-        request: bytes,
-        *,
-        headers: Mapping[str, str],
-        read: Callable[[http.client.HTTPResponse, int], T],
-        timeout: float,
-        limit: int,
+        self, connection: http.client.HTTPConnection, *, send: Callable[[], None], read: Callable[[], T]
     ) -> None:
-        self._connection, self._target, self._headers = _connection(split_url(url), headers, timeout)
-        self._connection.response_class = bounded_response(limit + OVERHEAD_BYTES)
-        self._request = request
+        self._connection = connection
+        self._send = send
         self._read = read
-        self._limit = limit
         self._socket: socket.socket | None = None
         self.answer: T | None = None
         self.failure = ""
@@ -165,8 +162,8 @@ class _Exchange(Generic[T]):
             self._connection.connect()
             # The connection lets go of the socket once the headers of the answer are read.
             self._socket = self._connection.sock
-            self._connection.request("POST", self._target, body=self._request, headers=self._headers)
-            self.answer = self._read(self._connection.getresponse(), self._limit)
+            self._send()
+            self.answer = self._read()
         except (Refused, AnswerTooLong) as error:
             self.failure = str(error)
         except (OSError, http.client.HTTPException, ValueError) as error:
