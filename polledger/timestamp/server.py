@@ -26,7 +26,7 @@ from polledger.timestamp.messages import (
 )
 
 CONNECTIONS: Final = 128
-"""Connections served at once, a thread each. From half of them on, none is kept alive for a next request."""
+"""Connections served at once, a thread each. Beyond half of them, none is kept alive for a next request."""
 
 USHERS: Final = 8
 """Threads that tell further connections that there are too many. While they are busy, others wait to be accepted."""
