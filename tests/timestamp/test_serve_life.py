@@ -457,6 +457,14 @@ def test_figures_add_up() -> None:
     assert total.answered == 3
 
 
+def test_a_stretch_is_told_where_something_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    tsa._report(Figures(seconds=60.0))
+    assert capsys.readouterr().err == ""
+    for asked in (Figures(seconds=60.0, granted=1), Figures(seconds=60.0, refused=1)):
+        tsa._report(asked)
+        assert asked.sentence() in capsys.readouterr().err
+
+
 def test_figures_of_nothing_are_a_sentence_too() -> None:
     assert Figures(refused=1).sentence() == (
         "0 tokens, 0 rejections, 1 HTTP refusals in 0 s: 0.0 answers/s, 0.00 ms each, the slowest 0.00 ms"
