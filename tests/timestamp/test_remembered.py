@@ -61,6 +61,35 @@ def test_a_chain_to_one_root_is_none_to_another() -> None:
     ask(forge.GEN_TIME, roots=[other, forge.root()])
 
 
+def test_a_chain_of_one_signer_is_none_of_another_among_the_same_certificates() -> None:
+    """What a prover stores beside a token is known: the stranger is refused for its chain or not at all."""
+    root = x509.load_der_x509_certificate(forge.root().certificate)
+    stranger = forge.certify("TSA stranger", forge.ec_key("stranger"), None, forge.TSA)
+    stored = [x509.load_der_x509_certificate(one.certificate) for one in (ABOVE, LEAF, stranger)]
+
+    def signed_by(party: forge.Party) -> Timestamp:
+        token = forge.Token(signer=party, certificates=[])
+        data = token.response_bytes()
+        return verify_response(data, digest=forge.DIGEST, roots=[root], intermediates=stored)
+
+    assert signed_by(LEAF).chain[0] == stored[1]
+    with pytest.raises(TokenRejected, match="no chain"):
+        signed_by(stranger)
+    assert signed_by(LEAF).chain[0] == stored[1]
+
+
+def test_a_chain_that_was_not_found_is_looked_for_among_other_certificates() -> None:
+    beside = forge.certify("Beside", forge.ec_key("beside"), forge.root(), forge.CA, not_after=INTER_ENDS)
+    root, above, other = (
+        x509.load_der_x509_certificate(one.certificate) for one in (forge.root(), ABOVE, beside)
+    )
+    data = forge.Token(signer=LEAF, certificates=[LEAF.certificate]).response_bytes()
+    for _ in range(2):
+        with pytest.raises(TokenRejected, match="no chain"):
+            verify_response(data, digest=forge.DIGEST, roots=[root], intermediates=[other])
+        assert above in verify_response(data, digest=forge.DIGEST, roots=[root], intermediates=[above]).chain
+
+
 def test_a_chain_is_built_once_for_many_tokens() -> None:
     for number in range(1, 30):
         ask(forge.GEN_TIME - number * SECOND, serial=number)

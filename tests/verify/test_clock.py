@@ -190,6 +190,23 @@ def test_a_quorum_anchors_when_it_is_complete() -> None:
     anchors = find_anchors(known, stamps, quorum=2, policy=Policy())
     assert [anchor.time for anchor in anchors] == [0, 3600]
     assert find_anchors(known, stamps, quorum=3, policy=Policy()) == []
+    spread = [*stamps[:3], stamp(1, 6 * HOUR, "B")]
+    for quorum, seconds in ((1, 3600.0), (2, 3 * 3600.0)):
+        pace = judged(known, spread, f"[time]\nquorum = {quorum}").pace
+        assert pace is not None
+        assert pace["seconds"] == seconds
+
+
+def test_an_operator_spelled_in_two_ways_completes_no_quorum_of_two() -> None:
+    stamps = [stamp(n, n * HOUR, who) for n in (0, 1) for who in ("A Ltd", "a  ltd")]
+    assert find_anchors(heads(0, 1000), stamps, quorum=2, policy=Policy()) == []
+
+
+def test_a_head_that_does_not_match_the_records_is_no_anchor() -> None:
+    known = heads(0, 1000, 2000)
+    bent = replace(known, heads=(*known.heads[:2], replace(known.heads[2], matches=False)))
+    anchors = find_anchors(bent, [stamp(n, n * HOUR) for n in range(3)], quorum=1, policy=Policy())
+    assert [(anchor.seal, anchor.time) for anchor in anchors] == [(0, 0), (1, 3600)]
 
 
 def test_what_nobody_vouches_for_does_not_count_beside_what_somebody_does() -> None:
