@@ -248,8 +248,8 @@ def runs(whole: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def tables(found: Mapping[str, Any]) -> str:
-    """Two Markdown tables."""
+def tables(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Two Markdown tables, and how the cost of a token grows, as docs/benchmarks.md has them."""
     each = [
         (row["algorithm"], row["bytes"], f"{row['first'] / 1000:.2f}", f"{row['next'] / 1000:.2f}")
         for row in found["tokens"]
@@ -275,7 +275,17 @@ def tables(found: Mapping[str, Any]) -> str:
         "MiB more",
         "KiB a seal",
     )
-    return f"{table(('token', 'bytes', 'first, CPU ms', 'next, CPU ms'), each)}\n\n{table(columns, whole)}"
+    return (
+        table(("token", "bytes", "first, CPU ms", "next, CPU ms"), each),
+        table(columns, whole),
+        growth(found["runs"]),
+    )
+
+
+def growth(rows: Sequence[Mapping[str, Any]]) -> str:
+    least, most = rows[0], rows[-1]
+    ratio = (most["cpu"] / most["tokens"]) / (least["cpu"] / least["tokens"])
+    return f"CPU time per token at {most['seals']:,} seals over that at {least['seals']:,}: {ratio:.2f}."
 
 
 def main() -> None:
@@ -298,7 +308,7 @@ def main() -> None:
     if wanted.evidence:
         write_evidence("time_cost", {"machine": where, **found})
     print(f"{where['cpu']}, {where['cores']} cores, load {found['load']:.1f}", file=sys.stderr)
-    print(tables(found))
+    print("\n\n".join(tables(found)))
 
 
 if __name__ == "__main__":
