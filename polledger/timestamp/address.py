@@ -25,7 +25,7 @@ def split_url(url: str) -> SplitResult:
         usable = usable and len(url) <= URL_CHARACTERS
     except ValueError:
         usable = False
-    if not usable or not url.isascii() or any(character <= " " for character in url):
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
         raise UsageError(f"an authority is given by {USABLE}")
     return parts
 

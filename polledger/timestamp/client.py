@@ -15,7 +15,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from polledger import __version__
 from polledger.errors import MalformedError, Unavailable, UsageError
@@ -182,7 +182,7 @@ def _connection(
     parts: SplitResult, given: Mapping[str, str], timeout: float
 ) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
     """A connection that is not open yet, the request target and the headers; through a proxy if there is one."""
-    host, port = parts.hostname or "", parts.port
+    host, port = _endpoint(parts)
     target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
     headers = {
         **given,
@@ -192,14 +192,14 @@ def _connection(
         **_credentials(parts, "Authorization"),
     }
     proxy = _proxy(parts)
-    near_host, near_port = (proxy.hostname or "", proxy.port) if proxy else (host, port)
+    near_host, near_port = _endpoint(proxy) if proxy else (host, port)
     if parts.scheme == "https":
         context = ssl.create_default_context()
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
             near_host, near_port, timeout=timeout, context=context
         )
         if proxy:
-            connection.set_tunnel(host, port or 443, _credentials(proxy, "Proxy-Authorization"))
+            connection.set_tunnel(host, port, _credentials(proxy, "Proxy-Authorization"))
         return connection, target, headers
     connection = http.client.HTTPConnection(near_host, near_port, timeout=timeout)
     if proxy:
@@ -208,12 +208,20 @@ def _connection(
     return connection, target, headers
 
 
+def _endpoint(parts: SplitResult) -> tuple[str, int]:
+    """Host and port, the usual one where none is named: without one, http.client takes it from an IPv6 address."""
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _proxy(parts: SplitResult) -> SplitResult | None:
     given = urllib.request.getproxies().get(parts.scheme)
     if not given or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
-    proxy = urlsplit(given if "://" in given else f"http://{given}")
-    if proxy.scheme != "http" or not proxy.hostname:
+    try:
+        proxy = split_url(given if "://" in given else f"http://{given}")
+    except UsageError:
+        proxy = None
+    if proxy is None or proxy.scheme != "http":
         raise UsageError(f"the {parts.scheme}_proxy in the environment is not an http:// URL")
     return proxy
 
@@ -258,6 +266,8 @@ def _words(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its TLS certificate is not valid: {error.verify_message}"
+    if isinstance(error, UnicodeError):
+        return "its host name cannot be looked up"
     if isinstance(error, OSError):
         return f"cannot be reached: {error.strerror or type(error).__name__}"
     return f"answers with something that is not HTTP ({type(error).__name__})"

@@ -237,7 +237,7 @@ def test_public_url_has_no_secrets(url: str, shown: str) -> None:
     "url",
     [
         "", "tsa.example", "ftp://tsa.example/", "file:///etc/passwd", "http://", "http:///x", "http://h:0/",
-        "http://h:99999/", "http://h:x/", "http://[::1/", "http://a b/", "http://h/\n", "http://h/ü",
+        "http://h:99999/", "http://h:x/", "http://[::1/", "http://a b/", "http://h/\n", "http://h/ü", "http://h\x7f/",
         f"http://h/{'x' * (URL_CHARACTERS - 8)}",
     ],
 )  # fmt: skip
@@ -291,7 +291,17 @@ def test_no_proxy_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
         assert post_request(server.url, REQUEST) == RESPONSE
 
 
-def test_proxy_of_another_kind_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+@pytest.mark.parametrize("host", ["[2001:db8::a]", "[2001:db8::1]", "a..b", f"{'a' * 64}.invalid"])
+def test_host_that_cannot_be_reached_is_an_outage(host: str) -> None:
+    """http.client takes the end of an IPv6 address for a port, if none is given."""
+    with pytest.raises(Unreachable, match="cannot be reached|cannot be looked up|no answer"):
+        post_request(f"http://{host}/", REQUEST, timeout=1)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://127.0.0.1:9", "http://p:99999", "http://[::1", "p\x7f:80", "http://p:p:80", "http://"]
+)
+def test_proxy_that_is_no_http_url_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
     with pytest.raises(UsageError, match="http_proxy"):
         post_request("http://tsa.invalid/", REQUEST)
