@@ -6,7 +6,7 @@ One token so covers a run of any length, and 32 bytes an entry show that a singl
 renews time-stamps; the hash of the whole protocol, SHA-256, is not renewed by this.
 """
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -77,6 +77,12 @@ class Renewal(_Struct, frozen=True, kw_only=True, tag_field="type", tag="renewal
     index: Count
     statement: Annotated[bytes, Meta(max_length=STATEMENT_BYTES)]
     tokens: Annotated[list[TokenRef], Meta(min_length=1, max_length=1000)]
+
+
+def gapless(numbers: Sequence[int]) -> list[int]:
+    """``numbers`` and those that are missing between them, bounded: a file name can state any number."""
+    last = min(max(numbers, default=-1), 2 * len(numbers))
+    return sorted({*numbers, *range(last)})
 
 
 def parse_renewal(data: bytes) -> Renewal:

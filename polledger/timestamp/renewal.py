@@ -20,6 +20,7 @@ from polledger.core.renewal import (
     REVOCATION_MAX,
     Renewal,
     Statement,
+    gapless,
     imprint,
     make_statement,
     parse_entries,
@@ -137,7 +138,7 @@ def survey(store: RenewalStore) -> Survey:
     """
     run, heads, entries = b"", 0, list[bytes]()
     problems, asked = list[str](), list[TokenRef]()
-    for number in _gapless(store.seals()):
+    for number in gapless(store.seals()):
         try:
             seal = store.read_seal(number)
             head = parse_note(seal.note).head
@@ -171,15 +172,9 @@ def survey(store: RenewalStore) -> Survey:
     )
 
 
-def _gapless(numbers: Sequence[int]) -> list[int]:
-    """``numbers`` and those that are missing between them, bounded: a file name can state any number."""
-    last = min(max(numbers, default=-1), 2 * len(numbers))
-    return sorted({*numbers, *range(last)})
-
-
 def _renewals(store: RenewalStore, run: bytes, problems: list[str]) -> list[Made]:
     """The renewals that can be read; what keeps others from it goes to ``problems``."""
-    numbers = _gapless(store.renewals())
+    numbers = gapless(store.renewals())
     found = []
     for number in numbers:
         try:

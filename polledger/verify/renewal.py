@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from polledger.core.digest import DIGEST_BYTES, ZERO
-from polledger.core.renewal import Covered, Statement, imprint, parse_entries, parse_statement
+from polledger.core.renewal import Covered, Statement, gapless, imprint, parse_entries, parse_statement
+from polledger.core.renewal import Renewal as Manifest
 from polledger.errors import MalformedError, Unavailable
 from polledger.store.objects import ObjectStore
 from polledger.verify.evidence import RenewalFile
@@ -50,28 +51,38 @@ def read_renewals(
     seals = {Covered(v=1, over=head.head.digest()).entry(): head.seal.number for head in heads}
     lists = _Lists(reader.objects, wanted=seals.keys() | {stamp.entry for stamp in stamps})
     previous: bytes | None = ZERO
-    for number, file in enumerate(_gapless(files)):
+    following = 0
+    for file in _in_order(files):
+        if file.number != following:
+            previous = None
+        following = file.number + 1
         try:
-            if file.renewal is None:
-                raise MalformedError(file.problem)
-            statement = parse_statement(file.renewal.statement)
-            if statement.run != heads[0].head.run:
-                raise MalformedError("it renews another run")
-            if statement.index != number or (previous is not None and statement.previous != previous):
-                raise MalformedError("it does not follow the renewal before it")
+            renewal, statement = _whole(file, run=heads[0].head.run, previous=previous)
             covers = lists.covered(statement)
         except (MalformedError, Unavailable) as error:
             problems.append(f"{file.name}: {error}")
             previous = None
             continue
-        previous = imprint(file.renewal.statement)
+        previous = imprint(renewal.statement)
         problems += _revocation(file, statement, reader)
         newest = max((seals[entry] for entry in covers if entry in seals), default=-1)
-        tokens = [reader.token(file.name, ref, previous, newest, number) for ref in file.renewal.tokens]
+        tokens = [reader.token(file.name, ref, previous, newest, file.number) for ref in renewal.tokens]
         made = tuple(stamp for stamp in tokens if stamp is not None)
         lists.wanted |= {stamp.entry for stamp in made}
-        found.append(Renewal(number=number, covers=covers, stamps=made))
+        found.append(Renewal(number=file.number, covers=covers, stamps=made))
     return Renewals(found=tuple(found), problems=tuple(problems))
+
+
+def _whole(file: RenewalFile, *, run: bytes, previous: bytes | None) -> tuple[Manifest, Statement]:
+    """What ``file`` holds. Raises MalformedError unless it is of ``run`` and follows ``previous``, if that is known."""
+    if file.renewal is None:
+        raise MalformedError(file.problem)
+    statement = parse_statement(file.renewal.statement)
+    if statement.run != run:
+        raise MalformedError("it renews another run")
+    if statement.index != file.number or (previous is not None and statement.previous != previous):
+        raise MalformedError("it does not follow the renewal before it")
+    return file.renewal, statement
 
 
 class _Lists:
@@ -100,11 +111,8 @@ def _revocation(file: RenewalFile, statement: Statement, reader: TokenReader) ->
             yield f"{file.name}: {error}"
 
 
-def _gapless(files: Sequence[RenewalFile]) -> Iterator[RenewalFile]:
-    """The files in order, with one that is missing in each place where one must have been, up to the last.
-
-    A file name can state any number: as many gaps are filled as there are files.
-    """
+def _in_order(files: Sequence[RenewalFile]) -> Iterator[RenewalFile]:
+    """The files by number, with one that is missing in places where one must have been."""
     known = {file.number: file for file in files}
-    for number in range(min(max(known, default=-1) + 1, 2 * len(known))):
+    for number in gapless([*known]):
         yield known.get(number) or RenewalFile(number=number, renewal=None, problem="it is missing")

@@ -482,6 +482,19 @@ def test_a_damaged_or_missing_renewal_is_named_and_the_later_ones_count(
     assert found.summary.last == "2033-01-01T00:00:00Z"
 
 
+def test_what_is_left_of_many_renewals_counts(stamped: Stamped) -> None:
+    """Seven were made in time, and all but the last are lost."""
+    run = stamped()
+    for month in range(7):
+        renew(run, SECOND, now=year(2027) + month * YEAR / 12)
+    for number in range(6):
+        run.renewal_path(number).unlink()
+    found = times(run, year(2029))
+    inconsistent(found, "renewal 0 (renewals/000000.msgpack): it is missing")
+    assert found.summary.assurance == "external"
+    assert found.summary.last == "2026-03-01T12:02:00Z"
+
+
 def test_a_renewal_out_of_its_chain_is_refused(stamped: Stamped) -> None:
     run = stamped()
     renew(run, SECOND, now=year(2027))
