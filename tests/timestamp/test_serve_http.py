@@ -19,7 +19,7 @@ from polledger.timestamp import connection as http
 from polledger.timestamp.client import QUERY_TYPE, REPLY_TYPE, make_request
 from polledger.timestamp.connection import BODY_BYTES, HEAD_BYTES, Connection, HttpRefused
 from polledger.timestamp.messages import GRANTED, SYSTEM_FAILURE, parse_response
-from polledger.timestamp.server import CONNECTIONS, Server
+from polledger.timestamp.server import CONNECTIONS, USHERS, Server
 from tests.timestamp import forge
 from tests.timestamp.serving import ROOT, SERVE, Served, serving
 
@@ -241,18 +241,23 @@ def test_too_many_connections_are_turned_away_and_the_rest_is_served(tmp_path: P
 
 def test_a_system_that_gives_no_more_files_stops_nothing_for_good(tmp_path: Path) -> None:
     with serving(tmp_path / "tsa") as own:
+        tasks = Path(f"/proc/{own.process.pid}/task")
+        everybody = CONNECTIONS + USHERS + 1
+        while len(list(tasks.iterdir())) < everybody:
+            time.sleep(0.02)
         soft, hard = resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (16, hard))
         with ExitStack() as stack:
-            # Threads that wait for a connection hold the places of their files already.
+            # Threads that wait for a connection hold the places of their files already: it is the next that fails.
             for _ in range(CONNECTIONS):
                 stack.enter_context(connected(own))
-            while "no connection can be accepted: Too many open files" not in own.errors.read_text():
-                time.sleep(0.02)
+        while "no connection can be accepted: Too many open files" not in own.errors.read_text():
+            time.sleep(0.02)
         resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
         with connected(own) as peer:
             peer.sendall(message())
             assert granted(answer(peer)[2])
+        assert len(list(tasks.iterdir())) == everybody
 
 
 def test_too_few_files_are_said_at_the_start(tmp_path: Path) -> None:
