@@ -124,6 +124,23 @@ def run_cases() -> Iterator[RunCase]:
     yield from life_cases()
 
 
+def short(
+    name: str, clause: str, tokens: Tokens, second: tuple[str, str, f.Party, str] = TRUST_B
+) -> RunCase:
+    """A voice is missing for a quorum of two."""
+    return RunCase(
+        name=name,
+        clause=clause,
+        tokens=tokens,
+        trust=[TRUST_A, second],
+        policy=QUORUM_2,
+        assurance="self-asserted",
+        first=timedelta(),
+        last=2 * HOUR,
+        says=[CONSISTENT, OWN, STANDS],
+    )
+
+
 def quorum_cases() -> Iterator[RunCase]:
     two = both(every(A), every(B, ROOT_B))
     yield RunCase(
@@ -137,38 +154,21 @@ def quorum_cases() -> Iterator[RunCase]:
         last=2 * HOUR,
         says=[CONSISTENT, EXTERNAL, STANDS],
     )
-    yield RunCase(
-        name="quorum-of-one-operator-twice",
-        clause="PROTOCOL 8: distinct operators; two authorities of one are one voice",
-        tokens=two,
-        trust=[TRUST_A, ("b", "a  LTD", ROOT_B, "")],
-        policy=QUORUM_2,
-        assurance="self-asserted",
-        first=timedelta(),
-        last=2 * HOUR,
-        says=[CONSISTENT, OWN, STANDS],
+    yield short(
+        "quorum-of-one-operator-twice",
+        "PROTOCOL 8: distinct operators; two authorities of one are one voice",
+        two,
+        second=("b", "a  LTD", ROOT_B, ""),
     )
-    yield RunCase(
-        name="quorum-of-one-authority-asked-twice",
-        clause="PROTOCOL 8: distinct operators; two tokens of one are one voice",
-        tokens=both(every(A), every(A, lag=timedelta(seconds=5))),
-        trust=[TRUST_A, TRUST_B],
-        policy=QUORUM_2,
-        assurance="self-asserted",
-        first=timedelta(),
-        last=2 * HOUR,
-        says=[CONSISTENT, OWN, STANDS],
+    yield short(
+        "quorum-of-one-authority-asked-twice",
+        "PROTOCOL 8: distinct operators; two tokens of one are one voice",
+        both(every(A), every(A, lag=timedelta(seconds=5))),
     )
-    yield RunCase(
-        name="quorum-over-different-heads",
-        clause="PROTOCOL 8: a token covers the heads before it, not those after",
-        tokens={0: every(B, ROOT_B)[0], 2: every(A)[2]},
-        trust=[TRUST_A, TRUST_B],
-        policy=QUORUM_2,
-        assurance="self-asserted",
-        first=timedelta(),
-        last=2 * HOUR,
-        says=[CONSISTENT, OWN, STANDS],
+    yield short(
+        "quorum-over-different-heads",
+        "PROTOCOL 8: a token covers the heads before it, not those after",
+        {0: every(B, ROOT_B)[0], 2: every(A)[2]},
     )
     own = {seal: [Stamped(by=A, when=seal * HOUR, policy=EMBEDDED_POLICY)] for seal in range(3)}
     yield RunCase(
