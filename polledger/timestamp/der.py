@@ -35,6 +35,9 @@ OID_BYTES: Final = 64
 """Longest OBJECT IDENTIFIER read: those in use end at about 30, with an arc of a UUID. A number of thousands of digits
 would cost its square in time, and Python writes none."""
 
+OID_CHARACTERS: Final = 4 * OID_BYTES
+"""Longest text of one: no byte of it takes more than three digits and a dot."""
+
 _TIME = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.(\d{0,8}[1-9]))?Z")
 
 
@@ -264,6 +267,10 @@ def named_bit(bit: int) -> bytes:
 @lru_cache(maxsize=128)
 def oid(dotted: str) -> bytes:
     """An OBJECT IDENTIFIER. Raises UsageError unless ``dotted`` is one in its canonical text form."""
+    if len(dotted) > OID_CHARACTERS:
+        raise UsageError(
+            f"an object identifier of {len(dotted)} characters, at most {OID_CHARACTERS} are read"
+        )
     if not re.fullmatch(r"[012](\.(0|[1-9]\d*))+", dotted, re.ASCII):
         raise UsageError(f"not an object identifier: {dotted!r}")
     first, second, *rest = map(int, dotted.split("."))

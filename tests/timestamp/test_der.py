@@ -104,6 +104,14 @@ def test_refuses_text_that_is_no_object_identifier(text: str) -> None:
         der.oid(text)
 
 
+def test_an_object_identifier_of_thousands_of_digits_is_a_mistake_and_no_traceback() -> None:
+    longest = "2.47" + ".127" * (der.OID_BYTES - 1)
+    assert len(longest) == der.OID_CHARACTERS
+    assert der.read_oid(value(der.oid(longest)), "test") == longest
+    with pytest.raises(UsageError, match="characters, at most"):
+        der.oid("1.2." + "9" * 5000)
+
+
 def test_bit_strings_of_octets_have_no_unused_bits() -> None:
     assert der.read_octets_of_bits(value(b"\x03\x02\x00\xaa"), "test") == b"\xaa"
     for data in (b"\x03\x00", b"\x03\x02\x01\xaa"):

@@ -124,9 +124,7 @@ def run_cases() -> Iterator[RunCase]:
     yield from life_cases()
 
 
-def short(
-    name: str, clause: str, tokens: Tokens, second: tuple[str, str, f.Party, str] = TRUST_B
-) -> RunCase:
+def short(name: str, clause: str, tokens: Tokens, second: tuple[str, str, f.Party, str] = TRUST_B) -> RunCase:
     """A voice is missing for a quorum of two."""
     return RunCase(
         name=name,
