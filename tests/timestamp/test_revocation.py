@@ -202,6 +202,13 @@ def test_data_about_others_are_foreign() -> None:
     assert not made.problems
 
 
+def test_a_response_about_another_certificate_of_the_issuer_is_foreign() -> None:
+    beside = forge.certify("TSA beside", forge.ec_key("beside"), TSA.root, forge.TSA)
+    made = pool(response(beside, TSA.root, this=WHEN))
+    assert made.check(CHAIN, gen_time=WHEN, now=NOW).unchecked == (NAME,)
+    assert made.unused() == ["piece 0"]
+
+
 def test_data_that_spoke_are_not_foreign() -> None:
     made = pool(crl(TSA.root, this=WHEN), crl(OTHER.root, this=WHEN))
     made.check(CHAIN, gen_time=WHEN, now=NOW)
@@ -355,6 +362,17 @@ def test_any_other_signer_of_a_response_may_not(party: forge.Party) -> None:
     """A response states when it was produced: here now, after the beginning of 2026."""
     made = response(TSA.signer, TSA.root, this=WHEN, responder=party, certificates=[party])
     assert "neither by the issuer" in problem(made)
+
+
+@pytest.mark.parametrize("weak", [False, True])
+def test_a_responder_certified_with_sha1_may_not(weak: bool) -> None:
+    root = forge.certify("Weak", forge.rsa_key("weak root"), None, (forge.basic(ca=True), SIGNS_LISTS))
+    signer = forge.certify("TSA weak", forge.ec_key("tsa weak"), root, forge.TSA)
+    sha1 = (forge.algorithm(forge.SHA1_WITH_RSA), forge.sign_sha1) if weak else None
+    party = responder(root, OCSP_SIGNING, signature=sha1)
+    made = pool(response(signer, root, this=WHEN, responder=party, certificates=[party]))
+    assert bool(made.check([loaded(signer), loaded(root)], gen_time=WHEN, now=NOW).unchecked) is weak
+    assert bool(made.problems) is weak
 
 
 def test_a_response_with_a_broken_signature_is_refused() -> None:

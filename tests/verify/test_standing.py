@@ -346,6 +346,28 @@ def test_a_signer_under_two_roots_lasts_as_long_as_the_longer_one(honest: Built,
     assert assurance("new", "old", now=LATER) == "external"
 
 
+def test_a_root_that_ended_gives_way_to_a_longer_chain(honest: Built, tmp_path: Path) -> None:
+    """The trust file has the signer's own root, which ended, and the one that certified it again."""
+    key = forge.ec_key("short root")
+    dates = {"not_before": year(2020), "not_after": year(2044)}
+    short = forge.certify("Short root", key, None, forge.CA, not_after=year(2030))
+    long = forge.certify("Long root", forge.ec_key("long root"), None, forge.CA, **dates)
+    cross = forge.certify("Short root", key, long, forge.CA, serial=78, **dates)
+    signer = forge.certify("TSA under a short root", forge.ec_key("short"), short, forge.TSA, **dates)
+    both = Aging(name="both", root=short, signer=signer)
+
+    def token(run: RunDirectory) -> list[TokenRef]:
+        ref = reference(run, 2, both.authority, START, authority="both")
+        return [msgspec.structs.replace(ref, chain=[run.objects.put(cross.certificate)])]
+
+    run = with_tokens(honest, tmp_path / "run", {2: token})
+    roots = [x509.load_der_x509_certificate(one.certificate) for one in (short, long)]
+    for given in (roots, roots[::-1]):
+        found = times(run, LATER, trusted=Trust(entries=(both.entry(roots=tuple(given)),)))
+        assert found.summary.assurance == "external"
+    assert times(run, LATER, trusted=trust(both)).summary.assurance == "self-asserted"
+
+
 def test_two_renewals_never_share_a_list(stamped: Stamped) -> None:
     run = stamped()
     renew(run, SECOND, now=year(2027))
