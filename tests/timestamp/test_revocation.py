@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa, x448, x25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import NameOID
@@ -364,12 +364,16 @@ def test_any_other_signer_of_a_response_may_not(party: forge.Party) -> None:
     assert "neither by the issuer" in problem(made)
 
 
+def sign_sha224(key: rsa.RSAPrivateKey, message: bytes) -> bytes:
+    return key.sign(message, padding.PKCS1v15(), hashes.SHA224())
+
+
 @pytest.mark.parametrize("weak", [False, True])
-def test_a_responder_certified_with_sha1_may_not(weak: bool) -> None:
+def test_a_responder_certified_with_another_hash_may_not(weak: bool) -> None:
     root = forge.certify("Weak", forge.rsa_key("weak root"), None, (forge.basic(ca=True), SIGNS_LISTS))
     signer = forge.certify("TSA weak", forge.ec_key("tsa weak"), root, forge.TSA)
-    sha1 = (forge.algorithm(forge.SHA1_WITH_RSA), forge.sign_sha1) if weak else None
-    party = responder(root, OCSP_SIGNING, signature=sha1)
+    sha224 = (forge.algorithm("1.2.840.113549.1.1.14"), sign_sha224) if weak else None
+    party = responder(root, OCSP_SIGNING, signature=sha224)
     made = pool(response(signer, root, this=WHEN, responder=party, certificates=[party]))
     assert bool(made.check([loaded(signer), loaded(root)], gen_time=WHEN, now=NOW).unchecked) is weak
     assert bool(made.problems) is weak
