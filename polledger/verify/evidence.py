@@ -1,6 +1,5 @@
 """What lies in a run directory, read once and judged nowhere: the verifier's steps take it from here."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from polledger.core.records import Seal
@@ -65,13 +64,13 @@ def read_evidence(run: RunDirectory) -> Evidence:
     scan = read_ledger(run.ledger_path) if run.ledger_path.exists() else None
     return Evidence(
         records=tuple(scan.records) if scan else (),
-        seals=tuple(_read_seal(run, number) for number in _numbers(run.seals)),
+        seals=tuple(_read_seal(run, number) for number in _seal_numbers(run)),
         objects=run.objects,
         secret=secret,
         secret_problem=problem,
         damage=_damage(scan) if scan else {},
         torn=_torn(scan) if scan else f"{run.ledger_path.name} is missing",
-        renewals=tuple(_read_renewal(run, number) for number in _numbers(run.renewals)),
+        renewals=_read_renewals(run),
     )
 
 
@@ -88,9 +87,9 @@ def _torn(scan: LedgerScan) -> str:
     return f"ledger.log cannot be read from record {scan.damage.index} on: {scan.damage.reason}"
 
 
-def _numbers(listed: Callable[[], list[int]]) -> list[int]:
+def _seal_numbers(run: RunDirectory) -> list[int]:
     try:
-        return listed()
+        return run.seals()
     except Unavailable:
         return []
 
@@ -100,6 +99,15 @@ def _read_seal(run: RunDirectory, number: int) -> SealFile:
         return SealFile(number=number, seal=run.read_seal(number))
     except (MalformedError, Unavailable) as error:
         return SealFile(number=number, seal=None, problem=str(error))
+
+
+def _read_renewals(run: RunDirectory) -> tuple[RenewalFile, ...]:
+    """A run needs none, so that a folder that cannot be listed would pass for one that is not there."""
+    try:
+        numbers = run.renewals()
+    except Unavailable as error:
+        return (RenewalFile(number=0, renewal=None, problem=str(error)),)
+    return tuple(_read_renewal(run, number) for number in numbers)
 
 
 def _read_renewal(run: RunDirectory, number: int) -> RenewalFile:

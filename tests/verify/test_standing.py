@@ -504,6 +504,12 @@ def test_a_damaged_or_missing_renewal_is_named_and_the_later_ones_count(
     assert found.summary.last == "2033-01-01T00:00:00Z"
 
 
+def test_a_folder_of_renewals_that_cannot_be_listed_is_said(stamped: Stamped) -> None:
+    run = stamped()
+    (run.path / "renewals").write_bytes(b"")
+    inconsistent(times(run, year(2027)), "renewals: Not a directory")
+
+
 def test_what_is_left_of_many_renewals_counts(stamped: Stamped) -> None:
     """Seven were made in time, and all but the last are lost."""
     run = stamped()
