@@ -57,11 +57,10 @@ def step_time(
     standing = judge_standing(read, found, pool=reader.pool, policy=policy, now=now)
     stamps = standing.stamps
     # A renewal is a token over the heads that it covers, besides what it does for theirs.
-    summary = _summarise(
-        matching, [*stamps, *standing.renewing], trust=trust, policy=policy, pending=len(waiting)
-    )
+    dating = [*stamps, *standing.renewing]
+    summary = _summarise(matching, dating, trust=trust, policy=policy, pending=len(waiting))
     external = summary.assurance == "external"
-    clock = judge_clock(heads, [*stamps, *standing.renewing], external=external, policy=policy, now=now)
+    clock = judge_clock(heads, dating, external=external, policy=policy, now=now)
     summary = replace(
         summary,
         renewals=standing.renewals,
@@ -78,17 +77,12 @@ def step_time(
         *refused(reader.refusals),
         *_labels(stamps),
         *_order(stamps, policy),
-        *_assurance(summary, trust, policy, _voices(matching, [*stamps, *standing.renewing])),
+        *_assurance(summary, trust, policy, _voices(matching, dating)),
         *standing.findings,
         *clock.findings,
     ]
     if not any(finding.name == CONSISTENCY for finding in findings):
-        tokens = (
-            f"{counted(len(stamps), 'token')} over {counted(len(matching), 'head')}: consistent"
-            if stamps
-            else "no token to contradict"
-        )
-        findings.append(Finding(step=3, name=CONSISTENCY, outcome="pass", detail=tokens))
+        findings.append(_consistent(stamps, matching))
     return Times(findings=tuple(findings), summary=summary, stamps=stamps)
 
 
@@ -111,6 +105,12 @@ def lag_of(stamps: Sequence[Stamp], made: Mapping[int, datetime]) -> Lag | None:
 def _damaged(problem: str) -> Finding:
     remedy = "restore it from a copy; what is left of the renewals counts"
     return Finding(step=3, name=CONSISTENCY, outcome="unverifiable", detail=problem, remedy=remedy)
+
+
+def _consistent(stamps: Sequence[Stamp], matching: Sequence[SealedHead]) -> Finding:
+    tokens = f"{counted(len(stamps), 'token')} over {counted(len(matching), 'head')}: consistent"
+    detail = tokens if stamps else "no token to contradict"
+    return Finding(step=3, name=CONSISTENCY, outcome="pass", detail=detail)
 
 
 def _summarise(
