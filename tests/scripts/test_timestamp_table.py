@@ -63,3 +63,8 @@ def test_polledger_is_never_wrong_and_every_token_is_asked_about(
     for name, outcomes in evidence["cases"].items():
         assert set(outcomes) == {"expect", *script.TOOLS}, name
         assert outcomes["polledger"] == ("accepts" if outcomes["expect"] == "valid" else "refuses"), name
+
+
+def test_the_documents_count_the_tokens_as_the_table_does(evidence: dict[str, Any]) -> None:
+    words = f"say to each of {len(evidence['cases'])} tokens"
+    assert words in (ROOT / "docs" / "time.md").read_text(encoding="utf-8")
