@@ -36,9 +36,8 @@ class Directory:
         )
 
     def intervals(self) -> dict[str, timedelta]:
-        """Least time between two requests by URL, where an entry states one."""
-        found = {entry.url: entry.interval for entry in reversed(self.entries)}
-        return {url: interval for url, interval in found.items() if interval is not None}
+        """Least time between two requests by URL, where an entry states one; the first that does."""
+        return {entry.url: entry.interval for entry in reversed(self.entries) if entry.interval is not None}
 
 
 def load_directory(home: Path) -> Directory:

@@ -72,6 +72,14 @@ def test_own_entries_go_before_shipped_ones(home: Path) -> None:
     assert directory.intervals()["http://mirror.example/"] == timedelta(seconds=60)
 
 
+def test_own_interval_goes_before_the_published_one_of_the_same_url(home: Path) -> None:
+    url = "http://timestamp.sectigo.com"
+    (home / "trust.toml").write_text(OWN.replace("http://mirror.example/", url))
+    assert load_directory(home).intervals()[url] == timedelta(seconds=60)
+    (home / "trust.toml").write_text(OWN.replace("http://mirror.example/", url).replace("interval = 60", ""))
+    assert load_directory(home).intervals()[url] == timedelta(seconds=15)
+
+
 def test_own_entry_without_url_leaves_the_shipped_one_to_be_asked(home: Path) -> None:
     assert load_directory(home).find("digicert").url == "http://timestamp.digicert.com"
 
