@@ -555,12 +555,15 @@ def test_end_of_a_run_tries_an_authority_that_was_down_once_more(
 def test_end_of_a_run_waits_for_no_interval_beyond_its_deadline(run: RunDirectory, make: Make) -> None:
     with http(forged()) as server:
         stamper = make(Http(url=server.url), intervals={server.url: timedelta(hours=1)})
+        before = set(threading.enumerate())
         worker = StampWorker(stamper)
         worker.submit(0, head(0).digest())
         _until(lambda: waiting(run) == [])
         worker.submit(1, head(1).digest())
-        worker.close(timeout=1)
+        # Long enough for the thread to see by itself that it has nothing to wait for.
+        worker.close(timeout=60)
         assert len(server.asked) == 1
+        assert {thread for thread in threading.enumerate() if thread.name == "timestamps"} <= before
     assert [entry.seal for entry in waiting(run)] == [1]
 
 
