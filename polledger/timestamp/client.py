@@ -104,6 +104,7 @@ def post(
     connection.response_class = bounded_response(limit + OVERHEAD_BYTES)
     exchange = _Exchange(
         connection,
+        timeout=timeout,
         send=lambda: connection.request("POST", target, body=request, headers=sent),
         read=lambda: read(connection.getresponse(), limit),
     )
@@ -112,7 +113,7 @@ def post(
     thread.join(timeout)
     if thread.is_alive():
         exchange.cut()
-        raise Unreachable(f"{public_url(url)}: no answer within {timeout:g} s")
+        raise Unreachable(f"{public_url(url)}: {_late(timeout)}")
     if exchange.answer is None:
         raise Unreachable(f"{public_url(url)}: {exchange.failure}")
     return exchange.answer
@@ -148,8 +149,14 @@ class _Exchange(Generic[T]):
     """
 
     def __init__(
-        self, connection: http.client.HTTPConnection, *, send: Callable[[], None], read: Callable[[], T]
+        self,
+        connection: http.client.HTTPConnection,
+        *,
+        timeout: float,
+        send: Callable[[], None],
+        read: Callable[[], T],
     ) -> None:
+        self._timeout = timeout
         self._connection = connection
         self._send = send
         self._read = read
@@ -167,7 +174,7 @@ class _Exchange(Generic[T]):
         except (Refused, AnswerTooLong) as error:
             self.failure = str(error)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.failure = _words(error)
+            self.failure = _words(error, self._timeout)
         finally:
             self._connection.close()
 
@@ -261,9 +268,9 @@ def read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
     return body
 
 
-def _words(error: Exception) -> str:
+def _words(error: Exception, timeout: float) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return _late(timeout)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its TLS certificate is not valid: {error.verify_message}"
     if isinstance(error, UnicodeError):
@@ -271,3 +278,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"cannot be reached: {error.strerror or type(error).__name__}"
     return f"answers with something that is not HTTP ({type(error).__name__})"
+
+
+def _late(timeout: float) -> str:
+    return f"no answer within {timeout:g} s"
