@@ -4,18 +4,22 @@ import datetime as dt
 import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import rfc3161_client
 import rfc3161ng
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.authority import POLICY, VALID_FROM, VALID_UNTIL, EmbeddedAuthority
 from polledger.timestamp.client import make_request
-from polledger.timestamp.identity import FILE_NAME, ROOT_NAME
+from polledger.timestamp.identity import FILE_NAME, ROOT_NAME, Identity, make_identity, open_identity
 from polledger.timestamp.messages import parse_response
 from polledger.timestamp.token import Timestamp, TokenRejected, verify_response
 from tests.timestamp import forge
@@ -162,6 +166,22 @@ def test_processes_that_race_get_the_same_authority(tmp_path: Path) -> None:
         outputs = list(pool.map(lambda racer: racer.communicate("go\n")[0], racers))
     assert len(set(outputs)) == 1
     assert outputs[0].strip()
+
+
+def test_one_of_those_that_race_makes_the_authority_and_the_others_wait(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> Identity:
+        time.sleep(0.1)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(len(made)))])
+        made.append(name)
+        key = ec.generate_private_key(ec.SECP256R1())
+        return make_identity(key, leaf=name, root=name, valid=(VALID_FROM, VALID_UNTIL))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: open_identity(tmp_path / "tsa", make).leaf, range(4)))
+    assert len(made) == 1
+    assert found == [found[0]] * 4
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -143,8 +144,10 @@ def test_on_all_addresses_the_entry_names_the_machine(host: str) -> None:
     ],
 )
 def test_mistakes_give_one_line_and_exit_code_2(
-    command: Command, tmp_path: Path, words: list[str], message: str
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
+    # What is not refused must not serve for ever.
+    monkeypatch.setattr(Server, "serve", lambda *_, **__: pytest.fail("it serves"))
     given = words if "--listen" in words else ["--listen", "127.0.0.1:0", *words]
     done = command("tsa", "serve", "--dir", tmp_path / "tsa", *given, "--json")
     result = done.json()
@@ -297,6 +300,8 @@ def test_a_clock_behind_its_last_time_gets_no_token(tmp_path: Path) -> None:
         assert server.stop() == 0
         said = server.errors.read_text()
         assert f"stop and remove {state}" in said
+        # At the start, and for the query.
+        assert said.count("the clock was set back") == 2
     state.unlink()
     with serving(tmp_path / "tsa") as server:
         assert asked(server)
@@ -392,6 +397,28 @@ def test_a_request_that_waits_to_be_accepted_is_answered_before_the_end(
             server.stop()
             thread.join(SECONDS)
             assert second.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_that_breaks_ends_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One thread alone.
+    monkeypatch.setattr(serving_module, "CONNECTIONS", 2)
+    monkeypatch.setattr(serving_module, "USHERS", -1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(listener, lambda query: query, warn=lambda text: None)
+        thread = threading.Thread(target=lambda: server.serve(every=3600, report=lambda figures: None))
+        thread.start()
+        with socket.create_connection(listener.getsockname(), timeout=SECONDS) as peer:
+            peer.sendall(HEAD)
+            assert peer.recv(4096).startswith(b"HTTP/1.1 100 ")
+            # Closing resets the connection.
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        try:
+            with socket.create_connection(listener.getsockname(), timeout=10) as peer:
+                peer.sendall(HEAD.replace(b"Expect", b"X-Expect") + REQUEST)
+                assert peer.recv(4096).startswith(b"HTTP/1.1 200 ")
+        finally:
+            server.stop()
+            thread.join(SECONDS)
 
 
 def test_every_stretch_is_reported(tmp_path: Path) -> None:
