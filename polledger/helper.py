@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -47,14 +47,18 @@ class Job:
 
 
 class Worker:
-    """One child process that runs one job. Use as a context manager: leaving it ends the process."""
+    """One child process that runs one job. Use as a context manager: leaving it ends the process.
 
-    def __init__(self, job: Job) -> None:
+    ``descriptors`` of files of this process are open there too, under the same numbers.
+    """
+
+    def __init__(self, job: Job, *, descriptors: Sequence[int] = ()) -> None:
         path = [os.path.abspath(entry) for entry in (*sys.path, str(OWN_ROOT))]  # noqa: PTH100 - links stay
         self._process = subprocess.Popen(
             [sys.executable, "-c", _BOOT.format(path=path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pass_fds=descriptors,
         )
         message = json.dumps({"function": job.function, "argument": dict(job.argument)})
         try:
