@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polledger.cli.output import one_line, output
+from polledger.core.moment import utc_milliseconds, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +127,6 @@ def _progress(records: "Sequence[bytes | None]") -> dict[str, Any]:
 def _seal(directory: "RunDirectory", number: int, made: "datetime | None") -> dict[str, Any]:
     from polledger.core.head import parse_note
     from polledger.errors import MalformedError, Unavailable
-    from polledger.timestamp.sealtimes import iso
 
     try:
         seal = directory.read_seal(number)
@@ -139,7 +139,7 @@ def _seal(directory: "RunDirectory", number: int, made: "datetime | None") -> di
         "root": head.root.hex(),
         "time": min((token["time"] for token in tokens), default=None),
         "authorities": sorted({token.authority for token in seal.tokens}),
-        "made": None if made is None else iso(made),
+        "made": None if made is None else utc_milliseconds(made),
         "tokens": tokens,
         "witnesses": _witnesses(seal),
     }
@@ -158,7 +158,7 @@ def _witnesses(seal: "Seal") -> list[dict[str, str]]:
             cosignature = parse_cosignature(line)
         except MalformedError:
             continue
-        found.append({"name": cosignature.name, "time": cosignature.time.isoformat().replace("+00:00", "Z")})
+        found.append({"name": cosignature.name, "time": utc_text(cosignature.time)})
     return found
 
 
@@ -198,7 +198,7 @@ def _tokens(
         except (MalformedError, Unavailable):
             continue
         lag = None if made is None else round((info.gen_time - made).total_seconds(), 3)
-        time = info.gen_time.isoformat().replace("+00:00", "Z")
+        time = utc_text(info.gen_time)
         found.append({"authority": token.authority, "time": time, "lag": lag})
     return found
 

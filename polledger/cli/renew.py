@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from polledger.cli.output import output
-from polledger.cli.timestamp import JsonOption, fields_of, read_file, reporting, text_of
+from polledger.cli.timestamp import JsonOption, fields_of, read_file, reporting
+from polledger.core.moment import utc_text
 from polledger.errors import EXIT_CANNOT_PROCEED, EXIT_OK, MalformedError, UsageError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _authorities(names: Sequence[str], labels: Sequence[str]) -> "list[Authority
 
 def _ask(renewer: Any, authority: "Authority") -> "Answer":
     answer: Answer = renewer.ask(authority, now=datetime.now(UTC))
-    said = f"token of {text_of(answer.token.timestamp.gen_time)}" if answer.token else answer.reason
+    said = f"token of {utc_text(answer.token.timestamp.gen_time)}" if answer.token else answer.reason
     output.note(f"{answer.authority}: {said}")
     return answer
 
@@ -147,7 +148,7 @@ def _fields(done: _Done) -> dict[str, Any]:
         "obtained": [{"authority": name, **fields_of(token.timestamp)} for name, token in obtained],
         "failed": [{"authority": answer.authority, "reason": answer.reason} for answer in done.failed],
         "problems": list(done.survey.problems),
-        "until": None if done.ends is None else text_of(done.ends),
+        "until": None if done.ends is None else utc_text(done.ends),
     }
 
 
@@ -161,7 +162,7 @@ def _sentence(done: _Done) -> str:
             f"no authority gave a token, nothing was renewed: {done.failed[0].reason}; run the command again"
         )
     said = f"renewal {done.made.statement.index}"
-    again = f"renew again before {text_of(done.ends)}" if done.ends else ""
+    again = f"renew again before {utc_text(done.ends)}" if done.ends else ""
     if done.failed:
         given = len(done.answers) - len(done.failed)
         return f"{said}: {given} of {len(done.answers)} authorities gave a token; run the command again for the rest"

@@ -11,6 +11,7 @@ import typer
 
 from polledger.cli.defaults import Verb, require_verb
 from polledger.cli.output import one_line, output
+from polledger.core.moment import utc_text
 from polledger.errors import (
     EXIT_CANNOT_PROCEED,
     EXIT_OK,
@@ -185,14 +186,14 @@ def _line(outcome: "Outcome[Token]") -> str:
     where = f"seal {outcome.pending.seal}, {outcome.pending.authority}"
     if outcome.token is None:
         return f"{where}: {outcome.reason}"
-    return f"{where}: token of {text_of(outcome.token.timestamp.gen_time)}"
+    return f"{where}: token of {utc_text(outcome.token.timestamp.gen_time)}"
 
 
 def _witness_line(outcome: "Outcome[Cosigned]") -> str:
     where = f"seal {outcome.pending.seal}, witness {outcome.pending.authority}"
     if outcome.token is None:
         return f"{where}: {outcome.reason}"
-    return f"{where}: cosigned at {text_of(outcome.token.cosignature.time)}"
+    return f"{where}: cosigned at {utc_text(outcome.token.cosignature.time)}"
 
 
 def _obtained(outcome: "Outcome[Token]") -> dict[str, Any]:
@@ -213,7 +214,7 @@ def _pending(outcome: "Outcome[Token]") -> dict[str, Any]:
 
 def _cosigned(outcome: "Outcome[Cosigned]") -> dict[str, Any]:
     pending = outcome.pending
-    stated = {} if outcome.token is None else {"time": text_of(outcome.token.cosignature.time)}
+    stated = {} if outcome.token is None else {"time": utc_text(outcome.token.cosignature.time)}
     return {"seal": pending.seal, "witness": pending.authority, **stated}
 
 
@@ -258,7 +259,7 @@ def reporting(schema: str, *, verdict: bool = False) -> Iterator[None]:
 def fields_of(timestamp: "Timestamp") -> dict[str, Any]:
     accuracy = timestamp.accuracy
     return {
-        "gen_time": text_of(timestamp.gen_time),
+        "gen_time": utc_text(timestamp.gen_time),
         "accuracy": None if accuracy is None else accuracy.total_seconds(),
         "policy": timestamp.policy,
         "serial": f"{timestamp.serial:x}",
@@ -268,10 +269,6 @@ def fields_of(timestamp: "Timestamp") -> dict[str, Any]:
         "ordering": timestamp.ordering,
         "tsa": timestamp.tsa,
     }
-
-
-def text_of(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
 
 
 def read_file(path: Path, limit: int) -> bytes:

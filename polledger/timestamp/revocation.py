@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from polledger.core.moment import utc_text
 from polledger.errors import MalformedError, UsageError
 from polledger.timestamp.algorithms import Algorithm, verify_signature
 from polledger.timestamp.certificates import UNREADABLE
@@ -53,7 +54,7 @@ class Revoked:
         return self.reason in HARMLESS
 
     def __str__(self) -> str:
-        return f"{self.reason.value if self.reason else 'no reason stated'}, {_iso(self.at)}"
+        return f"{self.reason.value if self.reason else 'no reason stated'}, {utc_text(self.at)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +351,3 @@ def held_by(trust: Trust | None) -> RevocationPool:
 def encoded(data: bytes) -> list[bytes]:
     """What is in a file of revocation data, each piece in DER, to be kept. Raises MalformedError."""
     return [parsed.public_bytes(Encoding.DER) for parsed in read_revocation(data)]
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

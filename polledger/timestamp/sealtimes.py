@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import UNSET
 
+from polledger.core.moment import utc_milliseconds
 from polledger.core.timesummary import Waiting
 from polledger.errors import Unavailable
 from polledger.files import PRIVATE_FILE, append, read_bounded
@@ -62,14 +63,9 @@ def waiting_in(queue: RequestQueue, made: Mapping[int, datetime]) -> tuple[Waiti
             Waiting(
                 seal=one.seal,
                 authority=one.authority,
-                since=None if since is None else iso(since),
+                since=None if since is None else utc_milliseconds(since),
                 attempts=one.attempts,
                 reason="" if one.reason is UNSET else one.reason,
             )
         )
     return tuple(found)
-
-
-def iso(time: datetime) -> str:
-    """ISO 8601 with Z, to the millisecond."""
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

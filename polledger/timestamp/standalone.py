@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from polledger.core.moment import utc_milliseconds
 from polledger.errors import Unavailable, UsageError
 from polledger.files import PRIVATE_FILE, TEMPORARY, read_bounded, write_atomic
 from polledger.timestamp import der
@@ -104,10 +105,10 @@ class SteadyClock:
         return f"{self._complaint()}; set the clock, or, if that time was wrong, stop and remove {self._path}"
 
     def _complaint(self) -> str:
-        return f"the clock was set back: it has told {_text(self._latest)} before"
+        return f"the clock was set back: it has told {utc_milliseconds(self._latest)} before"
 
     def _keep(self) -> None:
-        write_atomic(self._path, [f"{_text(self._latest)}\n".encode("ascii")], mode=PRIVATE_FILE)
+        write_atomic(self._path, [f"{utc_milliseconds(self._latest)}\n".encode("ascii")], mode=PRIVATE_FILE)
         self._kept = self._latest
 
 
@@ -249,7 +250,3 @@ def _read_state(path: Path) -> datetime:
     if moment.tzinfo is None:
         raise Unavailable(f"{path} holds no time; remove it if the clock is right")
     return moment
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from polledger.core.moment import utc_text
 from polledger.core.records import AnyRecord, Step
 from polledger.core.report import Finding, counted, number
 from polledger.core.timesummary import TimeSummary
@@ -253,8 +254,8 @@ def _own_order(heads: Heads, stamps: Sequence[Stamp], policy: Policy) -> Iterato
     # Differences of times never leave the calendar, as sums with an accuracy of decades do.
     if _gen_time(first) - _gen_time(last) > _accuracy(first, policy) + _accuracy(last, policy):
         detail = (
-            f"the first head was itself stamped only at {_iso(_gen_time(first))}, after the last "
-            f"({_iso(_gen_time(last))}), whose token covers it as well; {_LATE}"
+            f"the first head was itself stamped only at {utc_text(_gen_time(first))}, after the last "
+            f"({utc_text(_gen_time(last))}), whose token covers it as well; {_LATE}"
         )
         yield _finding(PACE, detail)
 
@@ -341,7 +342,3 @@ def _gen_time(stamp: Stamp) -> datetime:
 
 def _finding(name: str, detail: str, remedy: str | None = None) -> Finding:
     return Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=remedy)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
+from polledger.core.moment import utc_text
 from polledger.core.report import Finding, counted
 from polledger.timestamp.revocation import Outcome, RevocationPool
 from polledger.timestamp.token import Timestamp
@@ -96,7 +97,7 @@ class _Dated:
         when = self.when
         return {
             "index": self.number,
-            "by": None if when is None else _iso(when),
+            "by": None if when is None else utc_text(when),
             "operators": list(self.operators),
         }
 
@@ -174,12 +175,12 @@ class _Judge:
     def _limits(self, timestamp: Timestamp, outcome: Outcome) -> list[_Limit]:
         """The end of its first certificate; of an algorithm's days; of the time when its keys were their owners'."""
         ended = timestamp.until
-        limits = [_Limit(moment=ended, why=f"a certificate on its chain ended {_iso(ended)}")]
+        limits = [_Limit(moment=ended, why=f"a certificate on its chain ended {utc_text(ended)}")]
         aged = sunset(timestamp, self.policy.time.sunset)
         if aged is not None:
             moment, name = aged
             limits.append(
-                _Limit(moment=moment, why=f"{name} counts no more by the policy since {_iso(moment)}")
+                _Limit(moment=moment, why=f"{name} counts no more by the policy since {utc_text(moment)}")
             )
         if outcome.before is not None:
             limits.append(_Limit(moment=outcome.before, why=outcome.why))
@@ -220,8 +221,8 @@ class _Judge:
             return "too few operators that you trust vouch for the renewals that cover it"
         late = [moment for moment in when if moment > limit.moment]
         if late:
-            return f"it was renewed only by {_iso(min(late))}: a gap"
-        return f"its renewal states {_iso(min(when))}, before it was made"
+            return f"it was renewed only by {utc_text(min(late))}: a gap"
+        return f"its renewal states {utc_text(min(when))}, before it was made"
 
     def _accuracy(self, timestamp: Timestamp) -> timedelta:
         default = timedelta(seconds=self.policy.time.accuracy)
@@ -245,8 +246,10 @@ class _Judge:
             tokens = (
                 f"{counted(self.saved, 'token')} past {'its' if self.saved == 1 else 'their'} certificates"
             )
-            said = f"{tokens} renewed in time, last by renewal {last.number} ({_iso(last.when or self.now)})"
-        detail = f"{said}; the first to fall, unless it is renewed, does {_iso(self.until)}"
+            said = (
+                f"{tokens} renewed in time, last by renewal {last.number} ({utc_text(last.when or self.now)})"
+            )
+        detail = f"{said}; the first to fall, unless it is renewed, does {utc_text(self.until)}"
         yield Finding(step=3, name=RENEWED, outcome="pass", detail=detail)
 
     def revocation(self) -> Iterator[Finding]:
@@ -281,7 +284,3 @@ def _places(groups: _Groups) -> Iterator[tuple[str, str]]:
 
 def _finding(name: str, detail: str, remedy: str | None = None) -> Finding:
     return Finding(step=3, name=name, outcome="unverifiable", detail=detail, remedy=remedy)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")

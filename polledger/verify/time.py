@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
 
+from polledger.core.moment import utc_text
 from polledger.core.report import Finding, counted
 from polledger.core.timesummary import Lag, TimeSummary, Waiting
 from polledger.store.objects import ObjectStore
@@ -133,16 +134,16 @@ def _summarise(
             genesis = anchor(trusted, first, quorum=quorum)
             return TimeSummary(
                 assurance="external",
-                first=_iso(genesis) if genesis else None,
-                last=_iso(final),
+                first=utc_text(genesis) if genesis else None,
+                last=utc_text(final),
                 operators=tuple(sorted({stamp.operator for stamp in trusted if stamp.operator})),
                 pending=pending,
             )
     genesis, final = anchor(stamps, first, quorum=1), anchor(stamps, last, quorum=1)
     return TimeSummary(
         assurance="self-asserted",
-        first=_iso(genesis) if genesis else None,
-        last=_iso(final) if final else None,
+        first=utc_text(genesis) if genesis else None,
+        last=utc_text(final) if final else None,
         pending=pending,
     )
 
@@ -202,8 +203,8 @@ def _order(stamps: Sequence[Stamp], policy: Policy) -> Iterator[Finding]:
             newest[stamp.timestamp.tsa] = stamp
     for (before, stamp), *more in turned.values():
         detail = (
-            f"{stamp.authority!r} stamped seal {stamp.seal} at {_iso(stamp.timestamp.gen_time)}, before "
-            f"the earlier seal {before.seal} at {_iso(before.timestamp.gen_time)}: asked late, or its clock moved"
+            f"{stamp.authority!r} stamped seal {stamp.seal} at {utc_text(stamp.timestamp.gen_time)}, before "
+            f"the earlier seal {before.seal} at {utc_text(before.timestamp.gen_time)}: asked late, or its clock moved"
             f"{f'; the same for {len(more)} more' if more else ''}"
         )
         yield Finding(step=3, name="time.tokens", outcome="unverifiable", detail=detail)
@@ -253,8 +254,4 @@ def _remedy(trust: Trust | None) -> str:
 
 
 def _moment(time: datetime | None) -> str | None:
-    return None if time is None else _iso(time)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")
+    return None if time is None else utc_text(time)

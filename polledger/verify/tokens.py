@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from msgspec import UnsetType
 
+from polledger.core.moment import utc_text
 from polledger.core.records import TokenRef
 from polledger.core.renewal import Covered
 from polledger.core.report import Finding
@@ -146,7 +147,7 @@ class TokenReader:
         if info.nonce != nonce:
             raise MalformedError("the token is not the answer to the stored request: another nonce")
         if info.gen_time > self.now + timedelta(seconds=self.policy.time.skew):
-            raise _Ahead(f"genTime {_iso(info.gen_time)} lies in the future")
+            raise _Ahead(f"genTime {utc_text(info.gen_time)} lies in the future")
 
     def _vouched(
         self, parts: _Parts, digest: bytes, authority: str, over: str
@@ -240,9 +241,9 @@ def _refusal(entry: TrustEntry, timestamp: Timestamp) -> str | None:
         if entry.hashes and name not in entry.hashes:
             return f"it uses {name}"
     if entry.not_before is not None and timestamp.gen_time < entry.not_before:
-        return f"its genTime lies before {_iso(entry.not_before)}"
+        return f"its genTime lies before {utc_text(entry.not_before)}"
     if entry.not_after is not None and timestamp.gen_time > entry.not_after:
-        return f"its genTime lies after {_iso(entry.not_after)}"
+        return f"its genTime lies after {utc_text(entry.not_after)}"
     return None
 
 
@@ -252,7 +253,3 @@ def refused(refusals: Mapping[tuple[str, str, str], Sequence[str]]) -> Iterator[
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         detail = f"{places[0]}{more}, token of {authority!r}: {entry!r} does not vouch for it: {why}"
         yield Finding(step=3, name="time.tokens", outcome="unverifiable", detail=detail)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")

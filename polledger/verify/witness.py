@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from msgspec import UNSET
 
 from polledger.core.cosignature import Cosignature, parse_cosignature, verify_cosignature
+from polledger.core.moment import utc_text
 from polledger.core.report import Finding, counted
 from polledger.core.timesummary import WitnessSummary
 from polledger.errors import MalformedError
@@ -105,7 +106,7 @@ class _Reader:
         verify_cosignature(cosignature, witness=known.key, text=text)
         if cosignature.time > self.latest:
             raise MalformedError(
-                f"the cosignature of {known.name} is from {_iso(cosignature.time)}, the future"
+                f"the cosignature of {known.name} is from {utc_text(cosignature.time)}, the future"
             )
         return known
 
@@ -128,8 +129,8 @@ def _summarise(witness: WitnessEntry, seen: Iterable[Sighting], newest: int) -> 
         operator=witness.operator,
         heads=len({sighting.seal for sighting in own}),
         size=max((sighting.size for sighting in own), default=0),
-        first=_iso(min(times)) if times else None,
-        last=_iso(max(times)) if times else None,
+        first=utc_text(min(times)) if times else None,
+        last=utc_text(max(times)) if times else None,
         final=any(sighting.seal == newest for sighting in own),
     )
 
@@ -159,7 +160,7 @@ def _verdict(reader: _Reader, final: Sequence[Sighting], *, size: int, wanted: i
 
 
 def _span(final: Sequence[Sighting]) -> str:
-    first, last = (_iso(choose(sighting.time for sighting in final)) for choose in (min, max))
+    first, last = (utc_text(choose(sighting.time for sighting in final)) for choose in (min, max))
     return f"at {first} by its clock" if len(final) == 1 else f"from {first} to {last} by their clocks"
 
 
@@ -173,7 +174,3 @@ def _remedy(reader: _Reader) -> str:
     if not reader.witnesses:
         return "name the witnesses you know as [[witness]] in the file given with --trust"
     return "have the prover ask them with timestamp retry"
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")
