@@ -27,6 +27,7 @@ import redteam  # noqa: E402
 import replay_cost  # noqa: E402
 import screen_cost  # noqa: E402
 import screening  # noqa: E402
+import time_cost  # noqa: E402
 import tsa_bench  # noqa: E402
 from evidence import EVIDENCE, short, table  # noqa: E402
 
@@ -96,6 +97,8 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
     },
     "time.md": {"outage": ("outage", lambda value: outage.render(value["rows"]))},
     "benchmarks.md": {
+        "time_cost_tokens": ("time_cost", time_cost.token_table),
+        "time_cost_runs": ("time_cost", time_cost.run_table),
         "tsa_bench": ("tsa_bench", tsa_bench.render_load),
         "tsa_bench_parts": ("tsa_bench", tsa_bench.render_parts),
     },

@@ -251,12 +251,17 @@ def runs(whole: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def tables(found: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Two Markdown tables, and how the cost of a token grows, as docs/benchmarks.md has them."""
+def token_table(found: Mapping[str, Any]) -> str:
+    """A Markdown row for each algorithm."""
     each = [
         (row["algorithm"], row["bytes"], f"{row['first'] / 1000:.2f}", f"{row['next'] / 1000:.2f}")
         for row in found["tokens"]
     ]
+    return table(("token", "bytes", "first, CPU ms", "next, CPU ms"), each)
+
+
+def run_table(found: Mapping[str, Any]) -> str:
+    """The machine, a Markdown row for each run, and how the cost of a token grows."""
     whole = [
         (
             f"{row['seals']:,}",
@@ -278,11 +283,9 @@ def tables(found: Mapping[str, Any]) -> tuple[str, str, str]:
         "MiB more",
         "KiB a seal",
     )
-    return (
-        table(("token", "bytes", "first, CPU ms", "next, CPU ms"), each),
-        table(columns, whole),
-        growth(found["runs"]),
-    )
+    where = found["machine"]
+    said = f"{where['cpu']}, {where['cores']} cores, Python {where['python']}; load at the end: {found['load']:.1f}."
+    return "\n\n".join((said, table(columns, whole), growth(found["runs"])))
 
 
 def growth(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -306,12 +309,15 @@ def main() -> None:
         if not (whole / "trust.toml").exists():
             build(whole, wanted.seals)
         sizes = [wanted.seals // part for part in (8, 4, 2, 1)]
-        found = {"tokens": tokens(), "runs": runs(whole, sizes), "load": os.getloadavg()[0]}
-    where = machine()
+        found = {
+            "tokens": tokens(),
+            "runs": runs(whole, sizes),
+            "load": os.getloadavg()[0],
+            "machine": machine(),
+        }
     if wanted.evidence:
-        write_evidence("time_cost", {"machine": where, **found})
-    print(f"{where['cpu']}, {where['cores']} cores, load {found['load']:.1f}", file=sys.stderr)
-    print("\n\n".join(tables(found)))
+        write_evidence("time_cost", found)
+    print(f"{token_table(found)}\n\n{run_table(found)}")
 
 
 if __name__ == "__main__":
