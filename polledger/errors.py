@@ -4,14 +4,14 @@ Evidence that fails a check is a finding, not an exception: these are raised for
 calls that make no sense and tooling that does not answer.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
-EXIT_OK = 0
-EXIT_REFUTED = 1
-EXIT_USAGE = 2
-EXIT_UNVERIFIABLE = 3
-EXIT_CANNOT_PROCEED = 4
-EXIT_INTERRUPTED = 130
+EXIT_OK: Final = 0
+EXIT_REFUTED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNVERIFIABLE: Final = 3
+EXIT_CANNOT_PROCEED: Final = 4
+EXIT_INTERRUPTED: Final = 130
 
 
 class PolledgerError(Exception):

@@ -1,7 +1,8 @@
 """Write schemas/: JSON Schema 2020-12 and CDDL, generated from the structs that the code decodes into.
 
-The JSON Schemas describe the JSON form (base64 for bytes), the CDDL file the data model of PL-MP/1 itself. What
-neither can say (canonical form, relations between fields) is in PROTOCOL section 3 and in schemas/vectors/.
+The JSON Schemas describe the JSON form (base64 for bytes), the CDDL file the data model of PL-MP/1 itself. What is
+only ever JSON, like the report of a verification, has no CDDL. What neither can say (canonical form, relations between
+fields) is in PROTOCOL section 3 and in schemas/vectors/.
 ``--check`` writes nothing and exits 1 if a file differs, is missing or is left over.
 """
 
@@ -9,7 +10,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from msgspec import inspect
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from polledger.core import nest, records, renewal, sketch, source, state  # noqa: E402
+from polledger.core import nest, records, renewal, reportform, sketch, source, state  # noqa: E402
 from polledger.core.scan import INT_MAX  # noqa: E402
 
 TARGET = ROOT / "schemas"
@@ -40,6 +41,11 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "sketches": sketch.Sketches,
 }
 """Everything that is encoded on its own, by its ``type``."""
+
+REPORTS: dict[str, tuple[Any, ...]] = {
+    "verify-report": (reportform.VerificationForm, reportform.FailureForm),
+}
+"""What commands say in JSON: one of these. Their schemas leave room for fields of later versions."""
 
 CDDL_HEAD = f"""; PL-MP/1 in CDDL (RFC 8610), generated from the structs by scripts/make_schemas.py.
 ; CDDL speaks of CBOR; PL-MP/1 is MessagePack with the same data model. An absent field is left out.
@@ -65,14 +71,21 @@ record = genesis / step / checkpoint / resume / final
 
 def json_schemas() -> Iterator[tuple[str, str]]:
     """File name and text of every JSON Schema."""
-    for name, kind in KINDS.items():
-        schema = msgspec.json.schema(kind)
+    kinds = {name: (kind,) for name, kind in KINDS.items()} | REPORTS
+    for name, alternatives in kinds.items():
+        schema = _schema(alternatives)
         head = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$id": f"urn:polledger:schema:{name}:1",
         }
         text = json.dumps(_plain(head | schema), indent=2, ensure_ascii=False)
         yield f"{name}.schema.json", text + "\n"
+
+
+def _schema(kinds: Sequence[Any]) -> dict[str, Any]:
+    """The schema of a value of one of ``kinds``."""
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
+    return (schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}) | {"$defs": components}
 
 
 def _plain(value: Any) -> Any:

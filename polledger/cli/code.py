@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from msgspec import UnsetType
 
@@ -21,6 +20,7 @@ from polledger.core.environment import CLASS_FIELDS
 from polledger.core.records import Environment, Genesis
 from polledger.core.replay import Replayer
 from polledger.core.report import Finding
+from polledger.core.reportform import CodeForm
 from polledger.core.seeds import training_seed
 from polledger.core.source import SOURCE_BYTES, TaskSource, parse_source
 from polledger.errors import MalformedError, Unavailable, UsageError
@@ -34,6 +34,9 @@ from polledger.verify.replaytask import PACKAGE
 from polledger.verify.verifier import Code
 
 _RESTORE = "restore the object from a copy"
+
+SOURCES_LISTED = 100
+"""Files of the committed source that a report names; their count and their lines are of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
 
     Committed source that the run does not hold whole is a finding, whoever has a copy of it: it is evidence.
     """
-    summary: dict[str, Any] = {"kind": genesis.kind, "digest": genesis.task.hex()}
+    summary: CodeForm = {"kind": genesis.kind, "digest": genesis.task.hex()}
     try:
         source = read_source(run, genesis.task)
     except (Unavailable, MalformedError) as error:
@@ -102,7 +105,7 @@ def _engines(program: TaskProgram, genesis: Genesis, options: CodeOptions, polic
     )
 
 
-def _refused(summary: dict[str, Any], detail: str, remedy: str | None) -> Code:
+def _refused(summary: CodeForm, detail: str, remedy: str | None) -> Code:
     return Code(summary=summary, engines=None, finding=_finding(detail, remedy))
 
 
@@ -115,13 +118,17 @@ def read_source(run: RunDirectory, digest: bytes) -> TaskSource:
     return parse_source(run.objects.get(digest, limit=SOURCE_LIMITS.size))
 
 
-def _described(source: TaskSource, committed: CodeDecision) -> dict[str, Any]:
+def _described(source: TaskSource, committed: CodeDecision) -> CodeForm:
     """What the report says about the code."""
     return {
         "class": source.class_name,
         "lines": _lines(committed, source),
         "entry": source.entry,
         "files": len(source.files),
+        "sources": [
+            {"path": file.path, "size": file.size, "sha256": file.digest.hex()}
+            for file in source.files[:SOURCES_LISTED]
+        ],
     }
 
 

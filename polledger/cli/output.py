@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def one_line(text: str) -> str:
     return shown(" ".join(text.split()))
 
 
-def json_text(value: dict[str, Any]) -> str:
+def json_text(value: Mapping[str, object]) -> str:
     """``value`` as strict JSON in printable ASCII: any text survives any terminal, any reader takes any number."""
     return json.dumps(_plain(value), allow_nan=False, indent=2)
 
@@ -97,7 +98,7 @@ class Output:
         if not self.json:
             _write(sys.stdout, text)
 
-    def result(self, value: dict[str, Any]) -> None:
+    def result(self, value: Mapping[str, object]) -> None:
         """The one JSON object of this command, when ``--json`` was given."""
         if self.json and not self.emitted:
             self.emitted = True

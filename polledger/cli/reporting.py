@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +11,7 @@ from rich.text import Text
 from polledger.cli.output import one_line
 from polledger.cli.waiting import waiting_rows
 from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted
+from polledger.core.reportform import FlagForm, PaceForm, RenewalForm
 from polledger.core.timesummary import Lag, Waiting
 
 if TYPE_CHECKING:
@@ -121,14 +122,14 @@ def _span(first: str | None, last: str | None) -> str:
     return f", genesis by {first or 'unknown'}, end by {last or 'unknown'}"
 
 
-def _renewal(renewal: dict[str, Any]) -> str:
+def _renewal(renewal: RenewalForm) -> str:
     """A renewal, when it was made and who vouches for that."""
     if renewal["by"] is None:
         return f"{renewal['index']}: too few operators that you trust vouch for it"
     return f"{renewal['index']}: by {renewal['by']}, {', '.join(renewal['operators'])}"
 
 
-def _pace(pace: dict[str, Any]) -> str:
+def _pace(pace: PaceForm) -> str:
     """Steps a second as the anchors imply them, over all and at the fastest, beside what the replay reached."""
     first, last = pace["seals"]
     over = pace["steps_per_second"]
@@ -196,7 +197,7 @@ def _short(value: str | None) -> str:
     return f"{value[:16]}…" if _DIGEST.fullmatch(value) else value
 
 
-def _print_flags(report: Report, flags: list[dict[str, Any]], console: "Console") -> None:
+def _print_flags(report: Report, flags: Sequence[FlagForm], console: "Console") -> None:
     """What looked odd to screening, in words, and what replaying it gave. A flag alone accuses nobody."""
     console.print("Flagged by screening, and opened:", style="bold")
     table = Table(box=None, pad_edge=False, header_style="dim")

@@ -4,20 +4,34 @@ The verdict fails closed: VERIFIED needs a ``pass`` finding for every required c
 skipped, crashed or forgotten can never be read as passed.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Final, Literal, cast
 
+from polledger.core.reportform import (
+    CodeForm,
+    Comparison,
+    DistancesForm,
+    EnvironmentForm,
+    FindingForm,
+    GroupForm,
+    HeadForm,
+    IntervalForm,
+    OddsForm,
+    SampleForm,
+    ScreeningForm,
+    TrajectoryForm,
+    Verdict,
+    VerificationForm,
+    number,
+)
 from polledger.core.timesummary import TimeSummary
-from polledger.core.tolerance import Distances, GroupJudgement, Outcome
+from polledger.core.tolerance import Distances, GroupJudgement, Outcome, Rules
 from polledger.errors import EXIT_OK, EXIT_REFUTED, EXIT_UNVERIFIABLE
 
-Verdict = Literal["VERIFIED", "REFUTED", "UNVERIFIABLE"]
+SCHEMA: Final = "polledger.verify/1"
 
-SCHEMA = "polledger.verify/1"
-
-EXIT_CODES: dict[Verdict, int] = {
+EXIT_CODES: dict[Verdict, Literal[0, 1, 3]] = {
     "VERIFIED": EXIT_OK,
     "REFUTED": EXIT_REFUTED,
     "UNVERIFIABLE": EXIT_UNVERIFIABLE,
@@ -94,7 +108,7 @@ class Finding:
         """True when this finding alone keeps the verdict from VERIFIED."""
         return self.outcome == "fail" or (self.outcome == "unverifiable" and self.name not in ADVISORY)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FindingForm:
         """The finding as plain values; fields that do not apply are absent."""
         values = {
             "step": self.step,
@@ -107,7 +121,7 @@ class Finding:
             "found": self.found,
             "remedy": self.remedy,
         }
-        return {key: value for key, value in values.items() if value is not None}
+        return cast(FindingForm, {key: value for key, value in values.items() if value is not None})
 
 
 def required_checks(*, model: bool) -> tuple[tuple[int, str], ...]:
@@ -148,7 +162,7 @@ class IntervalResult:
     remedy: str = ""
     """What helps where it could not be replayed."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> IntervalForm:
         """The interval as plain values; numbers that are not finite become strings."""
         return {
             "interval": self.interval,
@@ -167,9 +181,9 @@ class IntervalResult:
         return max(found, default=None)
 
 
-def _group_json(judgement: GroupJudgement) -> dict[str, Any]:
+def _group_json(judgement: GroupJudgement) -> GroupForm:
     measure = judgement.measure
-    values: dict[str, Any] = {"e": number(measure.e), "u": number(measure.u), "outcome": judgement.outcome}
+    values: GroupForm = {"e": number(measure.e), "u": number(measure.u), "outcome": judgement.outcome}
     if measure.nu is not None:
         values["nu"] = number(measure.nu)
     if judgement.why:
@@ -177,8 +191,8 @@ def _group_json(judgement: GroupJudgement) -> dict[str, Any]:
     return values
 
 
-def _distances_json(found: Distances) -> dict[str, Any]:
-    values: dict[str, Any] = {
+def _distances_json(found: Distances) -> DistancesForm:
+    values: DistancesForm = {
         "l1": number(found.l1),
         "l2": number(found.l2),
         "linf": number(found.linf),
@@ -197,32 +211,29 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def number(value: float) -> float | str:
-    """``value``, or its name where JSON has no number for it."""
-    return value if math.isfinite(value) else str(value)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """What was opened: ``drawn`` uniformly out of ``total``, and ``intervals``, all that were opened.
 
-    ``top``: those that move the parameters furthest; ``flagged``: those that screening asked for. Both may be among
-    the drawn ones.
+    ``chosen``: those that the draw gave. ``top``: those that move the parameters furthest; ``flagged``: those that
+    screening asked for. Both may be among the drawn ones.
     """
 
     nonce: bytes
     total: int
     drawn: int
     intervals: tuple[int, ...]
+    chosen: tuple[int, ...] = ()
     top: tuple[int, ...] = ()
     flagged: tuple[int, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> SampleForm:
         """The sample as plain values."""
         return {
             "nonce": self.nonce.hex(),
             "total": self.total,
             "drawn": self.drawn,
+            "drawn_intervals": list(self.chosen),
             "intervals": list(self.intervals),
             "top": list(self.top),
             "flagged": list(self.flagged),
@@ -238,7 +249,7 @@ class Odds:
     detection: float
     needed: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> OddsForm:
         """The odds as plain values."""
         return {
             "share": self.label,
@@ -254,22 +265,28 @@ class Report:
     """Everything a verification found; the verdict follows from the findings and cannot be set.
 
     ``comparison`` is "bitwise", "tolerance" or "none"; ``model``: a model file was given, so step 10 is required.
+    ``rules`` judged what differs. ``at``: when it was done by the verifier's clock (ISO 8601, UTC), by polledger
+    ``version``.
     """
 
     run: str | None
-    head: dict[str, Any] | None
+    head: HeadForm | None
     findings: tuple[Finding, ...]
     intervals: tuple[IntervalResult, ...] = ()
-    screening: dict[str, Any] | None = None
+    screening: ScreeningForm | None = None
+    trajectory: TrajectoryForm | None = None
     sample: Sample | None = None
     odds: tuple[Odds, ...] = ()
     time: TimeSummary = field(default_factory=TimeSummary)
-    code: dict[str, Any] = field(default_factory=dict)
-    comparison: Literal["bitwise", "tolerance", "none"] = "none"
-    environment: dict[str, Any] = field(default_factory=dict)
+    code: CodeForm = field(default_factory=lambda: CodeForm())
+    comparison: Comparison = "none"
+    rules: Rules = field(default_factory=Rules)
+    environment: EnvironmentForm = field(default_factory=lambda: EnvironmentForm())
     policy: str = ""
     model: bool = False
     timing: dict[str, float] = field(default_factory=dict)
+    at: str | None = None
+    version: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -277,7 +294,7 @@ class Report:
         return judge(self.findings, model=self.model)
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> Literal[0, 1, 3]:
         """Exit code of the command line for this verdict."""
         return EXIT_CODES[self.verdict]
 
@@ -287,7 +304,7 @@ class Report:
         failed = next((finding for finding in self.findings if finding.outcome == "fail"), None)
         return failed or next((finding for finding in self.findings if finding.blocks), None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> VerificationForm:
         """The one object of ``verify --json``."""
         bad = self.first_bad
         return {
@@ -300,16 +317,20 @@ class Report:
             "findings": [finding.to_json() for finding in self.findings],
             "intervals": [interval.to_json() for interval in self.intervals],
             "screening": self.screening,
+            "trajectory": self.trajectory,
             "sample": self.sample.to_json() if self.sample else None,
             "odds": [odds.to_json() for odds in self.odds],
             "time": self.time.to_json(),
             "code": self.code,
             "comparison": self.comparison,
+            "rules": {"margin": self.rules.margin, "rho": self.rules.rho},
             "environment": self.environment,
             "policy": self.policy,
             "timing": {key: round(value, 3) for key, value in self.timing.items()},
             "limits": list(LIMITS),
             "first_bad": bad.to_json() if bad and self.verdict != "VERIFIED" else None,
+            "verified_at": self.at,
+            "version": self.version,
         }
 
 

@@ -11,10 +11,10 @@ inside a segment that moves no further than its neighbours.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from polledger.core.digest import sha256, u64
-from polledger.core.report import number
+from polledger.core.reportform import FlagForm, number
 from polledger.core.sampling import draw
 
 Kind = Literal["jump", "alone", "arrival", "pace", "straight", "optimizer"]
@@ -107,7 +107,7 @@ class Flag:
         ratio = self.value / self.limit if self.limit else math.inf
         return ratio if math.isfinite(ratio) else math.inf
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FlagForm:
         """The flag as plain values."""
         return {
             "kind": self.kind,

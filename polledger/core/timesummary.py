@@ -1,9 +1,17 @@
 """What step 3 of a verification says about time, as plain values for the report. PROTOCOL section 14."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
 
-Assurance = Literal["external", "self-asserted", "unverified"]
+from polledger.core.reportform import (
+    Assurance,
+    LagForm,
+    PaceForm,
+    RenewalForm,
+    TimeForm,
+    TimelineForm,
+    WaitingForm,
+    WitnessForm,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +28,7 @@ class Waiting:
     attempts: int
     reason: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> WaitingForm:
         """The request as plain values."""
         return {
             "seal": self.seal,
@@ -40,7 +48,7 @@ class Lag:
     longest: float
     seal: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> LagForm:
         """The lag as plain values."""
         return {
             "tokens": self.tokens,
@@ -66,7 +74,7 @@ class WitnessSummary:
     last: str | None = None
     final: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> WitnessForm:
         """The summary as plain values."""
         return {
             "name": self.name,
@@ -94,17 +102,19 @@ class TimeSummary:
     last: str | None = None
     operators: tuple[str, ...] = ()
     pending: int = 0
-    renewals: tuple[dict[str, Any], ...] = ()
+    renewals: tuple[RenewalForm, ...] = ()
     until: str | None = None
     seals: int = 0
     stamped: int = 0
     waiting: tuple[Waiting, ...] = ()
     lag: Lag | None = None
-    pace: dict[str, Any] | None = None
+    pace: PaceForm | None = None
     witnesses: tuple[WitnessSummary, ...] = ()
     """Those of the trust file. Their clocks are information: no assurance follows from them."""
+    timeline: TimelineForm = field(default_factory=lambda: TimelineForm(seals=[], left_out=0))
+    """Seals and tokens one by one, as far as there is room."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TimeForm:
         """The summary as plain values."""
         return {
             "assurance": self.assurance,
@@ -120,4 +130,5 @@ class TimeSummary:
             "lag": None if self.lag is None else self.lag.to_json(),
             "pace": self.pace,
             "witnesses": [witness.to_json() for witness in self.witnesses],
+            "timeline": self.timeline,
         }

@@ -9,11 +9,12 @@ hardware could have lived. PROTOCOL sections 1, 8 and 10; docs/decisions/0028.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from polledger.core.moment import utc_text
 from polledger.core.records import AnyRecord, Step
-from polledger.core.report import Finding, counted, number
+from polledger.core.report import Finding, counted
+from polledger.core.reportform import PaceForm
 from polledger.core.timesummary import TimeSummary
 from polledger.timestamp.trust import operator_key
 from polledger.verify.heads import Heads
@@ -60,7 +61,7 @@ class Clock:
     """What the genTimes say together. ``pace`` is the ``time.pace`` object of the report, None without two anchors."""
 
     findings: tuple[Finding, ...] = ()
-    pace: dict[str, Any] | None = None
+    pace: PaceForm | None = None
 
 
 def judge_clock(
@@ -88,7 +89,7 @@ def find_anchors(heads: Heads, stamps: Sequence[Stamp], *, quorum: int, policy: 
     for stamp in stamps:
         by_seal.setdefault(stamp.seal, []).append(stamp)
     sizes = {item.seal.number: item.head.size for item in heads.heads if item.matches}
-    steps = _step_counts(heads.records, set(sizes.values()))
+    steps = step_counts(heads.records, set(sizes.values()))
     earliest: dict[str, tuple[datetime, timedelta]] = {}
     found: list[tuple[int, int, tuple[datetime, timedelta]]] = []
     for seal in sorted(sizes, reverse=True):
@@ -111,7 +112,7 @@ def find_anchors(heads: Heads, stamps: Sequence[Stamp], *, quorum: int, policy: 
     ]
 
 
-def _step_counts(records: Sequence[AnyRecord], sizes: set[int]) -> dict[int, int]:
+def step_counts(records: Sequence[AnyRecord], sizes: set[int]) -> dict[int, int]:
     """How many of the first ``size`` records are steps, for every one of ``sizes`` that the records reach."""
     counts, steps = {}, 0
     for size, record in enumerate(records, start=1):
@@ -161,7 +162,7 @@ def at_least(first: Anchor, last: Anchor) -> float:
     return (last.steps - first.steps) / longest(first, last)
 
 
-def _pace_json(anchors: Sequence[Anchor], window: tuple[Anchor, Anchor] | None) -> dict[str, Any] | None:
+def _pace_json(anchors: Sequence[Anchor], window: tuple[Anchor, Anchor] | None) -> PaceForm | None:
     if window is None:
         return None
     first, last = anchors[0], anchors[-1]
@@ -170,13 +171,13 @@ def _pace_json(anchors: Sequence[Anchor], window: tuple[Anchor, Anchor] | None) 
     return {
         "seals": [first.seal, last.seal],
         "steps": steps,
-        "seconds": number(seconds),
-        "steps_per_second": number(steps / seconds) if seconds else None,
+        "seconds": seconds,
+        "steps_per_second": steps / seconds if seconds else None,
         "fastest": {
             "seals": [quick.seal, late.seal],
             "steps": late.steps - quick.steps,
-            "seconds": number(longest(quick, late)),
-            "steps_per_second": number(at_least(quick, late)),
+            "seconds": longest(quick, late),
+            "steps_per_second": at_least(quick, late),
         },
     }
 
@@ -233,7 +234,7 @@ def replay_pace(
             f"{_LATE}"
         )
         findings.append(_finding(PACE, detail))
-    return replace(summary, pace={**summary.pace, "replayed_steps_per_second": number(reached)}), findings
+    return replace(summary, pace={**summary.pace, "replayed_steps_per_second": reached}), findings
 
 
 def _own_order(heads: Heads, stamps: Sequence[Stamp], policy: Policy) -> Iterator[Finding]:

@@ -103,6 +103,7 @@ def step_sampling(
         total=total,
         drawn=len(drawn),
         intervals=tuple(sorted({*drawn, 0, total - 1, *top, *flagged})),
+        chosen=tuple(sorted(drawn)),
         top=tuple(top),
         flagged=tuple(flagged),
     )

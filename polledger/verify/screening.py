@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from polledger.core.report import Finding, counted
+from polledger.core.reportform import ScreeningForm
 from polledger.core.screening import Flag, Segment, largest, probes, screen
 from polledger.verify.policy import Policy
 from polledger.verify.scan import Scan
@@ -84,7 +84,7 @@ class Screening:
             detail += f"; {self.uncompared} intervals had too few others to be compared with"
         return detail
 
-    def summary(self, opened: Sequence[int]) -> dict[str, Any]:
+    def summary(self, opened: Sequence[int]) -> ScreeningForm:
         """``screening`` of the JSON report."""
         segments = self.scan.track.segments
         return {

@@ -10,10 +10,11 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from polledger.core.moment import utc_text
 from polledger.core.report import Finding, counted
+from polledger.core.reportform import RenewalForm
 from polledger.timestamp.revocation import Outcome, RevocationPool
 from polledger.timestamp.token import Timestamp
 from polledger.timestamp.trust import operator_key
@@ -40,7 +41,7 @@ class Standing:
 
     stamps: tuple[Stamp, ...]
     renewing: tuple[Stamp, ...]
-    renewals: tuple[dict[str, Any], ...]
+    renewals: tuple[RenewalForm, ...]
     until: datetime | None
     findings: tuple[Finding, ...]
 
@@ -93,7 +94,7 @@ class _Dated:
         earliest = sorted(times[0] for times in self.voices)
         return earliest[self.quorum - 1] if len(earliest) >= self.quorum else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> RenewalForm:
         when = self.when
         return {
             "index": self.number,

@@ -16,12 +16,13 @@ from polledger.store.objects import ObjectStore
 from polledger.timestamp.authority import self_asserted
 from polledger.timestamp.revocation import held_by
 from polledger.timestamp.trust import Trust, operator_key
-from polledger.verify.clock import judge_clock
+from polledger.verify.clock import judge_clock, step_counts
 from polledger.verify.evidence import RenewalFile
 from polledger.verify.heads import Heads, SealedHead
 from polledger.verify.policy import Policy
 from polledger.verify.renewal import read_renewals
 from polledger.verify.standing import judge_standing
+from polledger.verify.timeline import timeline
 from polledger.verify.tokens import CONSISTENCY, Stamp, TokenReader, refused
 
 
@@ -71,6 +72,9 @@ def step_time(
         waiting=tuple(waiting),
         lag=lag_of(stamps, made or {}),
         pace=clock.pace,
+        timeline=timeline(
+            matching, stamps, made or {}, step_counts(heads.records, {item.head.size for item in matching})
+        ),
     )
     findings = [
         *reader.findings,

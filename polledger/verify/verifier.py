@@ -9,14 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
+from polledger import __version__
 from polledger.core.records import Environment, Genesis
 from polledger.core.report import Finding, IntervalResult, Odds, Report, Sample, counted, missing_checks
+from polledger.core.reportform import CodeForm, Comparison, EnvironmentForm, HeadForm, TrajectoryForm
 from polledger.core.sampling import sample_seed
 from polledger.core.timesummary import TimeSummary, Waiting
+from polledger.core.trajectory import trajectory
 from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.trust import Trust
 from polledger.verify.binding import ReadModel, step_binding, step_final
@@ -42,7 +45,7 @@ from polledger.verify.witness import step_witnesses
 class Code:
     """Whether and how the task's code runs. ``engines`` None: it does not, and ``finding`` says why."""
 
-    summary: dict[str, Any]
+    summary: CodeForm
     engines: Engines | None
     finding: Finding | None = None
     inputs_declared: bool = True
@@ -98,13 +101,14 @@ class _Run:
     findings: list[Finding] = field(default_factory=list)
     time: TimeSummary = field(default_factory=TimeSummary)
     screening: Screening | None = None
+    trajectory: TrajectoryForm | None = None
     sample: Sample | None = None
     odds: tuple[Odds, ...] = ()
     intervals: tuple[IntervalResult, ...] = ()
-    code: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
+    code: CodeForm = field(default_factory=lambda: CodeForm())
+    environment: EnvironmentForm = field(default_factory=lambda: EnvironmentForm())
     timing: dict[str, float] = field(default_factory=dict)
-    comparison: Literal["bitwise", "tolerance", "none"] = "none"
+    comparison: Comparison = "none"
     skipped: str = ""
     """Why steps 7 to 9 were not done, for the findings that say so."""
 
@@ -200,6 +204,9 @@ def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure,
         StillnessTask(lineage=lineage, scan=found, declared=structure.still, policy=request.policy)
     )
     seed = sample_seed(nonce=request.nonce, head=head, policy=request.policy.digest())
+    segments = found.track.segments
+    begin = lineage.intervals[segments[0].first].start.step if segments else 0
+    run.trajectory = trajectory(found.track, begin=begin)
     run.screening = step_screening(found, total=len(lineage.intervals), policy=request.policy, seed=seed)
 
 
@@ -375,19 +382,23 @@ def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
         screening=run.screening.summary(tuple(item.interval for item in run.intervals))
         if run.screening
         else None,
+        trajectory=run.trajectory,
         sample=run.sample,
         odds=run.odds,
         time=run.time,
         code=run.code,
         comparison=run.comparison,
+        rules=run.request.policy.comparison.rules,
         environment=run.environment,
         policy=run.request.policy.digest().hex(),
         model=model,
         timing=run.timing,
+        at=run.request.now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        version=__version__,
     )
 
 
-def _head(heads: Heads) -> dict[str, Any] | None:
+def _head(heads: Heads) -> HeadForm | None:
     if heads.newest is None:
         return None
     head = heads.newest.head

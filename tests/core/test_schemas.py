@@ -105,6 +105,7 @@ def test_every_type_has_a_schema() -> None:
         "state",
         "nest",
         "sketches",
+        "verify-report",
     }
 
 
