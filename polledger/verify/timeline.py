@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from polledger.core.reportform import Moment, SealForm, TimelineForm, TokenForm
+from polledger.core.moment import utc_text
+from polledger.core.reportform import SealForm, TimelineForm, TokenForm
 from polledger.timestamp.authority import self_asserted
 from polledger.verify.heads import SealedHead
 from polledger.verify.tokens import Stamp
@@ -54,7 +55,7 @@ def _seal(
         "seal": item.seal.number,
         "size": item.head.size,
         "steps": steps.get(item.head.size, 0),
-        "made": None if made is None else _iso(made),
+        "made": None if made is None else utc_text(made),
         "tokens": [_token(stamp, made) for stamp in earliest[:TOKENS]],
         "left_out": max(0, len(earliest) - TOKENS),
     }
@@ -66,11 +67,7 @@ def _token(stamp: Stamp, made: datetime | None) -> TokenForm:
         "authority": stamp.authority,
         "operator": stamp.operator,
         "embedded": self_asserted(stamp.timestamp),
-        "time": _iso(time),
+        "time": utc_text(time),
         "accuracy": None if accuracy is None else accuracy.total_seconds(),
         "lag": None if made is None else round((time - made).total_seconds(), 3),
     }
-
-
-def _iso(time: datetime) -> Moment:
-    return time.isoformat().replace("+00:00", "Z")

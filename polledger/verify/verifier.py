@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from polledger import __version__
+from polledger.core.moment import utc_text
 from polledger.core.records import Environment, Genesis
 from polledger.core.report import Finding, IntervalResult, Odds, Report, Sample, counted, missing_checks
 from polledger.core.reportform import CodeForm, Comparison, EnvironmentForm, HeadForm, TrajectoryForm
@@ -393,7 +394,7 @@ def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
         policy=run.request.policy.digest().hex(),
         model=model,
         timing=run.timing,
-        at=run.request.now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        at=utc_text(run.request.now.replace(microsecond=0)),
         version=__version__,
     )
 

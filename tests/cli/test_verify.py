@@ -1,5 +1,6 @@
 """``polledger verify``: options, code decisions, report and exit codes. Real replays are in tests/e2e."""
 
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -29,6 +30,7 @@ from polledger.training.replay import TaskProgram
 from polledger.verify.policy import Policy, parse_policy
 from tests.cli.conftest import Command
 from tests.verify.build import Built
+from tests.verify.check import validate
 
 NONCE = "5e" * 32
 
@@ -51,6 +53,19 @@ def test_json_is_one_object_with_the_report(command: Command, sealed: Built) -> 
     assert report["first_bad"]["step"] == 7
     assert report["head"]["size"] == len(sealed.records)
     assert said.err.count("UNVERIFIABLE") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["nowhere"], 2), ([".", "--sample", "none"], 2), ([".", "--report", "/proc/nowhere"], 4)],
+)
+def test_failures_are_what_the_schema_says(
+    command: Command, sealed: Built, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
+) -> None:
+    monkeypatch.chdir(sealed.run.path)
+    value = command("verify", *words, "--json").json
+    assert value["exit_code"] == code
+    validate(value)
 
 
 def test_quiet_leaves_only_the_last_sentence(command: Command, sealed: Built) -> None:
@@ -391,6 +406,7 @@ def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, here: Pat
         "lines": 2,
         "entry": "task.py",
         "files": 1,
+        "sources": [{"path": "task.py", "size": len(TASK), "sha256": hashlib.sha256(TASK).hexdigest()}],
         "vouched": "--trust-code",
     }
     assert found.engines is not None

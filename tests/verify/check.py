@@ -1,11 +1,14 @@
 """Runs the verifier in tests, and looks at what it found."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from jsonschema import Draft202012Validator
 
 from polledger.core.report import Finding, Report
 from polledger.store.run import RunDirectory
@@ -16,6 +19,10 @@ from polledger.verify.verifier import Request, verify
 from tests.verify.build import NOW, Built
 
 ALL = SampleRequest(count=1_000)
+
+SCHEMA = json.loads(
+    (Path(__file__).resolve().parents[2] / "schemas" / "verify-report.schema.json").read_text("utf-8")
+)
 
 
 class Silent:
@@ -68,3 +75,18 @@ def blocking(report: Report) -> list[Finding]:
 
 def named(report: Report, name: str) -> list[Finding]:
     return [finding for finding in report.findings if finding.name == name]
+
+
+def closed(schema: Any) -> Any:
+    """``schema`` without room for fields that it does not name."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: closed(value) for key, value in schema.items()}
+    return inner | {"additionalProperties": False} if "properties" in schema else inner
+
+
+def validate(value: Any) -> None:
+    """Hold an object of ``verify --json`` against its schema; nothing in it is undocumented."""
+    Draft202012Validator(closed(SCHEMA)).validate(json.loads(json.dumps(value, allow_nan=False)))
