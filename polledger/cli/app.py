@@ -18,7 +18,8 @@ import typer
 from polledger import __version__
 from polledger.cli import export, inspect, keygen, redteam, renew, seal, timestamp, tsa, verify
 from polledger.cli.defaults import Verb, name_variables, read_defaults, require_verb, verb_of, wants_json
-from polledger.cli.output import one_line, open_streams, output, silence
+from polledger.cli.output import open_streams, output, silence
+from polledger.core.text import one_line
 from polledger.errors import (
     EXIT_CANNOT_PROCEED,
     EXIT_INTERRUPTED,

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polledger.cli.output import one_line, output
+from polledger.cli.output import output
 from polledger.core.moment import utc_milliseconds, utc_text
+from polledger.core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

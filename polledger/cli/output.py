@@ -7,43 +7,17 @@ takes nothing more is silenced, and the command ends with the exit code it would
 
 import errno
 import io
-import json
-import math
 import os
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from polledger.core.text import json_text, one_line, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
-
-
-def shown(text: str) -> str:
-    """``text`` as a terminal shows it without acting on it: control characters, line feeds too, are spelled out."""
-    return "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in text)
-
-
-def one_line(text: str) -> str:
-    """``text`` as one line that a terminal shows as it is: what evidence says may hold line feeds and escapes."""
-    return shown(" ".join(text.split()))
-
-
-def json_text(value: Mapping[str, object]) -> str:
-    """``value`` as strict JSON in printable ASCII: any text survives any terminal, any reader takes any number."""
-    return json.dumps(_plain(value), allow_nan=False, indent=2)
-
-
-def _plain(value: Any) -> Any:
-    """``value`` with the floats that JSON has no number for as their names."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _lines(text: str) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polledger.cli.output import json_text, one_line, output
+from polledger.cli.output import output
+from polledger.core.text import one_line
 from polledger.errors import (
     EXIT_CANNOT_PROCEED,
     EXIT_OK,
@@ -20,6 +21,7 @@ from polledger.errors import (
 )
 
 if TYPE_CHECKING:
+    from polledger.publish.directory import ReportDirectory
     from polledger.redteam.spoof import Outcome, Spoof, Target
     from polledger.redteam.table import Line, Row
 
@@ -92,14 +94,13 @@ def run(
 
     wanted = chosen(spoofs or ())
     target = _target(path.expanduser(), task, parse_inputs(inputs or []))
-    if report is not None:
-        _prepare(report)
+    place = _report_directory(report) if report is not None else None
     with _directory(out) as directory:
         tried = _Trials(target=target, directory=directory, budget=budget, keep=out is not None)
         with output.progress() as progress:
             tried.control(progress)
             tried.run(wanted, seeds, progress)
-    return _conclude(tried, path, target, report)
+    return _conclude(tried, path, target, place)
 
 
 def _target(run: Path, task: str | None, inputs: dict[str, str]) -> "Target":
@@ -119,13 +120,12 @@ def _such_as(hinted: str | None) -> str:
     return f", such as --task {one_line(hinted)}" if hinted else ""
 
 
-def _prepare(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise Unavailable(f"cannot write the report to {directory}: {error.strerror or error}") from None
+def _report_directory(directory: Path) -> "ReportDirectory":
+    from polledger.publish.directory import ReportDirectory
+
+    place = ReportDirectory(path=directory, page=PAGE, twin=OBJECT, schema=SCHEMA)
+    place.prepare()
+    return place
 
 
 @contextlib.contextmanager
@@ -222,7 +222,8 @@ def decided(step: int | None, finding: str) -> str:
     return "" if step is None else f"by step {step} ({finding})"
 
 
-def _conclude(tried: _Trials, run: Path, target: "Target", report: Path | None) -> int:
+def _conclude(tried: _Trials, run: Path, target: "Target", report: "ReportDirectory | None") -> int:
+    from polledger.redteam.page import redteam_page
     from polledger.redteam.table import lines_of
 
     lines = lines_of(tried.rows)
@@ -244,22 +245,12 @@ def _conclude(tried: _Trials, run: Path, target: "Target", report: Path | None) 
         "skipped": tried.skipped,
     }
     if report is not None:
-        _write(report, value, lines)
+        report.write(value, redteam_page(value, lines))
     output.result(value)
     if lines and not output.quiet and not output.json:
         output.styled(table_text(lines, output.console()))
     output.sentence(_sentence(lines, tried))
     return code
-
-
-def _write(directory: Path, value: dict[str, Any], lines: "Sequence[Line]") -> None:
-    from polledger.redteam.page import redteam_page
-
-    try:
-        (directory / OBJECT).write_text(json_text(value) + "\n", encoding="utf-8")
-        (directory / PAGE).write_text(redteam_page(value, lines), encoding="utf-8")
-    except OSError as error:
-        raise Unavailable(f"cannot write the report to {directory}: {error.strerror or error}") from None
 
 
 def _sentence(lines: "Sequence[Line]", tried: _Trials) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 from rich.table import Table
 from rich.text import Text
 
-from polledger.cli.output import one_line
 from polledger.cli.waiting import waiting_rows
 from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted
 from polledger.core.reportform import FlagForm, PaceForm, RenewalForm
+from polledger.core.text import one_line
 from polledger.core.timesummary import Lag, Waiting
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from polledger.cli.output import one_line, output
+from polledger.cli.output import output
+from polledger.core.text import one_line
 from polledger.errors import EXIT_INTERRUPTED, EXIT_OK, PolledgerError, UsageError
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from polledger.cli.defaults import Verb, require_verb
-from polledger.cli.output import one_line, output
+from polledger.cli.output import output
 from polledger.core.moment import utc_text
+from polledger.core.text import one_line
 from polledger.errors import (
     EXIT_CANNOT_PROCEED,
     EXIT_OK,

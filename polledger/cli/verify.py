@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polledger.cli.output import json_text, output
+from polledger.cli.output import output
+from polledger.core.text import json_text
 
 if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions

@@ -10,7 +10,8 @@ import pytest
 import typer
 
 from polledger.cli.defaults import Verb
-from polledger.cli.output import Output, json_text
+from polledger.cli.output import Output
+from polledger.core.text import json_text
 from polledger.errors import Unavailable
 from tests.verify.build import Built
 

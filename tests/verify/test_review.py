@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from polledger.cli.code import names_entry
-from polledger.cli.output import one_line
 from polledger.core.config import encode_config
 from polledger.core.digest import sha256
 from polledger.core.encoding import real
 from polledger.core.records import Checkpoint, Dataset, Final, Genesis, Resume, Step
 from polledger.core.source import SourceFile, TaskSource
 from polledger.core.state import TensorData
+from polledger.core.text import one_line
 from polledger.errors import Unavailable
 from polledger.files import read_bounded
 from polledger.training.determinism import THREADS_MAX, process_environment
