@@ -1,4 +1,6 @@
-"""The prover's Ed25519 key: where it lies, how it is made, how it is read. PROTOCOL section 14.
+"""The prover's keys: where they lie, how they are made, how they are read. PROTOCOL section 14.
+
+Heads are signed with Ed25519; a claim may be signed with ML-DSA-44 besides, where the installed cryptography has it.
 
 Keys are PKCS#8 PEM files of mode 0600, encrypted where a passphrase is given. A file that exists is never
 overwritten; a default key appears complete or not at all, also when two processes make it at once.
@@ -9,14 +11,18 @@ import logging
 import os
 import stat
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polledger.errors import Unavailable, UsageError
 from polledger.files import PRIVATE_DIRECTORY, PRIVATE_FILE, reported, write_once
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from polledger.core.dsse import Algorithm, PublicKey
 
 HOME_VARIABLE = "POLLEDGER_HOME"
 PASSWORD_VARIABLE = "POLLEDGER_KEY_PASSWORD"  # noqa: S105 - the name of a variable, not a secret
@@ -59,42 +65,108 @@ def load_or_create_key(path: Path | None = None) -> "Ed25519PrivateKey":
 
 def load_key(path: Path) -> "Ed25519PrivateKey":
     """The Ed25519 private key in the PEM file ``path``. Warns when others may read it. Raises as above."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = _load(path)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{path} holds a key of type {_kind(key)}; heads are signed with Ed25519 only")
+    return key
+
+
+def _load(path: Path) -> Any:
     data = _read(path)
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         try:
-            key = load_pem_private_key(data, password=None)
+            return load_pem_private_key(data, password=None)
         except TypeError:
-            key = load_pem_private_key(data, password=_passphrase(path))
+            return load_pem_private_key(data, password=_passphrase(path))
     except (ValueError, UnsupportedAlgorithm):
         if b"ENCRYPTED" in data:
             raise UsageError(f"{path}: the passphrase is wrong, or the file is damaged") from None
         raise UsageError(
             f"{path} holds no private key in PEM form; make one with `polledger keygen`"
         ) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        kind = type(key).__name__.removesuffix("PrivateKey").lstrip("_")
-        raise UsageError(f"{path} holds a key of type {kind}; heads are signed with Ed25519 only")
-    return key
+
+
+def _kind(key: Any) -> str:
+    return type(key).__name__.removesuffix("PrivateKey").lstrip("_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySigner:
+    """A private key that signs envelopes (``polledger.core.dsse.Signer``)."""
+
+    public: "PublicKey"
+    sign: Callable[[bytes], bytes]
+
+
+def signer_of(key: "Ed25519PrivateKey") -> KeySigner:
+    """``key`` as the signer of a claim."""
+    from polledger.core.dsse import PublicKey
+
+    return KeySigner(public=PublicKey(algorithm="ed25519", key=public_key(key)), sign=key.sign)
+
+
+def load_signer(path: Path) -> KeySigner:
+    """The key in ``path``, Ed25519 or ML-DSA-44, as a further signer of a claim. Raises as :func:`load_key`."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = _load(path)
+    if isinstance(key, Ed25519PrivateKey):
+        return signer_of(key)
+    if _kind(key) != "MLDSA44":
+        raise UsageError(
+            f"{path} holds a key of type {_kind(key)}; a claim is signed with Ed25519 or ML-DSA-44"
+        )
+    return _ml_dsa(key)
+
+
+def _ml_dsa(key: Any) -> KeySigner:
+    from polledger.core.dsse import PublicKey
+
+    public = PublicKey(algorithm="ml-dsa-44", key=key.public_key().public_bytes_raw())
+    return KeySigner(public=public, sign=key.sign)
 
 
 def create_key(path: Path, *, password: bytes | None = None) -> "Ed25519PrivateKey":
-    """Make a key and write it to ``path``, which must not exist; encrypted if there is a passphrase.
+    """Make an Ed25519 key and write it to ``path``, which must not exist; encrypted if there is a passphrase.
 
     Without ``password`` the environment's is used. The file appears complete, with mode 0600.
     Raises UsageError if it exists, Unavailable if it cannot be written.
     """
-    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    _write(path, key, password)
+    return key
+
+
+def create_signer(path: Path, algorithm: "Algorithm", *, password: bytes | None = None) -> KeySigner:
+    """Like :func:`create_key` for any algorithm that signs claims. Unavailable where it is not offered here."""
+    if algorithm == "ed25519":
+        return signer_of(create_key(path, password=password))
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+
+        key = MLDSA44PrivateKey.generate()
+    except (ImportError, UnsupportedAlgorithm):
+        raise Unavailable("the installed cryptography does not offer ML-DSA-44: update it") from None
+    _write(path, key, password)
+    return _ml_dsa(key)
+
+
+def _write(path: Path, key: Any, password: bytes | None) -> None:
+    from cryptography.hazmat.primitives import serialization
 
     secret = password if password is not None else _environment_passphrase()
     protection: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if secret:
         protection = serialization.BestAvailableEncryption(secret)
-    key = Ed25519PrivateKey.generate()
     data = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
     with reported(path, "write"):
         path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
@@ -102,7 +174,6 @@ def create_key(path: Path, *, password: bytes | None = None) -> "Ed25519PrivateK
         write_once(path, data, mode=PRIVATE_FILE)
     except FileExistsError:
         raise UsageError(f"{path} exists; a key is never overwritten") from None
-    return key
 
 
 def new_passphrase() -> bytes:

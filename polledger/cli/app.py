@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from polledger import __version__
-from polledger.cli import export, inspect, keygen, redteam, renew, seal, timestamp, tsa, verify
+from polledger.cli import claim, export, inspect, keygen, redteam, renew, seal, timestamp, tsa, verify
 from polledger.cli.defaults import Verb, name_variables, read_defaults, require_verb, verb_of, wants_json
 from polledger.cli.output import open_streams, output, silence
 from polledger.core.text import one_line
@@ -48,6 +48,9 @@ app.command("verify", cls=Verb, short_help="Check a run and replay a sample of i
     verify.run
 )
 app.command("inspect", cls=Verb, short_help="Show what a run recorded.")(inspect.run)
+app.command("claim", cls=Verb, short_help="Claim the model that a run ends with.", epilog=claim.EXAMPLES)(
+    claim.run
+)
 app.command("export", cls=Verb, short_help="Print the inclusion proof of one record.")(export.run)
 app.add_typer(timestamp.app, name="timestamp")
 timestamp.app.command("renew", cls=Verb, epilog=renew.EXAMPLES)(renew.run)

@@ -145,7 +145,7 @@ def _request(
         sample=parse_sample(sample),
         trust=load_trust(trust) if trust is not None else None,
         model=_model(model),
-        read_model=_read_torch_file,
+        read_model=read_torch_file,
     )
 
 
@@ -174,7 +174,7 @@ def _model(model: Path | None) -> Path | None:
     return model
 
 
-def _read_torch_file(path: Path) -> bytes:
+def read_torch_file(path: Path) -> bytes:
     from polledger.training.replay import read_model
 
     return read_model(path)[1]

@@ -37,8 +37,11 @@ __all__ = [
     "TensorEntry",
     "encode_state",
     "escape",
+    "file_entries",
     "file_root",
+    "flat_model_root",
     "group_of",
+    "model_entries",
     "model_root",
     "parse_state",
     "scalars_group",
@@ -308,11 +311,12 @@ def scalars_group(name: str) -> str:
     return join(name, "scalars")
 
 
-def model_root(flat: FlatState, object_name: str) -> bytes:
-    """Root of one object as it is published: its entries without the object's name.
+def model_entries(flat: FlatState, object_name: str) -> list[Entry]:
+    """The entries of one object as it is published, without the object's name; :func:`state_root` of them is its root.
 
     A ``_orig_mod.`` or ``module.`` prefix is taken off, and tensors outside the ``state_dict`` are left out, so that
-    a file of the ``state_dict`` has the same root (:func:`file_root`). Raises UsageError if there is no such object.
+    a file of the ``state_dict`` has the same entries (:func:`file_entries`). Raises UsageError if there is no such
+    object.
     """
     name = escape(object_name)
     structures = [entry.structure for entry in flat.skeletons if entry.path == name]
@@ -322,21 +326,37 @@ def model_root(flat: FlatState, object_name: str) -> bytes:
     pairs = [pair for pair in structures[0][1] if not pair[0].startswith("#")]
     inside = [tensor for tensor in flat.tensors if tensor.path.startswith(name + "/")]
     outside = f"{name}/{OUTSIDE}/"
-    return _published_root(pairs, [tensor for tensor in inside if not tensor.path.startswith(outside)], name)
+    return _published(pairs, [tensor for tensor in inside if not tensor.path.startswith(outside)], name)
 
 
-def file_root(tensors: Sequence[TensorData]) -> bytes:
-    """Root of a model read from a file; each ``path`` is the escaped name in the ``state_dict``.
+def file_entries(tensors: Sequence[TensorData]) -> list[Entry]:
+    """The entries of a model read from a file; each ``path`` is the escaped name in the ``state_dict``.
 
-    Equal to :func:`model_root` if and only if names (without prefix), dtypes, shapes and bytes are. A
+    Those of :func:`model_entries` if and only if names (without prefix), dtypes, shapes and bytes are equal. A
     ``state_dict`` that holds more than tensors has no such file.
     """
     inside = [_moved(tensor, join("model", tensor.path)) for tensor in tensors]
     pairs = [[tensor.path, ["tensor", join("model", tensor.path)]] for tensor in tensors]
-    return _published_root(pairs, inside, "model")
+    return _published(pairs, inside, "model")
 
 
-def _published_root(pairs: list[list[Any]], tensors: list[TensorData], name: str) -> bytes:
+def model_root(flat: FlatState, object_name: str) -> bytes:
+    """Root of :func:`model_entries`."""
+    return state_root(model_entries(flat, object_name))
+
+
+def file_root(tensors: Sequence[TensorData]) -> bytes:
+    """Root of :func:`file_entries`."""
+    return state_root(file_entries(tensors))
+
+
+def flat_model_root(tensors: Sequence[TensorEntry]) -> bytes:
+    """Root of the model that consists of ``tensors`` and nothing else, each under the path in its entry."""
+    structure = ["map", sorted([entry.path, ["tensor", entry.path]] for entry in tensors)]
+    return state_root([SkeletonEntry(v=1, path="", structure=structure), *tensors])
+
+
+def _published(pairs: list[list[Any]], tensors: list[TensorData], name: str) -> list[Entry]:
     short = _short_names([key for key, _ in pairs])
 
     def renamed(path: str) -> str:
@@ -344,9 +364,8 @@ def _published_root(pairs: list[list[Any]], tensors: list[TensorData], name: str
         return "/".join([short[key], *rest])
 
     structure = ["map", sorted([short[key], _with_paths(item, renamed)] for key, item in pairs)]
-    entries: list[Entry] = [SkeletonEntry(v=1, path="", structure=structure)]
-    entries += tensor_entries([_moved(tensor, renamed(tensor.path)) for tensor in tensors])
-    return state_root(entries)
+    skeleton = SkeletonEntry(v=1, path="", structure=structure)
+    return [skeleton, *tensor_entries([_moved(tensor, renamed(tensor.path)) for tensor in tensors])]
 
 
 def _short_names(keys: list[str]) -> dict[str, str]:
