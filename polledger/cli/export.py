@@ -47,6 +47,8 @@ def export(directory: "RunDirectory", index: int, form: Format) -> dict[str, Any
     Raises MalformedError when the records do not give the newest head (for chainpoint: its chainpoint line),
     Unavailable when there is no genesis record to read, UsageError for a record that is not sealed.
     """
+    from itertools import islice
+
     from polledger.core.digest import sha256
     from polledger.core.merkle import leaf_hash
     from polledger.errors import UsageError
@@ -57,7 +59,7 @@ def export(directory: "RunDirectory", index: int, form: Format) -> dict[str, Any
     size = newest.head.size
     if index >= size:
         raise UsageError(f"record {index} is not sealed: the newest head covers {size} records")
-    leaves = [leaf_hash(sha256(record)) for record in evidence.records[:size] if record is not None]
+    leaves = [leaf_hash(sha256(record)) for record in islice(evidence.records, size) if record is not None]
     return (
         _chainpoint(newest, leaves, index) if form is Format.CHAINPOINT else _rfc9162(newest, leaves, index)
     )
@@ -71,7 +73,7 @@ def _newest_head(directory: "RunDirectory", evidence: "Evidence") -> "SealedHead
     if not evidence.records or evidence.records[0] is None:
         raise Unavailable(f"{directory.ledger_path}: there is no genesis record to read")
     genesis = parse_genesis(evidence.records[0])
-    heads = match_heads(evidence, Parsed(records=(genesis,), problems={}))
+    heads = match_heads(evidence, Parsed(records=(genesis,), problems={}, genesis=genesis))
     newest = heads.newest
     if newest is None or newest.head.size < heads.claimed:
         raise MalformedError("the records do not give the root of the newest head: run polledger verify")

@@ -1,5 +1,6 @@
 """``polledger inspect``: what a run says about itself, at once and without verifying anything."""
 
+from bisect import bisect_right
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from polledger.core.records import Genesis, Seal, TokenRef
+    from polledger.core.records import AnyRecord, Genesis, Seal, TokenRef
     from polledger.store.run import RunDirectory
 
-_STEP_MARK = b"\xa4type\xa4step"
-"""How a step record of PL-MP/1 says its type: most records are steps, and counting them needs no decoding."""
+_STEP = b"\xa4type\xa4step\xa1v\x01"
+_CHECKPOINT = b"\xa4type\xaacheckpoint\xa1v\x01"
+"""How these records end in PL-MP/1: most records are one or the other, and counting them needs no decoding."""
 
 
 def run(
@@ -43,22 +45,14 @@ def describe(directory: "RunDirectory") -> dict[str, Any]:
 
     Raises Unavailable when there is no record 0 to read, MalformedError when it is not a genesis record.
     """
-    from polledger.core.records import parse_genesis
-    from polledger.errors import Unavailable
-    from polledger.store.ledger import read_ledger
     from polledger.timestamp.queue import RequestQueue
     from polledger.timestamp.sealtimes import SealTimes, waiting_in
 
     made = SealTimes(directory.seal_times_path).read()
-    scan = read_ledger(directory.ledger_path)
-    if not scan.records or scan.records[0] is None:
-        raise Unavailable(f"{directory.ledger_path}: there is no genesis record to read")
-    genesis = parse_genesis(scan.records[0])
-    damage = scan.damage
+    genesis, progress = _progress(directory.ledger_path)
     return {
         "run": genesis.run.hex(),
-        "records": len(scan.records),
-        **_progress(scan.records),
+        **progress,
         "every": genesis.every,
         "warm": genesis.warm,
         "kind": genesis.kind,
@@ -67,7 +61,6 @@ def describe(directory: "RunDirectory") -> dict[str, Any]:
         "waiting": [one.to_json() for one in waiting_in(RequestQueue(directory.queue_path), made)],
         **_genesis(genesis),
         "task": _task(directory),
-        "damage": None if damage is None else f"record {damage.index}: {damage.reason}",
     }
 
 
@@ -95,34 +88,62 @@ def _task(directory: "RunDirectory") -> str | None:
     return hint if isinstance(hint, str) else None
 
 
-def _progress(records: "Sequence[bytes | None]") -> dict[str, Any]:
-    """Steps, intervals and end of the lineage: abandoned stretches do not count."""
-    from polledger.core.records import Checkpoint, Final, Resume, parse_record
-    from polledger.errors import MalformedError
+def _progress(path: Path) -> "tuple[Genesis, dict[str, Any]]":
+    """Record 0; and what the ledger says: abandoned stretches do not count. Raises as :func:`describe`.
 
-    checkpoints: list[Checkpoint] = []
-    steps, resumes = 0, 0
-    final: dict[str, Any] | None = None
-    for data in records[1:]:
-        if data is None or _STEP_MARK in data:
-            steps += data is not None
+    One pass that keeps 16 bytes a checkpoint. Of a step nothing is decoded, of a checkpoint only its step.
+    """
+    from array import array
+
+    from polledger.core.records import Final, Resume, parse_genesis
+    from polledger.errors import Unavailable
+    from polledger.store.ledger import iter_records, step_of
+
+    items = iter_records(path)
+    first = next(items, None)
+    if not isinstance(first, bytes):
+        raise Unavailable(f"{path}: there is no genesis record to read")
+    genesis = parse_genesis(first)
+    checkpoints, ends = array("Q"), array("Q")
+    records, whole, steps, resumes = 1, 1, 0, 0
+    damage, final = None, None
+    for item in items:
+        records += 1
+        if not isinstance(item, bytes):
+            damage = damage or item
             continue
-        try:
-            record = parse_record(data)
-        except MalformedError:
-            continue
-        if isinstance(record, Checkpoint):
-            checkpoints.append(record)
+        whole = records
+        if item.endswith(_STEP):
+            steps += 1
+        elif item.endswith(_CHECKPOINT) and (end := step_of(item)) is not None:
+            checkpoints.append(records - 1)
+            ends.append(end)
             steps = 0
-        elif isinstance(record, Resume):
+        elif isinstance(record := _record(item), Resume):
             resumes += 1
             steps = 0
-            checkpoints = [item for item in checkpoints if item.index <= record.source]
+            kept = bisect_right(checkpoints, record.source)
+            del checkpoints[kept:], ends[kept:]
         elif isinstance(record, Final):
             final = {"step": record.steps, "model_root": record.model_root.hex(), "object": record.object}
-    done = checkpoints[-1].step if checkpoints else 0
-    intervals = max(0, len(checkpoints) - 1)
-    return {"steps": done + steps, "intervals": intervals, "resumes": resumes, "final": final}
+    return genesis, {
+        "records": whole,
+        "steps": (ends[-1] if ends else 0) + steps,
+        "intervals": max(0, len(checkpoints) - 1),
+        "resumes": resumes,
+        "final": final,
+        "damage": None if damage is None else f"record {damage.index}: {damage.reason}",
+    }
+
+
+def _record(data: bytes) -> "AnyRecord | None":
+    from polledger.core.records import parse_record
+    from polledger.errors import MalformedError
+
+    try:
+        return parse_record(data)
+    except MalformedError:
+        return None
 
 
 def _seal(directory: "RunDirectory", number: int, made: "datetime | None") -> dict[str, Any]:

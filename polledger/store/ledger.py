@@ -1,7 +1,7 @@
 """The append-only log of records. PROTOCOL section 2.
 
 A frame is u32 length ‖ u32 CRC-32 of the record ‖ record, big-endian. The CRC finds damage and torn writes, not
-forgery: that is the tree's work. Nothing here decodes more of a record than its index.
+forgery: that is the tree's work. Nothing here decodes more of a record than its index or its step.
 """
 
 import contextlib
@@ -9,15 +9,15 @@ import os
 import struct
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self, overload
 
 import msgspec
 
-from polledger.core.encoding import RECORD_LIMITS
+from polledger.core.encoding import INT_MAX, RECORD_LIMITS
 from polledger.errors import Unavailable, UsageError
 from polledger.files import PUBLIC_FILE, open_regular, reported, sync_data, sync_directory
 
@@ -26,6 +26,7 @@ RECORD_BYTES = RECORD_LIMITS.size
 
 _HEAD = struct.Struct(">II")
 _READ_BUFFER = 1 << 20
+_BLOCK = 1 << 18
 _WRITE_BUFFER = 1 << 16
 
 
@@ -38,6 +39,53 @@ class LedgerDamage:
     reason: str
 
 
+class Records(Sequence[bytes | None]):
+    """Records one behind the other in one buffer: 8 bytes each besides their own, an object of each would take 41.
+
+    None where a record is missing. ``missing`` are the indices of these, ascending.
+    """
+
+    __slots__ = ("_data", "_ends", "missing")
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._ends = array("Q", [0])
+        self.missing = array("Q")
+
+    def append(self, record: bytes | None) -> None:
+        """Add one."""
+        if record is None:
+            self.missing.append(len(self))
+        else:
+            self._data += record
+        self._ends.append(len(self._data))
+
+    def cut(self) -> None:
+        """Drop the last one, which is missing."""
+        self.missing.pop()
+        self._ends.pop()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes | None] | None:
+        if isinstance(index, slice):
+            return [self._at(at) for at in range(*index.indices(len(self)))]
+        return self._at(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        return map(self._at, range(len(self)))
+
+    def _at(self, index: int) -> bytes | None:
+        begin, end = self._ends[index], self._ends[index + 1]
+        # No record is empty.
+        return bytes(self._data[begin:end]) if end > begin else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerScan:
     """All that can be read of a ledger.
@@ -47,7 +95,7 @@ class LedgerScan:
     ``damage`` is the first damage in the file, a torn tail included.
     """
 
-    records: list[bytes | None]
+    records: Records
     offsets: "array[int]"
     end: int
     damage: LedgerDamage | None
@@ -57,7 +105,12 @@ class _Indexed(msgspec.Struct):
     index: int
 
 
+class _Stepped(msgspec.Struct):
+    step: Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
+
+
 _INDEX = msgspec.msgpack.Decoder(_Indexed)
+_STEP = msgspec.msgpack.Decoder(_Stepped)
 
 
 def iter_records(path: Path) -> Iterator[bytes | LedgerDamage]:
@@ -73,7 +126,7 @@ def iter_records(path: Path) -> Iterator[bytes | LedgerDamage]:
 
 def read_ledger(path: Path) -> LedgerScan:
     """Everything that can be read of the ledger at ``path``. Raises Unavailable if the file cannot be read."""
-    records: list[bytes | None] = []
+    records = Records()
     offsets = array("Q")
     damage: LedgerDamage | None = None
     end = 0
@@ -87,7 +140,7 @@ def read_ledger(path: Path) -> LedgerScan:
                 records.append(None)
                 damage = damage or item
     if records and records[-1] is None:
-        records.pop()
+        records.cut()
         offsets.pop()
     return LedgerScan(records=records, offsets=offsets, end=end, damage=damage)
 
@@ -124,6 +177,14 @@ class LedgerCursor:
                 index, offset = index + 1, offset + length
 
 
+def step_of(record: bytes) -> int | None:
+    """The step that a step or checkpoint record states; None if there is none. Nothing else of it is looked at."""
+    try:
+        return _STEP.decode(record).step
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
     try:
@@ -135,8 +196,20 @@ def _opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
 
 def _items(file: BufferedReader, size: int) -> Iterator[tuple[int, bytes | LedgerDamage]]:
     """Offset and content of every frame that can be reached."""
-    offset = index = 0
+    offset = index = begin = 0
+    block = b""
     while offset < size:
+        if offset >= begin + len(block):
+            file.seek(offset)
+            block, begin = file.read(min(_BLOCK, size - offset)), offset
+        for record in _whole(block, offset - begin):
+            yield offset, record
+            offset += _HEAD.size + len(record)
+            index += 1
+        if offset >= size:
+            return
+        # What lies across the end of the block, or is damaged.
+        file.seek(offset)
         content, length = _read_frame(file, size - offset)
         if isinstance(content, bytes):
             yield offset, content
@@ -144,9 +217,22 @@ def _items(file: BufferedReader, size: int) -> Iterator[tuple[int, bytes | Ledge
             yield offset, LedgerDamage(index=index, offset=offset, reason=content)
             if not _goes_on(file, size, offset + length, index + 1):
                 return
-            file.seek(offset + length)
         offset += length
         index += 1
+
+
+def _whole(block: bytes, at: int) -> Iterator[bytes]:
+    """The records of the frames from byte ``at`` of ``block`` on, up to one that is damaged or does not end in it."""
+    unpack, checksum_of, head = _HEAD.unpack_from, zlib.crc32, _HEAD.size
+    last = len(block) - head
+    while at <= last:
+        length, checksum = unpack(block, at)
+        at += head
+        record = block[at : at + length]
+        if not 0 < length <= RECORD_BYTES or len(record) != length or checksum_of(record) != checksum:
+            return
+        yield record
+        at += length
 
 
 def _read_frame(file: BufferedReader, room: int) -> tuple[bytes | str, int]:

@@ -118,6 +118,16 @@ class Sealer:
         if self._ledger is not None:
             self._ledger.flush()
 
+    def head(self) -> Head:
+        """The tree head over everything so far, not yet signed. Its cost does not grow with the ledger."""
+        return Head(
+            run=self.run_id,
+            size=self.size,
+            root=self._tree.root(),
+            chainpoint=self._chainpoint.root(),
+            previous=self._previous,
+        )
+
     def seal(self) -> Head | None:
         """Make everything so far durable, sign the head over it and ask for timestamps; None if nothing is new.
 
@@ -127,13 +137,7 @@ class Sealer:
             return None
         self._run.objects.sync()
         self._ledger.sync()
-        head = Head(
-            run=self.run_id,
-            size=self.size,
-            root=self._tree.root(),
-            chainpoint=self._chainpoint.root(),
-            previous=self._previous,
-        )
+        head = self.head()
         index = self._seals
         self._run.write_seal(Seal(v=1, index=index, note=sign_head(head, self._key), tokens=[]))
         self._previous, self._seals, self.sealed = head.digest(), index + 1, head.size

@@ -1,5 +1,6 @@
 """What lies in a run directory, read once and judged nowhere: the verifier's steps take it from here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from polledger.core.records import Seal
@@ -45,7 +46,7 @@ class Evidence:
     ``secret`` is the run secret, None where ``secret_problem`` says why: opened data cannot be checked then.
     """
 
-    records: tuple[bytes | None, ...]
+    records: Sequence[bytes | None]
     seals: tuple[SealFile, ...]
     objects: ObjectStore
     secret: bytes | None
@@ -63,7 +64,7 @@ def read_evidence(run: RunDirectory) -> Evidence:
     secret, problem = _secret(run)
     scan = read_ledger(run.ledger_path) if run.ledger_path.exists() else None
     return Evidence(
-        records=tuple(scan.records) if scan else (),
+        records=scan.records if scan else (),
         seals=tuple(_read_seal(run, number) for number in _seal_numbers(run)),
         objects=run.objects,
         secret=secret,
@@ -75,7 +76,7 @@ def read_evidence(run: RunDirectory) -> Evidence:
 
 
 def _damage(scan: LedgerScan) -> dict[int, str]:
-    missing = {index: "damaged in ledger.log" for index, record in enumerate(scan.records) if record is None}
+    missing = dict.fromkeys(scan.records.missing, "damaged in ledger.log")
     if scan.damage is not None and scan.damage.index in missing:
         missing[scan.damage.index] = scan.damage.reason
     return missing

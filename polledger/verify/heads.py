@@ -6,13 +6,14 @@ else (damage, a missing file, another key) is missing evidence.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice
 from typing import cast
 
 from polledger.core.digest import ZERO, sha256
 from polledger.core.head import Head, open_note
+from polledger.core.lazily import Lazy
 from polledger.core.merkle import Frontier, chainpoint_node, leaf_hash
-from polledger.core.records import AnyRecord, Genesis, Step, parse_record
+from polledger.core.records import AnyRecord, Genesis, Step, decode_record, parse_record
 from polledger.core.report import Finding, counted
 from polledger.errors import MalformedError
 from polledger.verify.evidence import Evidence, SealFile
@@ -24,16 +25,15 @@ RESTORE = "restore it from a copy; polledger never changes sealed files"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """Every record through the gate: ``problems[i]`` says why record i is not one (``records[i]`` is then None)."""
+    """Every record through the gate: ``records[i]`` is None where record i is not one.
 
-    records: tuple[AnyRecord | None, ...]
+    ``problems[i]`` says why, for the first FINDINGS_KEPT of them. ``genesis`` is record 0, if it is readable;
+    nothing is authenticated yet.
+    """
+
+    records: Sequence[AnyRecord | None]
     problems: dict[int, str]
-
-    @property
-    def genesis(self) -> Genesis | None:
-        """Record 0, if it is readable. Nothing is authenticated yet."""
-        first = self.records[0] if self.records else None
-        return first if isinstance(first, Genesis) else None
+    genesis: Genesis | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Heads:
 
     heads: tuple[SealedHead, ...]
     problems: dict[int, str]
-    records: tuple[AnyRecord, ...]
+    records: Sequence[AnyRecord]
     newest: SealedHead | None
     whole: bool
     """The newest seal is the matching one: no sealed record is left out."""
@@ -69,22 +69,40 @@ class Heads:
 
 
 def parse_records(evidence: Evidence) -> Parsed:
-    """Every record of the ledger through the one gate. Findings come from :func:`step_parse`."""
-    records: list[AnyRecord | None] = []
+    """Every record of the ledger through the one gate. Findings come from :func:`step_parse`.
+
+    Of a record that passed, one byte is kept: the object is made again from the same bytes wherever it is needed,
+    because objects of all records take six times the memory of the ledger.
+    """
+    data = evidence.records
+    passed = bytearray(len(data))
     problems: dict[int, str] = {}
-    for index, data in enumerate(evidence.records):
-        record = None
-        if data is None:
-            problems[index] = evidence.damage.get(index, "damaged in ledger.log")
-        else:
-            try:
-                record = parse_record(data)
-            except MalformedError as error:
-                problems[index] = f"not a record: {error}"
-        records.append(record)
-    if records and not isinstance(records[0], Genesis) and 0 not in problems:
+    for index, record in enumerate(data):
+        problem = _problem(evidence, index, record)
+        passed[index] = not problem
+        if problem and len(problems) < FINDINGS_KEPT:
+            problems[index] = problem
+
+    def made(index: int) -> AnyRecord | None:
+        record = data[index] if passed[index] else None
+        return None if record is None else decode_record(record)
+
+    records = Lazy(made, range(len(data)))
+    first = records[0] if records else None
+    genesis = first if isinstance(first, Genesis) else None
+    if first is not None and genesis is None:
         problems[0] = "not the genesis record"
-    return Parsed(records=tuple(records), problems=problems)
+    return Parsed(records=records, problems=problems, genesis=genesis)
+
+
+def _problem(evidence: Evidence, index: int, record: bytes | None) -> str:
+    if record is None:
+        return evidence.damage.get(index, "damaged in ledger.log")
+    try:
+        parse_record(record)
+    except MalformedError as error:
+        return f"not a record: {error}"
+    return ""
 
 
 def match_heads(evidence: Evidence, parsed: Parsed) -> Heads:
@@ -101,13 +119,14 @@ def match_heads(evidence: Evidence, parsed: Parsed) -> Heads:
     judged = tuple(_judge(seal, head, roots) for seal, head in heads)
     newest = max((item for item in judged if item.matches), key=lambda item: item.head.size, default=None)
     sealed = 0 if newest is None else newest.head.size
-    authentic = tuple(takewhile(lambda record: record is not None, parsed.records[:sealed]))
+    gap = next((index for index in sorted(parsed.problems) if parsed.records[index] is None), sealed)
+    authentic = parsed.records[: min(gap, sealed)]
     last = max((seal.number for seal in evidence.seals), default=-1)
     whole = newest is not None and newest.seal.number == last and len(authentic) == sealed
     return Heads(
         heads=judged,
         problems=problems,
-        records=cast(tuple[AnyRecord, ...], authentic),
+        records=cast(Sequence[AnyRecord], authentic),
         newest=newest,
         whole=whole,
     )
@@ -130,7 +149,7 @@ def _roots(records: Sequence[bytes | None], sizes: set[int]) -> dict[int, tuple[
     roots: dict[int, tuple[bytes, bytes]] = {}
     tree, chainpoint = Frontier(), Frontier(chainpoint_node)
     last = max(sizes, default=0)
-    for size, record in enumerate(records[:last], start=1):
+    for size, record in enumerate(islice(records, last), start=1):
         if record is None:
             break
         leaf = leaf_hash(sha256(record))

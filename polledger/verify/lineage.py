@@ -4,12 +4,17 @@ PROTOCOL sections 4 and 10, step 4. Abandoned stretches drop out; whatever contr
 a finding of step 4 that names the record.
 """
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import cast
 
 from msgspec import UnsetType
 
 from polledger.core.encoding import from_real
+from polledger.core.lazily import Lazy
 from polledger.core.records import (
     AnyRecord,
     Checkpoint,
@@ -47,11 +52,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """What remains when abandoned stretches are dropped. ``complete``: it runs from step 0 to a valid ``final``."""
+    """What remains when abandoned stretches are dropped. ``complete``: it runs from step 0 to a valid ``final``.
+
+    Intervals and checkpoints are made from their records at each access.
+    """
 
     genesis: Genesis
-    intervals: tuple[Interval, ...]
-    checkpoints: tuple[Checkpoint, ...]
+    intervals: Sequence[Interval]
+    checkpoints: Sequence[Checkpoint]
     final: Final | None
     resumes: tuple[Resume, ...]
     abandoned: int
@@ -65,23 +73,54 @@ def is_checkpoint_step(genesis: Genesis, step: int) -> bool:
 
 
 def build_lineage(genesis: Genesis, records: Sequence[AnyRecord]) -> Lineage:
-    """The final lineage of ``records``, all authenticated and starting with ``genesis``. Never raises."""
+    """The final lineage of ``records``, all authenticated and starting with ``genesis``. Never raises.
+
+    What stays in memory is 8 bytes a record and 16 an interval, besides ``records`` themselves.
+    """
     surviving, dropped = _drop_abandoned(records)
     walk = _Walk(genesis=genesis)
-    for record in surviving[1:]:
-        walk.take(record)
+    for position, at in enumerate(islice(surviving, 1, None), start=1):
+        walk.take(records[at], position)
     findings = [*dropped, *walk.findings]
-    resumes = tuple(record for record in surviving if isinstance(record, Resume))
+    made = _Made(records=records, surviving=surviving, walk=walk)
     return Lineage(
         genesis=genesis,
-        intervals=tuple(walk.intervals),
-        checkpoints=tuple(walk.checkpoints),
+        intervals=Lazy(made.interval, range(len(walk.starts))),
+        checkpoints=Lazy(made.checkpoint, range(len(walk.checkpoints))),
         final=walk.final,
-        resumes=resumes,
+        resumes=tuple(walk.resumes),
         abandoned=len(records) - len(surviving),
         complete=walk.final is not None and not findings,
         findings=tuple(findings[:FINDINGS_KEPT]),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """Makes intervals and checkpoints from the records: ``surviving`` are the indices of those that count."""
+
+    records: Sequence[AnyRecord]
+    surviving: Sequence[int]
+    walk: "_Walk"
+
+    def _at(self, position: int) -> AnyRecord:
+        return self.records[self.surviving[position]]
+
+    def checkpoint(self, number: int) -> Checkpoint:
+        return cast(Checkpoint, self._at(self.walk.checkpoints[number]))
+
+    def interval(self, number: int) -> Interval:
+        walk = self.walk
+        start, end = walk.starts[number], walk.ends[number]
+        between = (self._at(position) for position in range(start + 1, end))
+        change = bisect_left(walk.changes, end, key=lambda change: change[0]) - 1
+        return Interval(
+            number=number,
+            start=cast(Checkpoint, self._at(start)),
+            end=cast(Checkpoint, self._at(end)),
+            steps=tuple(record for record in between if isinstance(record, Step)),
+            environment=walk.changes[change][1],
+        )
 
 
 def _fail(record: int, detail: str, *, expected: str | None = None, found: str | None = None) -> Finding:
@@ -90,31 +129,35 @@ def _fail(record: int, detail: str, *, expected: str | None = None, found: str |
     )
 
 
-def _drop_abandoned(records: Sequence[AnyRecord]) -> tuple[list[AnyRecord], list[Finding]]:
-    surviving: list[AnyRecord] = []
+def _drop_abandoned(records: Sequence[AnyRecord]) -> tuple["array[int]", list[Finding]]:
+    """Indices of the records that survive, ascending."""
+    surviving = array("Q")
     findings: list[Finding] = []
-    for record in records:
+    final: int | None = None
+    for index, record in enumerate(records):
         if isinstance(record, Resume):
-            findings += _apply_resume(surviving, record)
-        surviving.append(record)
+            findings += _apply_resume(records, surviving, record, final)
+        elif isinstance(record, Final) and final is None:
+            final = index
+        surviving.append(index)
     return surviving, findings
 
 
-def _apply_resume(surviving: list[AnyRecord], resume: Resume) -> list[Finding]:
-    """Cut ``surviving`` back to the checkpoint that ``resume`` names."""
-    at = _position(surviving, resume.source)
-    if at is None or not isinstance(surviving[at], Checkpoint):
+def _apply_resume(
+    records: Sequence[AnyRecord], surviving: "array[int]", resume: Resume, final: int | None
+) -> list[Finding]:
+    """Cut ``surviving`` back to the checkpoint that ``resume`` names; ``final`` is the first final record."""
+    at = bisect_left(surviving, resume.source)
+    found = surviving[at] if at < len(surviving) else None
+    if found != resume.source or not isinstance(records[found], Checkpoint):
         return [
             _fail(
                 resume.index, f"resumes from record {resume.source}, which is no checkpoint of this lineage"
             )
         ]
-    ended = next((record for record in surviving[at + 1 :] if isinstance(record, Final)), None)
-    if ended is not None:
-        return [
-            _fail(resume.index, f"abandons the final record {ended.index}: a finished run is not resumed")
-        ]
-    dropped = [record.index for record in surviving[at + 1 :] if not isinstance(record, Resume)]
+    if final is not None and final > found:
+        return [_fail(resume.index, f"abandons the final record {final}: a finished run is not resumed")]
+    dropped = [index for index in surviving[at + 1 :] if not isinstance(records[index], Resume)]
     del surviving[at + 1 :]
     first, last = resume.first, resume.last
     if isinstance(first, UnsetType) or isinstance(last, UnsetType):
@@ -130,34 +173,32 @@ def _apply_resume(surviving: list[AnyRecord], resume: Resume) -> list[Finding]:
     return []
 
 
-def _position(surviving: Sequence[AnyRecord], index: int) -> int | None:
-    # Records survive in ascending order of index, and the wanted one is near the end.
-    for at in range(len(surviving) - 1, -1, -1):
-        if surviving[at].index == index:
-            return at
-        if surviving[at].index < index:
-            return None
-    return None
-
-
 @dataclass(slots=True, kw_only=True)
 class _Walk:
-    """One pass over the surviving records, checking what comes next."""
+    """One pass over the surviving records, checking what comes next.
+
+    ``checkpoints``, ``starts`` and ``ends`` of intervals are places among these records; ``changes`` says from which
+    place on which environment is in force.
+    """
 
     genesis: Genesis
-    environment: Environment = field(init=False)
+    place: int = 0
     position: int = 0
     checkpoint: Checkpoint | None = None
-    steps: list[Step] = field(default_factory=list)
-    intervals: list[Interval] = field(default_factory=list)
-    checkpoints: list[Checkpoint] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    starts: "array[int]" = field(default_factory=lambda: array("Q"))
+    ends: "array[int]" = field(default_factory=lambda: array("Q"))
+    checkpoints: "array[int]" = field(default_factory=lambda: array("Q"))
+    resumes: list[Resume] = field(default_factory=list)
+    changes: list[tuple[int, Environment]] = field(init=False)
     final: Final | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.environment = self.genesis.environment
+        self.changes = [(0, self.genesis.environment)]
 
-    def take(self, record: AnyRecord) -> None:
+    def take(self, record: AnyRecord, place: int) -> None:
+        self.place = place
         if self.final is not None:
             self._fail(record.index, "a record follows the final one")
         match record:
@@ -166,7 +207,8 @@ class _Walk:
             case Checkpoint():
                 self._checkpoint(record)
             case Resume():
-                self.environment = record.environment
+                self.resumes.append(record)
+                self.changes.append((place, record.environment))
             case Final():
                 self._final(record)
             case _:
@@ -188,7 +230,7 @@ class _Walk:
         if self.position >= self.genesis.steps:
             self._fail(record.index, f"a step beyond the {self.genesis.steps} of genesis")
         self.position = record.step + 1
-        self.steps.append(record)
+        self.steps.append(record.step)
 
     def _checkpoint(self, record: Checkpoint) -> None:
         if record.step != self.position:
@@ -203,24 +245,16 @@ class _Walk:
         if self.checkpoint is not None:
             self._close_interval(self.checkpoint, record)
         self.checkpoint = record
-        self.checkpoints.append(record)
+        self.checkpoints.append(self.place)
         self.position = record.step
         self.steps = []
 
     def _close_interval(self, start: Checkpoint, end: Checkpoint) -> None:
-        numbers = [step.step for step in self.steps]
-        if start.step == end.step or numbers != list(range(start.step, end.step)):
+        if start.step == end.step or self.steps != list(range(start.step, end.step)):
             self._fail(end.index, f"no contiguous steps between the checkpoints {start.step} and {end.step}")
             return
-        self.intervals.append(
-            Interval(
-                number=len(self.intervals),
-                start=start,
-                end=end,
-                steps=tuple(self.steps),
-                environment=self.environment,
-            )
-        )
+        self.starts.append(self.checkpoints[-1])
+        self.ends.append(self.place)
 
     def _final(self, record: Final) -> None:
         last = self.checkpoint
@@ -256,7 +290,8 @@ def changed_values(values: Values, groups: list[GroupValues] | UnsetType) -> Val
 def stretch_to_stored(intervals: Sequence[Interval], first: Interval) -> Interval | None:
     """``first`` and the intervals after it up to a stored end, as one; None where the environment changes between."""
     steps = list(first.steps)
-    for interval in intervals[first.number + 1 :]:
+    for number in range(first.number + 1, len(intervals)):
+        interval = intervals[number]
         if interval.environment != first.environment:
             return None
         steps += interval.steps

@@ -1,6 +1,6 @@
 """What a replay session is given, and how it says that something could not be replayed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class ReplayTask:
     """
 
     lineage: Lineage
-    values: tuple[Values, ...]
+    values: Sequence[Values]
     objects: ObjectStore
     secret: bytes | None
     secret_problem: str

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from msgspec import UnsetType
 
+from polledger.core.lazily import Lazy
 from polledger.core.report import Finding, counted
 from polledger.verify.lineage import FINDINGS_KEPT, Interval, Lineage, Values, changed_values
 from polledger.verify.policy import Policy
@@ -19,7 +20,7 @@ class Structure:
     """
 
     findings: tuple[Finding, ...]
-    values: tuple[Values, ...]
+    values: Sequence[Values]
     still: tuple[int, ...]
 
 
@@ -39,8 +40,12 @@ def step_structure(lineage: Lineage, *, policy: Policy, whole: bool) -> Structur
     ]
     if not findings:
         findings = [_passed(lineage)]
-    values, still = _follow(lineage.intervals)
-    return Structure(findings=tuple(findings[: 2 * FINDINGS_KEPT]), values=values, still=still)
+    followed = _Followed(lineage.intervals)
+    return Structure(
+        findings=tuple(findings[: 2 * FINDINGS_KEPT]),
+        values=Lazy(followed.before, range(len(lineage.intervals))),
+        still=tuple(followed.still),
+    )
 
 
 def _passed(lineage: Lineage) -> Finding:
@@ -122,20 +127,40 @@ def _fail(detail: str, *, expected: object, found: object) -> Finding:
     )
 
 
-def _follow(intervals: Sequence[Interval]) -> tuple[tuple[Values, ...], tuple[int, ...]]:
-    """Hyperparameters before each interval, and the intervals whose learning rates are all 0."""
-    before: list[Values] = []
-    still: list[int] = []
-    values: Values = {}
-    for interval in intervals:
-        before.append(values)
-        moving = False
-        for step in interval.steps:
-            values = changed_values(values, step.groups)
-            moving = moving or not _all_zero(values)
-        if not moving:
-            still.append(interval.number)
-    return tuple(before), tuple(still)
+ANCHORED = 64
+"""Intervals between two of which the hyperparameters are kept: those of the others are followed from there."""
+
+
+class _Followed:
+    """Hyperparameters before each interval, of which only every ANCHORED-th are kept."""
+
+    def __init__(self, intervals: Sequence[Interval]) -> None:
+        self._intervals = intervals
+        self._anchors: list[Values] = []
+        self.still: list[int] = []
+        values: Values = {}
+        for interval in intervals:
+            if interval.number % ANCHORED == 0:
+                self._anchors.append(values)
+            moving = False
+            for step in interval.steps:
+                values = changed_values(values, step.groups)
+                moving = moving or not _all_zero(values)
+            if not moving:
+                self.still.append(interval.number)
+        self._last: tuple[int, Values] = (0, {})
+
+    def before(self, number: int) -> Values:
+        """Those before interval ``number``; cheap where the last asked for lies a little before it."""
+        anchor = number // ANCHORED
+        at, values = self._last
+        if not anchor * ANCHORED <= at <= number:
+            at, values = anchor * ANCHORED, self._anchors[anchor]
+        for interval in self._intervals[at:number]:
+            for step in interval.steps:
+                values = changed_values(values, step.groups)
+        self._last = number, values
+        return values
 
 
 def _all_zero(values: Values) -> bool:

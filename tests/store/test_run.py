@@ -37,7 +37,7 @@ def mode(path: Path) -> int:
 class TestCreating:
     def test_a_new_run_has_an_empty_ledger_and_no_seals(self, run: RunDirectory) -> None:
         assert run.ledger_path == run.path / "ledger.log"
-        assert read_ledger(run.ledger_path).records == []
+        assert not read_ledger(run.ledger_path).records
         assert run.seals() == []
         assert sorted(path.name for path in run.path.iterdir()) == [
             "ledger.log",
