@@ -1,23 +1,20 @@
 #!/usr/bin/env python3
-"""Measures what recording costs, and whether it stays flat as a run grows.
+"""Measures what encoding a record costs, and what starting does.
 
-    scripts/bench.py [--records 1000000] [--repeats 5] [--out DIR]
+    scripts/bench.py [--repeats 5] [--out FILE]
 
 Prints a table and writes everything as JSON. Every figure is of this machine; what travels are the ratios, each taken
-between two things measured in turn in this one process: polledger's codec against plain ``msgpack`` and ``json``, the
-last records of a long run against the first, start-up against a bare interpreter.
+between two things measured in turn in this one process: polledger's codec against plain ``msgpack`` and ``json``,
+start-up against a bare interpreter. What a whole ledger costs is measured by ``bench_ledger.py``.
 """
 
 import argparse
-import gc
 import json
-import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -25,15 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
 from polledger import __version__
 from polledger.core.encoding import encode, real
 from polledger.core.records import GroupValues, Step, parse_record
-from polledger.store.run import RunDirectory
-from polledger.training.sealer import Sealer, encode_record
+from polledger.training.sealer import encode_record
 
 RUN = bytes(range(16))
 ENTRIES_PER_ROUND = 2000
@@ -100,63 +95,6 @@ def measure_codec(repeats: int) -> dict[str, Any]:
     }
 
 
-def resident_kib() -> int:
-    """Resident memory of this process now, in KiB; 0 where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
-
-
-def measure_growth(records: int, directory: Path) -> dict[str, Any]:
-    """What one more step record costs as a run grows: encode, hash, both trees, append; and what a seal costs.
-
-    At 1e3, 1e4 … ``records`` the last tenth of the records (at least 500) is timed, a seal over all of them is
-    made, and memory is read.
-    """
-    marks = [10**exponent for exponent in range(3, int(math.log10(records)) + 1)]
-    marks += [records] if records not in marks else []
-    run = RunDirectory.create(directory / "run")
-    sealer = Sealer.create(run, RUN, Ed25519PrivateKey.generate())
-    rows = []
-    index = 1
-    gc.collect()
-    for mark in marks:
-        window = max(500, mark // 10)
-        index = record_until(mark - window, index, sealer)
-        start = time.perf_counter()
-        index = record_until(mark, index, sealer)
-        recorded = time.perf_counter()
-        sealer.seal()
-        rows.append(
-            {
-                "records": mark,
-                "microseconds_per_record": (recorded - start) / window * 1e6,
-                "milliseconds_per_seal": (time.perf_counter() - recorded) * 1e3,
-                "resident_kib": resident_kib(),
-            }
-        )
-    sealer.close()
-    first, last = rows[0], rows[-1]
-    span = f"{last['records']:.0e} / {first['records']:.0e} records"
-    return {
-        "rows": rows,
-        "bytes_per_record": run.ledger_path.stat().st_size / (index - 1),
-        "ratios": {
-            f"time, {span}": last["microseconds_per_record"] / first["microseconds_per_record"],
-            f"memory, {span}": last["resident_kib"] / max(1, first["resident_kib"]),
-        },
-    }
-
-
-def record_until(end: int, index: int, sealer: Sealer) -> int:
-    while index <= end:
-        sealer.append(encode_record(step_record(index)))
-        index += 1
-    return index
-
-
 def measure_start(repeats: int) -> dict[str, Any]:
     """Wall-clock milliseconds of fresh processes, each started in turn."""
 
@@ -204,15 +142,8 @@ def show(report: dict[str, Any], console: Console) -> None:
     )
     codec = report["codec"]
     table(console, f"One step record of {codec['record_bytes']} bytes", "µs", codec["microseconds"])
-    growth = Table("records", "µs each", "ms a seal", "resident MiB", title="Recording steps, and sealing")
-    for row in report["growth"]["rows"]:
-        figures = (row["microseconds_per_record"], row["milliseconds_per_seal"], row["resident_kib"] / 1024)
-        growth.add_row(f"{row['records']:,}", *(f"{figure:.1f}" for figure in figures))
-    console.print(growth)
     table(console, "Starting", "ms", report["start"]["milliseconds"])
-    ratios = {
-        name: value for part in ("codec", "growth", "start") for name, value in report[part]["ratios"].items()
-    }
+    ratios = {name: value for part in ("codec", "start") for name, value in report[part]["ratios"].items()}
     table(console, "Ratios within this run", "×", ratios)
 
 
@@ -224,26 +155,21 @@ def table(console: Console, title: str, unit: str, values: dict[str, float]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure what recording costs.")
-    parser.add_argument(
-        "--records", type=int, default=1_000_000, help="length of the ledger (default: 1,000,000)"
-    )
+    parser = argparse.ArgumentParser(description="Measure what encoding and starting cost.")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of every comparison (default: 5)")
     parser.add_argument(
         "--out", type=Path, default=None, help="file for the JSON report (default: standard output)"
     )
     arguments = parser.parse_args()
-    if arguments.records < 1000 or arguments.repeats < 1:
-        parser.error("--records is at least 1000 and --repeats at least 1")
-    with tempfile.TemporaryDirectory(prefix="polledger-bench-") as directory:
-        report = {
-            "schema": "polledger.bench/1",
-            "machine": machine(),
-            "method": f"medians of {arguments.repeats} rounds, everything in turn in one process; growth in one pass",
-            "codec": measure_codec(arguments.repeats),
-            "growth": measure_growth(arguments.records, Path(directory)),
-            "start": measure_start(arguments.repeats),
-        }
+    if arguments.repeats < 1:
+        parser.error("--repeats is at least 1")
+    report = {
+        "schema": "polledger.bench/1",
+        "machine": machine(),
+        "method": f"medians of {arguments.repeats} rounds, everything in turn in one process",
+        "codec": measure_codec(arguments.repeats),
+        "start": measure_start(arguments.repeats),
+    }
     show(report, Console(stderr=True))
     text = json.dumps(report, indent=2) + "\n"
     if arguments.out is None:

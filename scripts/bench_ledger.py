@@ -5,10 +5,10 @@
 
 One process records a run of a recipe with a cosine schedule (a new learning rate and two metrics at every step, a
 checkpoint record every ten steps, a seal every 500 records). At 1,000, 10,000 … records it pauses: the microseconds of
-a record (encoded, hashed into both trees, appended) are the median of the last ten batches of 100; those of a head (both
-roots and the signature) the median of 100; the memory is this process's resident set. Then fresh processes of the
-command line read what is there: `verify --no-replay --no-scan` and `inspect`, with their peak memory. "More" is over
-the first row. --evidence keeps the figures in docs/evidence/ledger.json.
+a record (encoded, hashed into both trees, appended) are the median of the last ten batches of 100; those of a head
+(both roots and the signature) the median of 100; the memory is this process's resident set. Then fresh processes of
+the command line read what is there: `verify --no-replay --no-scan` and `inspect`, with their peak memory. "More" is
+over the first row. --evidence keeps the figures in docs/evidence/ledger.json.
 """
 
 import argparse
@@ -182,7 +182,7 @@ def measure(directory: Path, records: int, *, commands: bool = True) -> dict[str
     for mark in [*marks, records + EVERY]:
         size = recording.until(mark)
         # The process's own start is over: what it takes from here on grows with the run, if anything does.
-        row = {
+        row: dict[str, Any] = {
             "records": size,
             "microseconds": statistics.median(recording.seconds[-BATCHES:]) / BATCH * 1e6,
             "head_microseconds": recording.head_seconds() * 1e6,

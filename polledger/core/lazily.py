@@ -11,7 +11,7 @@ class Lazy(Sequence[T]):
 
     __slots__ = ("_make", "_places")
 
-    def __init__(self, make: Callable[[int], T], places: range) -> None:
+    def __init__(self, make: Callable[[int], T], places: Sequence[int]) -> None:
         self._make = make
         self._places = places
 

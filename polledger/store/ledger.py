@@ -75,7 +75,7 @@ class Records(Sequence[bytes | None]):
     def __getitem__(self, index: int | slice) -> bytes | list[bytes | None] | None:
         if isinstance(index, slice):
             return [self._at(at) for at in range(*index.indices(len(self)))]
-        return self._at(range(len(self))[index])
+        return self._at(index if index >= 0 else range(len(self))[index])
 
     def __iter__(self) -> Iterator[bytes | None]:
         return map(self._at, range(len(self)))

@@ -41,7 +41,7 @@ class Interval:
     number: int
     start: Checkpoint
     end: Checkpoint
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
     environment: Environment
 
     @property
@@ -103,22 +103,27 @@ class _Made:
     surviving: Sequence[int]
     walk: "_Walk"
 
-    def _at(self, position: int) -> AnyRecord:
-        return self.records[self.surviving[position]]
-
     def checkpoint(self, number: int) -> Checkpoint:
-        return cast(Checkpoint, self._at(self.walk.checkpoints[number]))
+        return self._checkpoint(self.walk.checkpoints[number])
+
+    def _checkpoint(self, place: int) -> Checkpoint:
+        return cast(Checkpoint, self.records[self.surviving[place]])
+
+    def _step(self, place: int) -> Step:
+        return cast(Step, self.records[self.surviving[place]])
 
     def interval(self, number: int) -> Interval:
         walk = self.walk
-        start, end = walk.starts[number], walk.ends[number]
-        between = (self._at(position) for position in range(start + 1, end))
-        change = bisect_left(walk.changes, end, key=lambda change: change[0]) - 1
+        start, end = self._checkpoint(walk.starts[number]), self._checkpoint(walk.ends[number])
+        # Its steps lie right before its end, unless a resume that counts for nothing lies among them.
+        last = walk.ends[number]
+        places = walk.scattered.get(number, range(last - (end.step - start.step), last))
+        change = bisect_left(walk.changes, last, key=lambda change: change[0]) - 1
         return Interval(
             number=number,
-            start=cast(Checkpoint, self._at(start)),
-            end=cast(Checkpoint, self._at(end)),
-            steps=tuple(record for record in between if isinstance(record, Step)),
+            start=start,
+            end=end,
+            steps=Lazy(self._step, places),
             environment=walk.changes[change][1],
         )
 
@@ -178,7 +183,8 @@ class _Walk:
     """One pass over the surviving records, checking what comes next.
 
     ``checkpoints``, ``starts`` and ``ends`` of intervals are places among these records; ``changes`` says from which
-    place on which environment is in force.
+    place on which environment is in force. ``steps`` and their ``places`` are those since the last checkpoint;
+    ``scattered`` has the places of an interval's steps where other records lie between them.
     """
 
     genesis: Genesis
@@ -186,6 +192,8 @@ class _Walk:
     position: int = 0
     checkpoint: Checkpoint | None = None
     steps: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    scattered: dict[int, list[int]] = field(default_factory=dict)
     starts: "array[int]" = field(default_factory=lambda: array("Q"))
     ends: "array[int]" = field(default_factory=lambda: array("Q"))
     checkpoints: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -231,6 +239,7 @@ class _Walk:
             self._fail(record.index, f"a step beyond the {self.genesis.steps} of genesis")
         self.position = record.step + 1
         self.steps.append(record.step)
+        self.places.append(self.place)
 
     def _checkpoint(self, record: Checkpoint) -> None:
         if record.step != self.position:
@@ -247,12 +256,14 @@ class _Walk:
         self.checkpoint = record
         self.checkpoints.append(self.place)
         self.position = record.step
-        self.steps = []
+        self.steps, self.places = [], []
 
     def _close_interval(self, start: Checkpoint, end: Checkpoint) -> None:
         if start.step == end.step or self.steps != list(range(start.step, end.step)):
             self._fail(end.index, f"no contiguous steps between the checkpoints {start.step} and {end.step}")
             return
+        if self.places[0] + len(self.places) != self.place:
+            self.scattered[len(self.starts)] = self.places
         self.starts.append(self.checkpoints[-1])
         self.ends.append(self.place)
 

@@ -4,6 +4,7 @@ import msgspec
 
 from polledger.core.head import parse_note
 from polledger.core.records import Checkpoint, Final, Resume
+from polledger.store.ledger import LedgerWriter, read_ledger
 from tests.cli.conftest import Command
 from tests.timestamp.witness import cosign
 from tests.verify.build import ENVIRONMENT, KEY, Built, reseal
@@ -83,6 +84,26 @@ def test_damage_is_shown_and_not_fatal(command: Command, copied: Built) -> None:
     text = command("inspect", copied.run.path).out
     assert "1 unreadable" in text
     assert "damage" in text
+
+
+def test_what_follows_a_damaged_record_still_counts(command: Command, copied: Built) -> None:
+    offsets = read_ledger(copied.run.ledger_path).offsets
+    data = bytearray(copied.run.ledger_path.read_bytes())
+    data[offsets[7] + 20] ^= 1
+    copied.run.ledger_path.write_bytes(bytes(data))
+    found = command("inspect", copied.run.path, "--json").json
+    assert found["damage"].startswith("record 7")
+    assert (found["records"], found["steps"], found["intervals"]) == (len(copied.records), 12, 5)
+    copied.run.ledger_path.write_bytes(bytes(data[: offsets[12]]) + b"torn")
+    found = command("inspect", copied.run.path, "--json").json
+    assert (found["records"], found["final"]) == (12, None)
+
+
+def test_a_checkpoint_record_that_states_no_step_counts_for_nothing(command: Command, copied: Built) -> None:
+    with LedgerWriter.open(copied.run.ledger_path) as writer:
+        writer.append(b"\x83\xa4step\xc0\xa4type\xaacheckpoint\xa1v\x01")
+    found = command("inspect", copied.run.path, "--json").json
+    assert (found["records"], found["steps"], found["intervals"]) == (len(copied.records) + 1, 12, 5)
 
 
 def test_what_a_run_says_reaches_no_terminal_as_control_codes(command: Command, copied: Built) -> None:

@@ -238,3 +238,21 @@ def test_steps_that_do_not_continue_from_the_source_are_a_contradiction() -> Non
 def test_only_the_first_contradictions_are_kept() -> None:
     records: list[AnyRecord] = [GENESIS, checkpoint(0), *(step(7) for _ in range(100))]
     assert len(build(records).findings) == 20
+
+
+def test_steps_of_an_interval_that_a_false_resume_lies_in_are_found() -> None:
+    records = straight()
+    records[11:11] = [resume(2, None, None)]
+    found = build(records)
+    assert "no checkpoint of this lineage" in details(found)
+    assert [[one.step for one in item.steps] for item in found.intervals] == [
+        [0], [1], [2, 3], [4, 5, 6, 7], [8, 9]
+    ]  # fmt: skip
+    assert found.intervals[3].records == (8, 9, 10, 12, 13, 14)
+
+
+def test_a_resume_after_the_final_record_abandons_nothing() -> None:
+    records = straight()
+    found = build([*records, resume(8, 9, 17)])
+    assert "abandons the final record 17" in details(found)
+    assert len(found.intervals) == 5

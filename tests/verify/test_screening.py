@@ -299,7 +299,7 @@ def test_hyperparameters_that_no_optimizer_takes_stop_no_verification(tmp_path: 
     genesis = built.records[0]
     assert isinstance(genesis, Genesis)
     intervals = build_lineage(genesis, built.records).intervals
-    long = replace(intervals[0], steps=intervals[0].steps * 2000)
+    long = replace(intervals[0], steps=tuple(intervals[0].steps) * 2000)
     for beta in (2.0, 3, -1.0, math.nan, math.inf):
         values = {("optimizer", 0): {"betas_0": 0.9, "betas_1": beta, "lr": 0.1}}
         expected = OptimizerRules(genesis, [values]).expected([long])

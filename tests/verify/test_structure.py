@@ -13,7 +13,7 @@ from polledger.core.records import AnyRecord, Checkpoint, Final, Genesis, GroupV
 from polledger.core.report import Finding, IntervalResult
 from polledger.core.state import parse_state
 from polledger.core.tolerance import GroupJudgement, GroupMeasure
-from polledger.verify.lineage import build_lineage
+from polledger.verify.lineage import build_lineage, changed_values
 from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.scan import ScanTask, scan
 from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
@@ -355,3 +355,16 @@ def test_a_state_file_of_another_root_is_refused(honest: Built, tmp_path: Path) 
     assert second.root.hex() in stillness(built).detail
     state = unflatten(parse_state(built.states[1], root=first.root))
     assert store_state(built.run, state)[0] == first.root
+
+
+def test_hyperparameters_before_an_interval_are_those_of_the_step_before_whatever_is_asked_for_first(
+    tmp_path: Path,
+) -> None:
+    spec = Spec(config={**CONFIG, "steps": 150}, every=1)
+    records = make_run(tmp_path / "run", spec, stamp=False).records
+    found = structure(records).values
+    steps = [record for record in records if isinstance(record, Step)]
+    rates = [0.0, *(changed_values({}, step.groups)["optimizer", 0]["lr"] for step in steps)]
+    assert found[0] == {}
+    for number in (1, 70, 71, 64, 149, 63, 128, 5, 127, 64):
+        assert found[number]["optimizer", 0]["lr"] == rates[number]
