@@ -195,7 +195,7 @@ class _Trials:
             self._skip(spoof, seed, f"internal error: {type(error).__name__}: {error}")
         else:
             self.rows.append(row)
-            output.detail(f"spoof {spoof.name}, thief {seed}: {row.verdict} {decided(row.step, row.finding)}")
+            output.note(f"spoof {spoof.name}, thief {seed}: {row.verdict} {decided(row.step, row.finding)}")
 
     def _outcome(self, spoof: "Spoof", seed: int, watch: Any) -> "Outcome":
         from polledger.cli.seal import prints_to_stderr
