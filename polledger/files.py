@@ -6,6 +6,7 @@ Every OSError leaves here as Unavailable with one line naming the path.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 import stat
@@ -60,6 +61,15 @@ def sync_file(path: Path) -> None:
             sync_data(descriptor)
         finally:
             os.close(descriptor)
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of the file at ``path``, read in blocks. Raises Unavailable."""
+    found = hashlib.sha256()
+    with reported(path, "read"), path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.digest()
 
 
 def make_directory(path: Path, *, mode: int = 0o777) -> None:

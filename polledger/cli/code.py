@@ -14,7 +14,14 @@ from pathlib import Path
 from msgspec import UnsetType
 
 from polledger.cli.output import output
-from polledger.cli.reading import check_class, check_inputs, declares_inputs, overrides_of, possible_tasks
+from polledger.cli.reading import (
+    check_class,
+    check_inputs,
+    declared_names,
+    declares_inputs,
+    overrides_of,
+    possible_tasks,
+)
 from polledger.core.encoding import SOURCE_LIMITS
 from polledger.core.environment import CLASS_FIELDS
 from polledger.core.records import Environment, Genesis
@@ -41,12 +48,17 @@ SOURCES_LISTED = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeOptions:
-    """What the user said about code. ``ask``: whether a terminal is there to ask y/N."""
+    """What the user said about code. ``ask``: whether a terminal is there to ask y/N.
 
-    task: str | None = None
-    trusted: str | None = None
+    ``chain``: these are the options for several runs, one of which starts from the other. What does not fit one of them
+    is then meant for another.
+    """
+
+    tasks: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     ask: bool = False
+    chain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +86,7 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
     if source.class_name == PLAIN_LOOP:
         detail = "the training was a plain loop: its commitments hold, its computation is not shown"
         return _refused(summary, detail, "only a run sealed from a Task can be replayed")
+    options = replace(options, chain=options.chain or genesis.origin == "parent")
     decision = decide(run, genesis, committed, source, options, policy)
     summary["vouched"] = decision.vouched
     if decision.problem:
@@ -83,7 +96,7 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
     if genesis.kind == "recipe" and overridden:
         detail = f"genesis calls the task a recipe, but {source.class_name} defines {', '.join(overridden)}"
         return _refused(summary, detail, "ask the prover to seal it as a custom task")
-    check_inputs(program, options.inputs)
+    options = replace(options, inputs=_inputs(program, options))
     return Code(
         summary=summary,
         engines=_engines(program, genesis, options, policy),
@@ -92,6 +105,15 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
         own=decision.files is None,
         packages=differing_packages(source),
     )
+
+
+def _inputs(program: TaskProgram, options: CodeOptions) -> Mapping[str, str]:
+    """The inputs that this task takes. Raises UsageError for one that no task can be meant to take."""
+    if not options.chain:
+        check_inputs(program, options.inputs)
+        return options.inputs
+    names = declared_names(program)
+    return {name: path for name, path in options.inputs.items() if names is None or name in names}
 
 
 def _engines(program: TaskProgram, genesis: Genesis, options: CodeOptions, policy: Policy) -> "Engines":
@@ -192,12 +214,14 @@ def decide(
     ``committed``: the source as :func:`committed_source` found it in the run.
     """
     digest = genesis.task.hex()
-    if options.trusted is not None:
-        if options.trusted.lower() != digest:
-            raise UsageError(f"--trust-code {options.trusted}: the run commits to {digest}")
+    if digest in (item.lower() for item in options.trusted):
         return _vouched(committed, "--trust-code")
-    if options.task is not None:
-        return _local(source, options.task)
+    if options.trusted and not options.chain:
+        raise UsageError(f"--trust-code {options.trusted[0]}: the run commits to {digest}")
+    local = [_local(source, spec) for spec in options.tasks]
+    fitting = [item for item in local if not item.problem]
+    if fitting or (local and not options.chain):
+        return (fitting or local)[0]
     if digest in policy.code.trusted:
         return _vouched(committed, "policy")
     if is_own(source):

@@ -137,6 +137,28 @@ def run(
         bool,
         typer.Option("--unbound", help="Derive the training from the seed alone, not from the key as well."),
     ] = False,
+    parent: Annotated[
+        Path | None,
+        typer.Option("--parent", metavar="RUN", help="Finished run whose final model this one starts from."),
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--continue", help="Take the parent's optimizer and all other state as well."),
+    ] = False,
+    external: Annotated[
+        Path | None,
+        typer.Option(
+            "--external", metavar="FILE", help="Model file to start from; its SHA-256 is committed."
+        ),
+    ] = None,
+    fresh: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fresh",
+            metavar="NAME",
+            help="Tensor (pattern) that is not taken from --parent or --external, such as a new head.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
@@ -164,6 +186,10 @@ def run(
         unbound=unbound,
         store_batches=store_batches,
         resume=resume,
+        parent=None if parent is None else parent.expanduser(),
+        external=None if external is None else external.expanduser(),
+        whole=whole,
+        fresh=tuple(fresh or ()),
     )
     return _report(options, *_seal(options))
 
@@ -321,6 +347,8 @@ def verify_command(options: "SealOptions", inputs: Mapping[str, str]) -> str:
     if not options.task.startswith("polledger."):
         words += ["--task", options.task]
     words += [word for name, path in inputs.items() for word in ("--input", f"{name}={path}")]
+    words += ["--parent", str(options.parent)] if options.parent is not None else []
+    words += ["--external", str(options.external)] if options.external is not None else []
     return shlex.join(words)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,13 +55,13 @@ def run(
         ),
     ] = None,
     task: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--task", metavar="TASK", help="Your copy of the task; it must have the committed digest."
         ),
     ] = None,
     trust_code: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--trust-code", metavar="DIGEST", help="Digest (hex) of committed code that may run here."
         ),
@@ -72,6 +72,20 @@ def run(
     model: Annotated[
         Path | None,
         typer.Option("--model", metavar="FILE", help="Model file that must be the one this run ends with."),
+    ] = None,
+    parent: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--parent",
+            metavar="RUN",
+            help="Run that this one starts from, or one of its parents. Default: where run.toml says.",
+        ),
+    ] = None,
+    external: Annotated[
+        Path | None,
+        typer.Option(
+            "--external", metavar="FILE", help="File that this run, or its first parent, starts from."
+        ),
     ] = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar="ENGINE", help="Where replays run: local.")
@@ -102,14 +116,15 @@ def run(
     # Options first: what is wrong with them is wrong with any run.
     _check_engine(engine)
     request = _request(sample=sample, nonce=nonce, policy=policy, trust=trust, model=model)
-    code = _code_options(task, trust_code, parse_inputs(inputs or []))
+    code = _code_options(task or [], trust_code or [], parse_inputs(inputs or []))
     directory = RunDirectory.open(path)
     made = SealTimes(directory.seal_times_path).read()
     waiting = waiting_in(RequestQueue(directory.queue_path), made)
     request = replace(request, replay=not no_replay, scan=not no_scan, waiting=waiting, made=made)
+    request = replace(request, external=_file(external, "--external"))
     if report is not None:
         _prepare_report(report)
-    result = _verify(directory, request, code)
+    result = _verify(directory, request, code, parent or [])
     _print(result)
     if report is not None:
         _write_report(result, report)
@@ -144,7 +159,7 @@ def _request(
         now=datetime.now(UTC),
         sample=parse_sample(sample),
         trust=load_trust(trust) if trust is not None else None,
-        model=_model(model),
+        model=_file(model, "--model"),
         read_model=read_torch_file,
     )
 
@@ -165,13 +180,13 @@ def _nonce(text: str | None) -> bytes:
     return nonce
 
 
-def _model(model: Path | None) -> Path | None:
+def _file(path: Path | None, option: str) -> Path | None:
     from polledger.errors import UsageError
 
-    if model is not None and not model.is_file():
-        problem = "is not a regular file" if model.exists() else "there is no such file"
-        raise UsageError(f"--model {model}: {problem}")
-    return model
+    if path is not None and not path.is_file():
+        problem = "is not a regular file" if path.exists() else "there is no such file"
+        raise UsageError(f"{option} {path}: {problem}")
+    return path
 
 
 def read_torch_file(path: Path) -> bytes:
@@ -180,31 +195,37 @@ def read_torch_file(path: Path) -> bytes:
     return read_model(path)[1]
 
 
-def _code_options(task: str | None, trust_code: str | None, inputs: dict[str, str]) -> "CodeOptions":
+def _code_options(tasks: list[str], trust_code: list[str], inputs: dict[str, str]) -> "CodeOptions":
     import sys
 
     from polledger.cli.code import CodeOptions
 
     interactive = sys.stdin.isatty() and sys.stderr.isatty() and not output.quiet and not output.json
-    return CodeOptions(task=task, trusted=trust_code, inputs=inputs, ask=interactive)
+    return CodeOptions(tasks=tuple(tasks), trusted=tuple(trust_code), inputs=inputs, ask=interactive)
 
 
-def _verify(directory: "RunDirectory", request: "Request", options: "CodeOptions") -> "Report":
+def _verify(
+    directory: "RunDirectory", request: "Request", options: "CodeOptions", parents: Sequence[Path]
+) -> "Report":
     import time
 
     from polledger.cli.code import load_code
+    from polledger.cli.parents import Parents
     from polledger.verify.evidence import read_evidence
     from polledger.verify.verifier import verify
 
     with output.progress() as progress:
+
+        def load(run: "RunDirectory", options: "CodeOptions") -> Callable[[Any], Any]:
+            return _asking(progress, lambda genesis: load_code(run, genesis, options, request.policy))
+
         return verify(
             read_evidence(directory),
             request,
-            load_code=_asking(
-                progress, lambda genesis: load_code(directory, genesis, options, request.policy)
-            ),
+            load_code=load(directory, options),
             clock=time.monotonic,
             watcher=_Watcher(progress),
+            find=Parents.given(parents, options, load).of(directory),
         )
 
 

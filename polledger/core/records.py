@@ -198,6 +198,9 @@ class Genesis(Record, frozen=True, kw_only=True, tag="genesis"):
     origin: Literal["scratch", "parent", "external"]
     parent: Parent | UnsetType = UNSET
     external: Digest | UnsetType = UNSET
+    """SHA-256 of the file whose tensors the model starts from."""
+    fresh: Annotated[list[StatePath], Meta(min_length=1, max_length=100_000)] | UnsetType = UNSET
+    """Names in the ``state_dict``, ascending, that are not taken from parent or file (core/start.py)."""
     terms: Terms | UnsetType = UNSET
 
     def __post_init__(self) -> None:
@@ -211,8 +214,18 @@ class Genesis(Record, frozen=True, kw_only=True, tag="genesis"):
             raise ValueError("origin 'parent' and the field parent go together")
         if (self.origin == "external") != (self.external is not UNSET):
             raise ValueError("origin 'external' and the field external go together")
+        self._check_fresh()
         _check_unique("domain", [] if self.domains is UNSET else [domain.field for domain in self.domains])
         _check_unique("state object", [item.name for item in self.objects])
+
+    def _check_fresh(self) -> None:
+        if self.fresh is UNSET:
+            return
+        whole = self.parent is not UNSET and self.parent.mode == "continue"
+        if self.origin == "scratch" or whole:
+            raise ValueError("fresh goes with an origin of which the model alone is taken")
+        if sorted(set(self.fresh)) != self.fresh:
+            raise ValueError("the names of fresh are unique and ascending")
 
 
 def _check_unique(what: str, names: list[str]) -> None:

@@ -266,7 +266,7 @@ class Report:
 
     ``comparison`` is "bitwise", "tolerance" or "none"; ``model``: a model file was given, so step 10 is required.
     ``rules`` judged what differs. ``at``: when it was done by the verifier's clock (ISO 8601, UTC), by polledger
-    ``version``.
+    ``version``. ``origin``: what the run starts from, its parent's verdict where one was verified.
     """
 
     run: str | None
@@ -284,6 +284,7 @@ class Report:
     environment: EnvironmentForm = field(default_factory=lambda: EnvironmentForm())
     policy: str = ""
     model: bool = False
+    origin: Mapping[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
     at: str | None = None
     version: str = ""
@@ -326,6 +327,7 @@ class Report:
             "rules": {"margin": self.rules.margin, "rho": self.rules.rho},
             "environment": self.environment,
             "policy": self.policy,
+            "origin": dict(self.origin),
             "timing": {key: round(value, 3) for key, value in self.timing.items()},
             "limits": list(LIMITS),
             "first_bad": bad.to_json() if bad and self.verdict != "VERIFIED" else None,
@@ -337,7 +339,8 @@ class Report:
 def sentence(report: Report) -> str:
     """The verdict in one sentence: the last line on standard error."""
     if report.verdict == "VERIFIED":
-        return f"VERIFIED: {_coverage(report)}; {_odds(report)}; {_time(report.time)}"
+        parts = [_coverage(report), _odds(report), _time(report.time), *_starts(report.origin)]
+        return f"VERIFIED: {'; '.join(parts)}"
     bad = report.first_bad
     if bad is None:
         step, name = next(iter(missing_checks(report.findings, model=report.model)))
@@ -345,6 +348,17 @@ def sentence(report: Report) -> str:
     where = f"step {bad.step} ({STEP_NAMES[bad.step]})"
     remedy = f"; {bad.remedy}" if bad.remedy and report.verdict == "UNVERIFIABLE" else ""
     return f"{report.verdict}: {where}: {_place(bad)}{bad.detail}{remedy}"
+
+
+def _starts(origin: Mapping[str, Any]) -> list[str]:
+    """What a verdict stands on besides the seed, down to the first of the parents."""
+    found = []
+    while origin.get("kind") == "parent":
+        found.append(f"starts from run {origin['run']}, itself {origin['verdict']}")
+        origin = origin["origin"]
+    if origin.get("kind") == "external":
+        found.append(f"starts from a file, sha256 {origin['sha256']}, whose own origin is not shown")
+    return [", which ".join(found)] if found else []
 
 
 def _place(finding: Finding) -> str:

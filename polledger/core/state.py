@@ -45,6 +45,7 @@ __all__ = [
     "model_root",
     "parse_state",
     "scalars_group",
+    "short_names",
     "split_floats",
     "state_root",
     "tensor_entries",
@@ -357,7 +358,7 @@ def flat_model_root(tensors: Sequence[TensorEntry]) -> bytes:
 
 
 def _published(pairs: list[list[Any]], tensors: list[TensorData], name: str) -> list[Entry]:
-    short = _short_names([key for key, _ in pairs])
+    short = short_names([key for key, _ in pairs])
 
     def renamed(path: str) -> str:
         key, *rest = path.removeprefix(name + "/").split("/")
@@ -368,8 +369,8 @@ def _published(pairs: list[list[Any]], tensors: list[TensorData], name: str) -> 
     return [skeleton, *tensor_entries([_moved(tensor, renamed(tensor.path)) for tensor in tensors])]
 
 
-def _short_names(keys: list[str]) -> dict[str, str]:
-    """Each key without its prefixes; all keys as they are if two would become one."""
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Each key of a ``state_dict`` without its prefixes; all keys as they are if two would become one."""
     short = {key: _without_prefix(key) for key in keys}
     return short if len(set(short.values())) == len(keys) else {key: key for key in keys}
 

@@ -270,6 +270,12 @@ class RunDirectory:
         self.objects.clean()
 
 
+def hinted_parent(run: RunDirectory) -> Path | None:
+    """Where ``run.toml`` says that the run lies from which this one starts: a hint, authenticated by nobody."""
+    hint = run.read_hints().get("parent")
+    return run.path / hint if isinstance(hint, str) and "\0" not in hint else None
+
+
 def _check_free(path: Path) -> None:
     """Raise UsageError unless a run can begin at ``path``."""
     with reported(path, "open"):

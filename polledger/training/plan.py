@@ -30,7 +30,11 @@ class TaskFailed(UsageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealOptions:
-    """What ``polledger seal`` was asked. None means: the default, or on resume what the run has."""
+    """What ``polledger seal`` was asked. None means: the default, or on resume what the run has.
+
+    ``parent`` or ``external``: what the model starts from; ``whole``: the parent's optimizer and all else as well;
+    ``fresh``: patterns of names that are not taken.
+    """
 
     task: str
     run: Path
@@ -49,6 +53,10 @@ class SealOptions:
     unbound: bool = False
     store_batches: bool = False
     resume: bool = False
+    parent: Path | None = None
+    external: Path | None = None
+    whole: bool = False
+    fresh: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -56,6 +64,15 @@ class SealOptions:
             if value is not None and not least <= value < 1 << 53:
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} takes an integer of at least {least}, not {value}")
+        self._check_origin()
+
+    def _check_origin(self) -> None:
+        if self.parent is not None and self.external is not None:
+            raise UsageError("--parent and --external both say what the run starts from: give one of them")
+        if self.whole and self.parent is None:
+            raise UsageError("--continue goes on from the whole state of another run: give it with --parent")
+        if self.fresh and (self.whole or (self.parent is None and self.external is None)):
+            raise UsageError("--fresh names what a model does not take from --parent or --external")
 
 
 class Watcher(Protocol):

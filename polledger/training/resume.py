@@ -19,9 +19,10 @@ from polledger.core.source import SOURCE_BYTES, TaskSource, parse_source
 from polledger.core.state import FlatState, parse_state
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import read_bounded
-from polledger.store.run import RunDirectory
+from polledger.store.run import RunDirectory, hinted_parent
 from polledger.training.dataset import data_identity, hash_dataset
 from polledger.training.location import TaskLocation
+from polledger.training.origin import STATE_LIMIT, check_resumed
 from polledger.training.overrides import apply_settings, recipe_settings
 from polledger.training.plan import Plan, SealOptions, SealResult, Setting
 from polledger.training.recording import DEFAULT_SEAL_EVERY, Cadence, RunRecorder
@@ -30,7 +31,6 @@ from polledger.training.sealer import Sealer
 from polledger.training.source import verify_tree
 from polledger.training.startup import (
     DEFAULT_DEVICE,
-    STATE_LIMIT,
     build_runner,
     describe,
     open_batches,
@@ -144,6 +144,7 @@ def check_options(options: SealOptions, genesis: Genesis) -> None:
             raise UsageError(f"this run has --{name} {recorded}: a resumed run keeps it")
     if options.unbound and genesis.bound:
         raise UsageError("this run is bound to its key: a resumed run stays so, leave out --unbound")
+    check_resumed(options, genesis)
     config = decode_config(genesis.config)
     known = recipe_settings(config, options.settings) if genesis.kind == "recipe" else {}
     wanted = apply_settings(config, options.settings, known=known)
@@ -185,6 +186,7 @@ def _with_hints(options: SealOptions, run: RunDirectory) -> SealOptions:
         seal_every=options.seal_every or _positive(sealing.get("seal_every"), DEFAULT_SEAL_EVERY),
         store_batches=options.store_batches or sealing.get("store_batches") == "true",
         device=options.device or sealing.get("device"),
+        parent=options.parent or hinted_parent(run),
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,10 @@ from polledger.errors import Unavailable, UsageError
 from polledger.files import PRIVATE_FILE, read_bounded, write_atomic
 from polledger.helper import OWN_ROOT
 from polledger.keys import public_key
-from polledger.store.run import RunDirectory
+from polledger.store.run import Hints, RunDirectory
 from polledger.training.dataset import data_identity, hash_dataset
 from polledger.training.domains import encode_domains
+from polledger.training.origin import Origin, Source, read_source, start
 from polledger.training.plan import Plan, SealOptions, Setting
 from polledger.training.recording import (
     DEFAULT_EVERY,
@@ -42,8 +44,6 @@ RUN_ID_BYTES = 16
 
 _AUTHORITIES, _WITNESSES = "authorities.json", "witnesses.json"
 DEFAULT_DEVICE = "cpu"
-STATE_LIMIT = 1 << 40
-"""Bytes of a state file of our own: no limit that a machine could reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,7 @@ class Draft:
     cadence: Cadence
     runner: "Runner"
     environment: Environment
+    origin: Origin
 
 
 def begin_run(setting: Setting) -> Plan:
@@ -65,8 +66,9 @@ def begin_run(setting: Setting) -> Plan:
 
     The seal covers genesis and checkpoint 0, so that whatever has a seal can be resumed.
     """
+    source = read_source(setting.options)
     setting.watcher.phase("rehearsing one step in a fresh process")
-    draft = draft_run(setting, run_rehearsal(request_of(setting)))
+    draft = draft_run(setting, run_rehearsal(request_of(setting)), source)
     first = _open_first_interval(draft)
     with contextlib.ExitStack() as opened:
         opened.callback(first.close)
@@ -87,8 +89,11 @@ def begin_run(setting: Setting) -> Plan:
     )
 
 
-def draft_run(setting: Setting, rehearsal: Rehearsal) -> Draft:
-    """Collect the code that ``rehearsal`` found and build the task in this process; writes nothing."""
+def draft_run(setting: Setting, rehearsal: Rehearsal, start_at: Source | None = None) -> Draft:
+    """Collect the code that ``rehearsal`` found and build the task in this process; writes nothing.
+
+    ``start_at``: what its first state is taken from, None for the seed alone.
+    """
     request = request_of(setting)
     request = replace(request, location=replace(setting.location, class_name=rehearsal.class_name))
     source, contents = collect_source(
@@ -99,6 +104,7 @@ def draft_run(setting: Setting, rehearsal: Rehearsal) -> Draft:
     )
     setting.watcher.phase("building the first state")
     runner = build_runner(request)
+    origin = Origin() if start_at is None else start(runner, start_at, setting.options.fresh)
     cadence = _cadence(setting.options, runner.task.config["steps"])
     _check_unchanged(source, setting)
     return Draft(
@@ -111,6 +117,7 @@ def draft_run(setting: Setting, rehearsal: Rehearsal) -> Draft:
         runner=runner,
         # Described now: a task may set switches while it loads and builds.
         environment=describe(request.device),
+        origin=origin,
     )
 
 
@@ -154,7 +161,7 @@ def remember_data(run: RunDirectory, inputs: dict[str, str], task: bytes, datase
 
 
 def write_hints(setting: Setting, inputs: dict[str, str]) -> None:
-    """Leave in run.toml what spares typing later: the task's name, where data lie, what is stored."""
+    """Leave in run.toml what spares typing later: the task's name, where data lie, what is stored, the parent."""
     options = setting.options
     sealing = {
         "device": options.device or DEFAULT_DEVICE,
@@ -162,7 +169,11 @@ def write_hints(setting: Setting, inputs: dict[str, str]) -> None:
         "seal_every": str(options.seal_every or DEFAULT_SEAL_EVERY),
         "store_batches": str(options.store_batches).lower(),
     }
-    setting.run.write_hints({"task": options.task, "inputs": inputs, "sealing": sealing})
+    hints: Hints = {"task": options.task, "inputs": inputs, "sealing": sealing}
+    if options.parent is not None:
+        # So that both may be moved together.
+        hints["parent"] = os.path.relpath(options.parent.resolve(), setting.run.path.resolve())
+    setting.run.write_hints(hints)
     # Not in run.toml: a URL may carry credentials.
     _remember(setting.run, _AUTHORITIES, options.authorities)
     _remember(setting.run, _WITNESSES, options.witnesses)
@@ -261,7 +272,7 @@ def commit_data(draft: Draft) -> Dataset | UnsetType:
 
 
 def make_genesis(draft: Draft, data: Dataset | UnsetType) -> Genesis:
-    """The genesis record of a run that begins from its seed, under a fresh run id."""
+    """The genesis record of ``draft``, under a fresh run id."""
     options, cadence, runner = draft.setting.options, draft.cadence, draft.runner
     return Genesis(
         v=1,
@@ -280,7 +291,10 @@ def make_genesis(draft: Draft, data: Dataset | UnsetType) -> Genesis:
         domains=encode_domains(runner.task.domains) or UNSET,
         objects=runner.describe(),
         environment=draft.environment,
-        origin="scratch",
+        origin=draft.origin.origin,
+        parent=draft.origin.parent,
+        external=draft.origin.external,
+        fresh=draft.origin.fresh,
     )
 
 

@@ -1,4 +1,4 @@
-"""Step 8: the first state is what the committed seed gives. PROTOCOL section 10, step 8."""
+"""Step 8: the first state is what the committed seed, and what genesis names besides, give. PROTOCOL section 10."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from polledger.core.records import Domain, Environment, Genesis, StateObject
 from polledger.core.replay import RebuiltState, Replayer, ReplayFailed, Variant
 from polledger.core.report import Finding
 from polledger.core.state import FlatState, TensorData, escape
-from polledger.errors import EnvironmentMismatch, MalformedError, Unavailable
+from polledger.errors import EnvironmentMismatch, MalformedError, Unavailable, UsageError
+from polledger.verify.ancestry import Start
 from polledger.verify.lineage import Interval
 from polledger.verify.replaytask import ELSEWHERE
 from polledger.verify.states import LoadedState, hash_state
@@ -30,6 +31,8 @@ class OriginTask:
     recorded: LoadedState | None
     base: Variant
     differences: Callable[[Environment, Environment], list[str]]
+    start: Start | None = None
+    """What the first state takes from elsewhere than the seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,18 +44,23 @@ class Origin:
 
 
 def step_origin(task: OriginTask, replayer: Replayer, again: Callable[[], Replayer]) -> Origin:
-    """Step 8. ``pass``: a rebuild under the seed gives checkpoint 0 bit for bit, with an empty optimizer.
+    """Step 8. ``pass``: a rebuild under the seed, and what genesis says it starts from, give checkpoint 0 bit for bit.
+
+    The optimizer is empty, unless the whole state of a parent goes on; whether the parent stands is another finding.
 
     ``again`` gives a fresh process that rebuilds a second time where the first one differs: only two agreeing
     rebuilds in the recorded environment class contradict the record. Raises nothing that hostile input causes.
     """
-    if task.genesis.origin != "scratch":
-        return Origin(findings=(_unverifiable(*_OTHER_ORIGINS[task.genesis.origin]),))
+    start = task.start
+    if start is None and task.genesis.origin != "scratch":
+        text = "what the run starts from was not looked for"
+        return Origin(findings=(_unverifiable(text, "verify the run with its parent or file"),))
+    if start is not None and start.problem:
+        return Origin(findings=(_unverifiable(start.problem, start.remedy),))
     try:
         size = None if task.recorded is None else len(task.recorded.data)
         rebuilt = replayer.rebuild(variant=task.base, size=size)
-        state = hash_state(rebuilt.state)
-        findings = _judge(task, rebuilt, state, again)
+        findings = _judge(task, rebuilt, hash_state(rebuilt.state), again)
         return Origin(findings=tuple(findings), environment=rebuilt.environment)
     except (ReplayFailed, MalformedError, EnvironmentMismatch, Unavailable) as error:
         return Origin(
@@ -60,63 +68,94 @@ def step_origin(task: OriginTask, replayer: Replayer, again: Callable[[], Replay
         )
 
 
-_OTHER_ORIGINS = {
-    "parent": (
-        "the run starts from another run's model, and following parents is not part of this version",
-        "verify the parent run by itself and compare its final model root with checkpoint 0",
-    ),
-    "external": (
-        "the run starts from an external file, and checking it is not part of this version",
-        "compare the sha256 in genesis with the file you know",
-    ),
-}
-
-
 def _judge(
-    task: OriginTask, rebuilt: RebuiltState, state: LoadedState, again: Callable[[], Replayer]
+    task: OriginTask, rebuilt: RebuiltState, built: LoadedState, again: Callable[[], Replayer]
 ) -> list[Finding]:
     checkpoint = task.first.start
     differences = task.differences(rebuilt.environment, task.genesis.environment)
+    dispute = _Dispute(task=task, built=built, differences=differences, again=again)
+    try:
+        state = built if task.start is None else task.start.first_state(built)
+    except UsageError as error:
+        return [dispute.finding(f"checkpoint 0 cannot start from {_what(task)}: {error}")]
     if state.root != checkpoint.root:
-        return [_differs(task, state, differences, again)]
+        return [dispute.differs(state)]
     findings = [
         *_object_findings(task.genesis.objects, rebuilt.objects, differences),
         *_domain_findings(task.genesis.domains, rebuilt.domains, differences),
-        *_optimizer_findings(state.flat, rebuilt.objects, checkpoint.index),
     ]
-    if findings:
-        return findings
+    goes_on = task.start is not None and task.start.state is not None
+    if not goes_on:
+        findings += _optimizer_findings(state.flat, rebuilt.objects, checkpoint.index)
+    return findings or [_passed(task, goes_on=goes_on)]
+
+
+def _what(task: OriginTask) -> str:
+    return "" if task.start is None else task.start.what
+
+
+def _passed(task: OriginTask, *, goes_on: bool) -> Finding:
     bound = "the seed is bound to the key" if task.genesis.bound else "the seed is NOT bound to the key"
-    detail = f"the committed seed gives checkpoint 0 bit for bit, optimizer empty; {bound}"
-    return [Finding(step=8, name=NAME, outcome="pass", detail=detail, record=checkpoint.index)]
+    if goes_on:
+        detail = f"checkpoint 0 is {_what(task)} bit for bit; {bound}"
+    else:
+        besides = f" and {_what(task)} give" if task.start is not None else " gives"
+        detail = f"the committed seed{besides} checkpoint 0 bit for bit, optimizer empty; {bound}"
+    return Finding(step=8, name=NAME, outcome="pass", detail=detail, record=task.first.start.index)
 
 
 def _unverifiable(detail: str, remedy: str, *, record: int | None = None) -> Finding:
     return Finding(step=8, name=NAME, outcome="unverifiable", detail=detail, remedy=remedy, record=record)
 
 
-def _differs(
-    task: OriginTask, state: LoadedState, differences: list[str], again: Callable[[], Replayer]
-) -> Finding:
-    checkpoint = task.first.start
-    path = f", first at {where}" if (where := first_difference(state, task.recorded)) else ""
-    if differences:
-        text = f"the rebuild differs from checkpoint 0{path}; this machine differs in {', '.join(differences[:4])}"
-        return _unverifiable(text, ELSEWHERE, record=checkpoint.index)
-    if hash_state(again().rebuild(variant=task.base, size=len(state.data)).state).root != state.root:
-        text = "two rebuilds of the first state differ: building the task is not deterministic"
-        return _unverifiable(
-            text, "make model() and build() depend on nothing but the seed", record=checkpoint.index
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dispute:
+    """A first state that is not the recorded one: whose fault that is."""
+
+    task: OriginTask
+    built: LoadedState
+    differences: list[str]
+    again: Callable[[], Replayer]
+
+    def differs(self, state: LoadedState) -> Finding:
+        """Checkpoint 0 should have been ``state``."""
+        start, recorded = self.task.start, self.task.first.start.root
+        path = f", first at {where}" if (where := first_difference(state, self.task.recorded)) else ""
+        roots = state.root, recorded
+        if start is not None and start.state is not None:
+            # Two roots under two heads, one of which names the other: no machine has a part in it.
+            return self._fail(f"checkpoint 0 is not {start.what}{path}", roots)
+        if self.differences:
+            here = ", ".join(self.differences[:4])
+            text = f"the rebuild differs from checkpoint 0{path}; this machine differs in {here}"
+            return self._unverifiable(text, ELSEWHERE)
+        besides = "" if start is None else f" and {start.what}"
+        return self.finding(f"checkpoint 0 is not what the committed seed and key{besides} give{path}", roots)
+
+    def finding(self, detail: str, roots: tuple[bytes, bytes] | None = None) -> Finding:
+        """``detail`` refutes where two rebuilds in the recorded class agree."""
+        if self.differences:
+            return self._unverifiable(detail, ELSEWHERE)
+        second = self.again().rebuild(variant=self.task.base, size=len(self.built.data))
+        if hash_state(second.state).root != self.built.root:
+            text = "two rebuilds of the first state differ: building the task is not deterministic"
+            return self._unverifiable(text, "make model() and build() depend on nothing but the seed")
+        return self._fail(detail, roots)
+
+    def _unverifiable(self, detail: str, remedy: str) -> Finding:
+        return _unverifiable(detail, remedy, record=self.task.first.start.index)
+
+    def _fail(self, detail: str, roots: tuple[bytes, bytes] | None) -> Finding:
+        expected, found = (None, None) if roots is None else (root.hex() for root in roots)
+        return Finding(
+            step=8,
+            name=NAME,
+            outcome="fail",
+            detail=detail,
+            record=self.task.first.start.index,
+            expected=expected,
+            found=found,
         )
-    return Finding(
-        step=8,
-        name=NAME,
-        outcome="fail",
-        detail=f"checkpoint 0 is not what the committed seed and key give{path}",
-        record=checkpoint.index,
-        expected=state.root.hex(),
-        found=checkpoint.root.hex(),
-    )
 
 
 def first_difference(ours: LoadedState, theirs: LoadedState | None) -> str:

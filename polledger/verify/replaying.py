@@ -20,6 +20,7 @@ from polledger.core.replay import Replayer, ReplayJob, ReplayOutcome, Variant
 from polledger.core.report import Finding, IntervalResult
 from polledger.core.state import FlatState
 from polledger.errors import MalformedError, Unavailable
+from polledger.verify.ancestry import Start
 from polledger.verify.compare import same_bytes
 from polledger.verify.custom import REPLAY_ERRORS, CustomBatches
 from polledger.verify.data import DataChecks, OpenedInterval
@@ -117,8 +118,8 @@ class ReplaySession:
         self._prefetch.close()
         self._stack.close()
 
-    def origin(self) -> list[Finding]:
-        """Step 8, in the session that then replays."""
+    def origin(self, start: Start | None = None) -> list[Finding]:
+        """Step 8, in the session that then replays. ``start``: what genesis names besides the seed."""
         first = self.task.lineage.intervals[0]
         recorded = None
         try:
@@ -131,6 +132,7 @@ class ReplaySession:
             recorded=recorded,
             base=self.base,
             differences=self.differences,
+            start=start,
         )
         try:
             origin = step_origin(

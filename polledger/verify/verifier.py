@@ -23,6 +23,20 @@ from polledger.core.timesummary import TimeSummary, Waiting
 from polledger.core.trajectory import trajectory
 from polledger.errors import Unavailable, UsageError
 from polledger.timestamp.trust import Trust
+from polledger.verify.ancestry import (
+    ANCESTORS,
+    FindRun,
+    FoundRun,
+    Start,
+    describe_origin,
+    describe_parent,
+    external_start,
+    missing_parent,
+    nowhere,
+    parent_finding,
+    parent_start,
+    too_deep,
+)
 from polledger.verify.binding import ReadModel, step_binding, step_final
 from polledger.verify.clock import replay_pace
 from polledger.verify.evidence import Evidence
@@ -72,6 +86,8 @@ class Request:
     """Reads torch files for step 10; without it only ``.safetensors`` is read."""
     replay: bool = True
     scan: bool = True
+    external: Path | None = None
+    """The file that the run, or the first of its parents, says that it starts from."""
     waiting: tuple[Waiting, ...] = ()
     made: Mapping[int, datetime] = field(default_factory=dict)
 
@@ -94,11 +110,15 @@ class Watcher(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """One verification in progress."""
+    """One verification in progress. ``depth``: how many runs that start from it led here."""
 
     request: Request
     clock: Callable[[], float]
     watcher: Watcher
+    find: FindRun
+    depth: int
+    lineage: Lineage | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     time: TimeSummary = field(default_factory=TimeSummary)
     screening: Screening | None = None
@@ -121,20 +141,25 @@ def verify(
     load_code: Callable[[Genesis], Code],
     clock: Callable[[], float],
     watcher: Watcher,
+    find: FindRun = nowhere,
 ) -> Report:
-    """Verify a run and report. ``load_code`` decides whether the task's code may run here.
+    """Verify a run and report. ``load_code`` decides whether the task's code may run here; ``find`` looks for a parent.
 
     Raises UsageError for what the verifier itself got wrong (a model file that does not exist); nothing that the
     evidence contains raises.
     """
-    run = _Run(request=request, clock=clock, watcher=watcher)
+    run = _Run(request=request, clock=clock, watcher=watcher, find=find, depth=0)
+    return _verify(run, evidence, load_code)[0]
+
+
+def _verify(run: _Run, evidence: Evidence, load_code: Callable[[Genesis], Code]) -> tuple[Report, Heads]:
     parsed = parse_records(evidence)
     heads = match_heads(evidence, parsed)
     run.findings += step_parse(evidence, parsed, heads)
     run.findings += step_heads(evidence, parsed, heads)
     if heads.newest is not None and isinstance(heads.records[0] if heads.records else None, Genesis):
         _verify_records(run, evidence, heads, heads.newest, load_code)
-    return _report(run, parsed.genesis, heads)
+    return _report(run, parsed.genesis, heads), heads
 
 
 def _verify_records(
@@ -157,7 +182,8 @@ def _verify_records(
     witnessed = step_witnesses(heads, trust=request.trust, policy=request.policy, now=request.now)
     run.findings += [*times.findings, *witnessed.findings]
     run.time = replace(times.summary, witnesses=witnessed.summaries)
-    lineage = build_lineage(genesis, heads.records)
+    lineage = run.lineage = build_lineage(genesis, heads.records)
+    run.origin = describe_origin(genesis)
     structure = step_structure(lineage, policy=request.policy, whole=heads.whole)
     run.findings += structure.findings
     if request.scan and lineage.intervals:
@@ -169,8 +195,9 @@ def _verify_records(
     if not lineage.intervals:
         run.skipped = "no interval is authentic"
     session = _session(run, evidence, lineage, structure, code)
+    start = _start(run, genesis) if session is not None else None
     try:
-        _verify_intervals(run, lineage, newest.head.digest(), session)
+        _verify_intervals(run, lineage, newest.head.digest(), session, start)
     finally:
         if session is not None:
             session.close()
@@ -252,7 +279,55 @@ def _session(
     )
 
 
-def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplaySession | None) -> None:
+def _start(run: _Run, genesis: Genesis) -> Start | None:
+    """What checkpoint 0 takes from elsewhere; a parent is verified for it first. None where the seed is all."""
+    if genesis.origin == "external":
+        return external_start(genesis, run.request.external, run.request.read_model or _no_torch_files)
+    if isinstance(genesis.parent, msgspec.UnsetType):
+        return None
+    if run.depth >= ANCESTORS:
+        return too_deep()
+    found = run.find(genesis.parent.head)
+    return missing_parent(genesis.parent.head) if found is None else _verify_parent(run, genesis, found)
+
+
+def _verify_parent(run: _Run, genesis: Genesis, found: FoundRun) -> Start:
+    """Verify the run that ``genesis`` starts from as this one is, and say what it ends with."""
+    run.watcher.note(f"verifying the run that this one starts from: {found.name}")
+    request = replace(run.request, model=None, waiting=(), made={})
+    above = _Run(
+        request=request,
+        clock=run.clock,
+        watcher=_OfParent(run.watcher),
+        find=found.find,
+        depth=run.depth + 1,
+    )
+    report, heads = _verify(above, found.evidence, found.load_code)
+    signed = above.lineage.genesis if above.lineage is not None else None
+    run.findings.append(parent_finding(genesis, signed, report))
+    run.origin |= describe_parent(report)
+    return parent_start(genesis, heads, above.lineage, found.evidence.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfParent:
+    """Hears how a parent's verification goes on: its notes are passed on, its progress is not this one's."""
+
+    watcher: Watcher
+
+    def note(self, text: str) -> None:
+        self.watcher.note(f"parent: {text}")
+
+    def scanned(self, done: int, total: int) -> None:
+        pass
+
+    def opened(self, result: IntervalResult, done: int, total: int) -> None:
+        pass
+
+
+def _verify_intervals(
+    run: _Run, lineage: Lineage, head: bytes, session: ReplaySession | None, start: Start | None
+) -> None:
     """Steps 6 to 9: origin first, then the sample in ascending order; last, whether step 5 got what it asked for."""
     request, total = run.request, len(lineage.intervals)
     count = wanted_count(request.sample, total=total, policy=request.policy) if total else 0
@@ -260,7 +335,7 @@ def _verify_intervals(run: _Run, lineage: Lineage, head: bytes, session: ReplayS
     pace = 0.0
     if session is not None:
         run.watcher.note("rebuilding the first state from the committed seed")
-        run.findings += session.origin()
+        run.findings += session.origin(start)
         if request.sample.capped:
             probed, pace = probe(session, lineage)
     draw = partial(
@@ -393,6 +468,7 @@ def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
         environment=run.environment,
         policy=run.request.policy.digest().hex(),
         model=model,
+        origin=run.origin,
         timing=run.timing,
         at=utc_text(run.request.now.replace(microsecond=0)),
         version=__version__,

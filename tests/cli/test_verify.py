@@ -224,22 +224,22 @@ def test_a_local_file_with_other_bytes_is_not_offered(copied: Built, here: Path)
 def test_the_task_option_needs_the_committed_bytes(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
     (here / "task.py").write_bytes(TASK)
-    good = decision(copied, genesis, CodeOptions(task="task.py"))
+    good = decision(copied, genesis, CodeOptions(tasks=("task.py",)))
     assert (good.vouched, good.files, good.problem) == ("--task", {"task.py": TASK}, "")
     (here / "task.py").write_bytes(TASK + b"#")
-    bad = decision(copied, genesis, CodeOptions(task="task.py"))
+    bad = decision(copied, genesis, CodeOptions(tasks=("task.py",)))
     assert bad.vouched == ""
     assert "task.py differs" in bad.problem
     with pytest.raises(UsageError):
-        decision(copied, genesis, CodeOptions(task="nowhere.py"))
+        decision(copied, genesis, CodeOptions(tasks=("nowhere.py",)))
 
 
 def test_trust_code_runs_the_committed_source_of_that_digest_only(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
-    found = decision(copied, genesis, CodeOptions(trusted=genesis.task.hex().upper()))
+    found = decision(copied, genesis, CodeOptions(trusted=(genesis.task.hex().upper(),)))
     assert (found.vouched, found.files) == ("--trust-code", {"task.py": TASK})
     with pytest.raises(UsageError, match="commits to"):
-        decision(copied, genesis, CodeOptions(trusted="00" * 32))
+        decision(copied, genesis, CodeOptions(trusted=("00" * 32,)))
 
 
 @pytest.mark.parametrize("loss", ["missing", "damaged"])
@@ -250,7 +250,7 @@ def test_committed_source_that_is_lost_is_a_finding_whoever_has_a_copy(
     (here / "task.py").write_bytes(TASK)
     own = vouched == "polledger"
     genesis = own_source(copied) if own else source_of(copied, {"task.py": TASK})
-    options = CodeOptions(task=None if own else "task.py")
+    options = CodeOptions(tasks=() if own else ("task.py",))
     whole = load_code(copied.run, genesis, options, Policy())
     assert (whole.summary["vouched"], whole.finding, whole.own) == (vouched, None, own)
     digest = code.read_source(copied.run, genesis.task).files[0].digest
@@ -296,9 +296,9 @@ def lying_here(built: Built, here: Path, text: bytes) -> Genesis:
 def test_a_file_with_several_tasks_leaves_no_choice_to_the_run(copied: Built, here: Path) -> None:
     genesis = lying_here(copied, here, b"class A(Task): ...\nclass T(A): ...\n")
     with pytest.raises(UsageError, match="task.py defines A and T: name one, as in task.py:A$"):
-        load_code(copied.run, genesis, CodeOptions(task="task.py"), Policy())
-    assert load_code(copied.run, genesis, CodeOptions(task="task.py:T"), Policy()).engines is not None
-    other = load_code(copied.run, genesis, CodeOptions(task="task.py:A"), Policy())
+        load_code(copied.run, genesis, CodeOptions(tasks=("task.py",)), Policy())
+    assert load_code(copied.run, genesis, CodeOptions(tasks=("task.py:T",)), Policy()).engines is not None
+    other = load_code(copied.run, genesis, CodeOptions(tasks=("task.py:A",)), Policy())
     assert other.engines is None
     offered = load_code(copied.run, genesis, CodeOptions(), Policy()).finding
     assert offered is not None
@@ -308,7 +308,7 @@ def test_a_file_with_several_tasks_leaves_no_choice_to_the_run(copied: Built, he
 def test_a_file_that_does_not_show_its_task_needs_the_name(copied: Built, here: Path) -> None:
     genesis = lying_here(copied, here, b"class A(Task): ...\nT = type('T', (A,), {})\n")
     with pytest.raises(UsageError, match="name it, as in task.py:T$"):
-        load_code(copied.run, genesis, CodeOptions(task="task.py"), Policy())
+        load_code(copied.run, genesis, CodeOptions(tasks=("task.py",)), Policy())
 
 
 @pytest.mark.parametrize("is_here", [True, False])
@@ -330,7 +330,7 @@ def test_nobody_is_asked_to_run_source_that_is_lost(
 def test_damaged_committed_source_does_not_run(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
     copied.run.objects.path(sha256(TASK)).write_bytes(b"import os")
-    found = decision(copied, genesis, CodeOptions(trusted=genesis.task.hex()))
+    found = decision(copied, genesis, CodeOptions(trusted=(genesis.task.hex(),)))
     assert (found.vouched, found.files) == ("", None)
     assert sha256(TASK).hex() in found.problem
 
@@ -390,7 +390,7 @@ def test_a_plain_loop_is_never_replayed(copied: Built, monkeypatch: pytest.Monke
     genesis = source_of(copied, {"task.py": TASK})
     source = code.read_source(copied.run, genesis.task)
     monkeypatch.setattr(code, "PLAIN_LOOP", source.class_name)
-    found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
+    found = load_code(copied.run, genesis, CodeOptions(trusted=(genesis.task.hex(),)), Policy())
     assert found.engines is None
     assert found.finding is not None
     assert "plain loop" in found.finding.detail
@@ -398,7 +398,7 @@ def test_a_plain_loop_is_never_replayed(copied: Built, monkeypatch: pytest.Monke
 
 def test_summary_says_kind_digest_lines_and_who_vouches(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK})
-    found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
+    found = load_code(copied.run, genesis, CodeOptions(trusted=(genesis.task.hex(),)), Policy())
     assert found.summary == {
         "kind": "recipe",
         "digest": genesis.task.hex(),
@@ -429,7 +429,7 @@ def test_an_input_the_task_does_not_have_is_a_usage_error(
 ) -> None:
     genesis = source_of(copied, {"task.py": f"class T:\n    {body}\n".encode()})
     for name in ("data", "text", "other"):
-        options = CodeOptions(trusted=genesis.task.hex(), inputs={name: "/x"})
+        options = CodeOptions(trusted=(genesis.task.hex(),), inputs={name: "/x"})
         if known is None or name in known:
             assert load_code(copied.run, genesis, options, Policy()).engines is not None
         else:
@@ -439,7 +439,7 @@ def test_an_input_the_task_does_not_have_is_a_usage_error(
 
 def test_lines_are_counted_not_believed(copied: Built, here: Path) -> None:
     genesis = source_of(copied, {"task.py": TASK + b"# one\n\nx = 1\n"}, lines=1)
-    trusted = CodeOptions(trusted=genesis.task.hex())
+    trusted = CodeOptions(trusted=(genesis.task.hex(),))
     assert load_code(copied.run, genesis, trusted, Policy()).summary["lines"] == 3
     source = code.read_source(copied.run, genesis.task)
     copied.run.objects.path(source.files[0].digest).unlink()
@@ -460,7 +460,7 @@ def test_packages_of_another_version_make_another_class(
 ) -> None:
     listed = [Distribution(name=name, version=version)]
     genesis = source_of(copied, {"task.py": TASK}, distributions=listed)
-    found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
+    found = load_code(copied.run, genesis, CodeOptions(trusted=(genesis.task.hex(),)), Policy())
     assert found.packages == differs
 
 
@@ -486,7 +486,7 @@ def test_inputs_are_found_in_the_source(copied: Built, text: bytes, declared: bo
 )
 def test_a_recipe_that_overrides_its_step_does_not_run(copied: Built, here: Path, body: str) -> None:
     genesis = source_of(copied, {"task.py": f"class T:\n    {body}\n".encode()})
-    options = CodeOptions(trusted=genesis.task.hex())
+    options = CodeOptions(trusted=(genesis.task.hex(),))
     found = load_code(copied.run, genesis, options, Policy())
     assert found.engines is None
     assert found.finding is not None
@@ -498,7 +498,7 @@ def test_a_recipe_that_overrides_its_step_does_not_run(copied: Built, here: Path
 def test_other_classes_may_define_step(copied: Built, here: Path) -> None:
     text = b"class Other:\n    def step(self): ...\nclass T:\n    def loss(self): ...\n"
     genesis = source_of(copied, {"task.py": text})
-    found = load_code(copied.run, genesis, CodeOptions(trusted=genesis.task.hex()), Policy())
+    found = load_code(copied.run, genesis, CodeOptions(trusted=(genesis.task.hex(),)), Policy())
     assert found.engines is not None
 
 

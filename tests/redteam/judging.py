@@ -74,8 +74,8 @@ class Judge:
         policy = load_policy(given.policy)
         run = RunDirectory.open(forgery.run)
         options = CodeOptions(
-            task=given.task,
-            trusted=given.trust_code,
+            tasks=(given.task,) if given.task else (),
+            trusted=(given.trust_code,) if given.trust_code else (),
             inputs=parse_inputs(given.input),
         )
         request = Request(

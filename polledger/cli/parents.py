@@ -1,0 +1,80 @@
+"""Where the run lies that another one starts from: what the user named, or what ``run.toml`` hints at."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from polledger.cli.code import CodeOptions
+from polledger.core.head import parse_note
+from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.store.run import RunDirectory, hinted_parent
+from polledger.verify.ancestry import FindRun, FoundRun
+from polledger.verify.evidence import read_evidence
+
+LoadCode = Callable[[RunDirectory, CodeOptions], Callable[[Any], Any]]
+"""Gives what decides, for one run and these options, whether its code may run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parents:
+    """The runs that the user named, and how the code of one is loaded."""
+
+    runs: tuple[RunDirectory, ...]
+    options: CodeOptions
+    load: LoadCode
+
+    @classmethod
+    def given(cls, paths: Sequence[Path], options: CodeOptions, load: LoadCode) -> "Parents":
+        """Raises UsageError for a path that is no run."""
+        runs = tuple(RunDirectory.open(path) for path in paths)
+        return cls(runs=runs, options=replace(options, chain=True), load=load)
+
+    def of(self, run: RunDirectory) -> FindRun:
+        """Looks for the parent of ``run``."""
+
+        def find(head: bytes) -> FoundRun | None:
+            found = next((item for item in self._candidates(run) if has_head(item, head)), None)
+            return None if found is None else self._found(found)
+
+        return find
+
+    def _candidates(self, run: RunDirectory) -> Iterator[RunDirectory]:
+        yield from self.runs
+        hinted = hinted_run(run)
+        if hinted is not None:
+            yield hinted
+
+    def _found(self, run: RunDirectory) -> FoundRun:
+        return FoundRun(
+            name=str(run.path),
+            evidence=read_evidence(run),
+            load_code=self.load(run, self.options),
+            find=self.of(run),
+        )
+
+
+def hinted_run(run: RunDirectory) -> RunDirectory | None:
+    """The run at which the hints of ``run`` point, None where they do not or there is none."""
+    path = hinted_parent(run)
+    try:
+        return None if path is None else RunDirectory.open(path)
+    except (UsageError, Unavailable):
+        return None
+
+
+def has_head(run: RunDirectory, head: bytes) -> bool:
+    """Whether a seal of ``run`` has the head of that digest, by its bytes: no signature is checked."""
+    try:
+        numbers = run.seals()
+    except Unavailable:
+        return False
+    # The end of a run is what others start from.
+    return any(_head_digest(run, number) == head for number in reversed(numbers))
+
+
+def _head_digest(run: RunDirectory, number: int) -> bytes:
+    try:
+        return parse_note(run.read_seal(number).note).head.digest()
+    except (MalformedError, Unavailable):
+        return b""
