@@ -11,7 +11,7 @@ from polledger.core.moment import utc_milliseconds, utc_text
 from polledger.core.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from polledger.core.records import AnyRecord, Genesis, Seal, TokenRef
@@ -60,6 +60,7 @@ def describe(directory: "RunDirectory") -> dict[str, Any]:
         "renewals": [_renewal(directory, number) for number in directory.renewals()],
         "waiting": [one.to_json() for one in waiting_in(RequestQueue(directory.queue_path), made)],
         **_genesis(genesis),
+        "lineage": lineage(directory, genesis),
         "task": _task(directory),
     }
 
@@ -81,6 +82,24 @@ def _genesis(genesis: "Genesis") -> dict[str, Any]:
         "examples": None if isinstance(dataset, UnsetType) else dataset.size,
         "device": genesis.environment.device,
     }
+
+
+def lineage(directory: "RunDirectory", genesis: "Genesis") -> list[dict[str, Any]]:
+    """This run and those it starts from, as far as hints lead to them; ``origin`` says what each starts from."""
+    from polledger.cli.parents import hinted_parent_run
+    from polledger.verify.ancestry import ANCESTORS, describe_origin
+
+    chain: list[dict[str, Any]] = []
+    while True:
+        origin = describe_origin(genesis)
+        if genesis.origin == "scratch":
+            origin["seed"] = genesis.seed
+        path, run = str(directory.path), genesis.run.hex()
+        chain.append({"run": run, "path": path, "steps": genesis.steps, "origin": origin})
+        parent = hinted_parent_run(directory, genesis)
+        if parent is None or len(chain) > ANCESTORS:
+            return chain
+        directory, genesis = parent
 
 
 def _task(directory: "RunDirectory") -> str | None:
@@ -246,6 +265,30 @@ def _print(facts: dict[str, Any]) -> None:
         rows.append(("damage", facts["damage"]))
     for name, value in rows:
         output.text(f"{name:>9}  {one_line(value)}")
+    drawn = _drawn(facts["lineage"]) if facts["origin"] != "scratch" else ()
+    for number, line in enumerate(drawn):
+        output.text(f"{'' if number else 'lineage':>9}  {line}")
+
+
+def _drawn(chain: list[dict[str, Any]]) -> "Iterator[str]":
+    """The chain from this run to the first one, each below the one that starts from it."""
+    part = ""
+    for depth, link in enumerate(chain):
+        yield _branch(depth, f"{part}run {link['run']}, {link['steps']} steps ({link['path']})")
+        part = "whole final state of " if link["origin"].get("mode") == "continue" else "final model of "
+    yield _branch(len(chain), _first(chain[-1]["origin"], part))
+
+
+def _branch(depth: int, text: str) -> str:
+    return ("   " * (depth - 1) + "└─ " if depth else "") + one_line(text)
+
+
+def _first(origin: dict[str, Any], part: str) -> str:
+    if origin["kind"] == "scratch":
+        return f"from scratch, seed {origin['seed']}"
+    if origin["kind"] == "external":
+        return f"a model file, sha256 {origin['sha256']}"
+    return f"{part}a run that is not here (head {origin['head']})"
 
 
 def _waiting(waiting: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -5,9 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import UnsetType
+
 from polledger.cli.code import CodeOptions
 from polledger.core.head import parse_note
+from polledger.core.records import Genesis, parse_genesis
 from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.store.ledger import iter_records
 from polledger.store.run import RunDirectory, hinted_parent
 from polledger.verify.ancestry import FindRun, FoundRun
 from polledger.verify.evidence import read_evidence
@@ -60,6 +64,25 @@ def hinted_run(run: RunDirectory) -> RunDirectory | None:
     try:
         return None if path is None else RunDirectory.open(path)
     except (UsageError, Unavailable):
+        return None
+
+
+def genesis_of(run: RunDirectory) -> Genesis:
+    """The genesis record of ``run``. Raises Unavailable or MalformedError when there is none to read."""
+    first = next(iter_records(run.ledger_path), None)
+    if not isinstance(first, bytes):
+        raise Unavailable(f"{run.ledger_path}: there is no genesis record to read")
+    return parse_genesis(first)
+
+
+def hinted_parent_run(run: RunDirectory, genesis: Genesis) -> tuple[RunDirectory, Genesis] | None:
+    """The run that ``genesis`` names as its parent, by its bytes, if the hints of ``run`` lead to it."""
+    parent = hinted_run(run)
+    if parent is None or isinstance(genesis.parent, UnsetType) or not has_head(parent, genesis.parent.head):
+        return None
+    try:
+        return parent, genesis_of(parent)
+    except (MalformedError, Unavailable):
         return None
 
 

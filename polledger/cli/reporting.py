@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -92,6 +92,8 @@ def _print_facts(report: Report, console: "Console") -> None:
         facts.append(("pace", _pace(time.pace)))
     if report.code:
         facts.append(("code", _code(report)))
+    if report.origin.get("kind", "scratch") != "scratch":
+        facts.append(("origin", origin_text(report.origin)))
     if report.comparison != "none":
         facts.append(("comparison", _comparison(report)))
     grid = _grid("right", "left")
@@ -99,6 +101,16 @@ def _print_facts(report: Report, console: "Console") -> None:
         grid.add_row(Text(name, style="dim"), Text(one_line(value)))
     console.print(grid)
     console.print()
+
+
+def origin_text(origin: Mapping[str, Any]) -> str:
+    """What a run starts from besides its seed: the ``origin`` object of a report, in words."""
+    but = f", but for {', '.join(origin['fresh'])}" if "fresh" in origin else ""
+    if origin["kind"] == "external":
+        return f"a model file, sha256 {origin['sha256']}{but}"
+    part = "whole final state" if origin["mode"] == "continue" else "final model"
+    who = f"run {origin['run']}, {origin['verdict']}" if "run" in origin else "another run"
+    return f"the {part}{but} of {who} (head {origin['head']})"
 
 
 def _tokens(seals: int, stamped: int, lag: Lag | None, waiting: Sequence[Waiting]) -> list[tuple[str, str]]:

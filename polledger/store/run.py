@@ -273,7 +273,9 @@ class RunDirectory:
 def hinted_parent(run: RunDirectory) -> Path | None:
     """Where ``run.toml`` says that the run lies from which this one starts: a hint, authenticated by nobody."""
     hint = run.read_hints().get("parent")
-    return run.path / hint if isinstance(hint, str) and "\0" not in hint else None
+    if not isinstance(hint, str) or "\0" in hint:
+        return None
+    return Path(os.path.relpath(run.path.resolve() / hint))
 
 
 def _check_free(path: Path) -> None:

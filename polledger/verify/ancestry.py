@@ -98,18 +98,22 @@ def missing_parent(head: bytes) -> Start:
     )
 
 
+def has_head(heads: Heads, digest: bytes, *, over: int = 0) -> bool:
+    """Whether the head of that digest is signed by the run's key, that of its records, over record ``over``."""
+    return any(
+        item.matches and item.head.digest() == digest and item.head.size > over for item in heads.heads
+    )
+
+
 def parent_start(genesis: Genesis, heads: Heads, lineage: Lineage | None, objects: ObjectStore) -> Start:
     """What ``genesis`` takes from the run that ``heads`` and ``lineage`` are of; its own verdict is another matter."""
     parent = genesis.parent
     if isinstance(parent, UnsetType) or lineage is None:
-        return Start(problem="nothing of the parent run is authentic", remedy=_GIVE_PARENT)
-    named = [item for item in heads.heads if item.matches and item.head.digest() == parent.head]
-    if not named:
         return Start(
             problem="the parent's records do not give the head that genesis names", remedy=_GIVE_PARENT
         )
     final = lineage.final
-    if final is None or final.index >= named[0].head.size:
+    if final is None or not has_head(heads, parent.head, over=final.index):
         return Start(
             problem="the head that genesis names does not cover the end of the parent run",
             remedy="a run starts from the end of a finished one",

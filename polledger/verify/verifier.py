@@ -31,6 +31,7 @@ from polledger.verify.ancestry import (
     describe_origin,
     describe_parent,
     external_start,
+    has_head,
     missing_parent,
     nowhere,
     parent_finding,
@@ -110,13 +111,14 @@ class Watcher(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """One verification in progress. ``depth``: how many runs that start from it led here."""
+    """One verification in progress. ``depth``: how many runs that start from it led here, by its head ``named``."""
 
     request: Request
     clock: Callable[[], float]
     watcher: Watcher
     find: FindRun
-    depth: int
+    depth: int = 0
+    named: bytes | None = None
     lineage: Lineage | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -148,7 +150,7 @@ def verify(
     Raises UsageError for what the verifier itself got wrong (a model file that does not exist); nothing that the
     evidence contains raises.
     """
-    run = _Run(request=request, clock=clock, watcher=watcher, find=find, depth=0)
+    run = _Run(request=request, clock=clock, watcher=watcher, find=find)
     return _verify(run, evidence, load_code)[0]
 
 
@@ -157,7 +159,13 @@ def _verify(run: _Run, evidence: Evidence, load_code: Callable[[Genesis], Code])
     heads = match_heads(evidence, parsed)
     run.findings += step_parse(evidence, parsed, heads)
     run.findings += step_heads(evidence, parsed, heads)
-    if heads.newest is not None and isinstance(heads.records[0] if heads.records else None, Genesis):
+    # A head that only looks like the named one leads nowhere: without this, runs could name each other.
+    named = run.named is None or has_head(heads, run.named)
+    if (
+        named
+        and heads.newest is not None
+        and isinstance(heads.records[0] if heads.records else None, Genesis)
+    ):
         _verify_records(run, evidence, heads, heads.newest, load_code)
     return _report(run, parsed.genesis, heads), heads
 
@@ -301,6 +309,7 @@ def _verify_parent(run: _Run, genesis: Genesis, found: FoundRun) -> Start:
         watcher=_OfParent(run.watcher),
         find=found.find,
         depth=run.depth + 1,
+        named=genesis.parent.head if not isinstance(genesis.parent, msgspec.UnsetType) else None,
     )
     report, heads = _verify(above, found.evidence, found.load_code)
     signed = above.lineage.genesis if above.lineage is not None else None
