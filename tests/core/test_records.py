@@ -21,7 +21,7 @@ from polledger.core.records import (
     parse_record,
     parse_seal,
 )
-from polledger.errors import MalformedError
+from polledger.errors import MalformedError, UsageError
 
 RUN, D1 = bytes(range(16)), b"\x01" * 32
 
@@ -123,4 +123,25 @@ def test_fields_that_are_absent_are_unset_not_none() -> None:
 def test_a_record_of_six_hundred_buffers_fits() -> None:
     buffers = [f"model/layers/{i:04d}/running_mean" for i in range(600)]
     record = genesis(objects=[StateObject(name="model", kind="module", buffers=buffers)])
+    assert parse_record(encode(record)) == record
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fresh": ["a"]},
+        {"origin": "parent", "parent": Parent(head=D1, mode="continue"), "fresh": ["a"]},
+        {"origin": "external", "external": D1, "fresh": ["b", "a"]},
+        {"origin": "external", "external": D1, "fresh": ["a", "a"]},
+        {"origin": "external", "external": D1, "fresh": []},
+    ],
+    ids=["scratch", "whole state", "order", "twice", "empty"],
+)
+def test_fresh_names_go_with_a_model_and_are_in_order(changes: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, UsageError)):
+        parse_record(encode(genesis(**changes)))
+
+
+def test_fresh_names_round_trip() -> None:
+    record = genesis(origin="parent", parent=Parent(head=D1, mode="model"), fresh=["a", "b"])
     assert parse_record(encode(record)) == record

@@ -115,6 +115,8 @@ class Spec:
     bound: bool = True
     labels: int = 0
     """Added to every label: another data set."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Fields of genesis that say what the run starts from besides the seed."""
 
     @property
     def steps(self) -> int:
@@ -406,6 +408,7 @@ def genesis_of(spec: Spec, dataset: Dataset | msgspec.UnsetType, **changes: Any)
         "objects": OBJECTS,
         "environment": spec.environment,
         "origin": "scratch",
+        **spec.origin,
     }
     return Genesis(**{**values, **changes})
 

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from polledger.core.report import Finding, Report
 from polledger.store.run import RunDirectory
+from polledger.verify.ancestry import FindRun, nowhere
 from polledger.verify.evidence import read_evidence
 from polledger.verify.policy import Policy
 from polledger.verify.sampling import SampleRequest
@@ -48,7 +49,12 @@ def request(**values: Any) -> Request:
 
 
 def check(
-    built: Built, *, code: Any = None, clock: Callable[[], float] = time.monotonic, **values: Any
+    built: Built,
+    *,
+    code: Any = None,
+    clock: Callable[[], float] = time.monotonic,
+    find: FindRun = nowhere,
+    **values: Any,
 ) -> Report:
     """Verify ``built`` with every interval opened, unless told otherwise."""
     return verify(
@@ -57,6 +63,7 @@ def check(
         load_code=code or built.code(),
         clock=clock,
         watcher=Silent(),
+        find=find,
     )
 
 
