@@ -106,6 +106,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "genesis": GENESIS,
         "genesis-full": GENESIS_FULL,
         "genesis-external": GENESIS | {"origin": "external", "external": D3},
+        "genesis-fresh": GENESIS | {"origin": "external", "external": D3, "fresh": ["b", "w"]},
         "step": STEP,
         "step-full": STEP_FULL,
         "checkpoint": CHECKPOINT,
@@ -224,6 +225,13 @@ def _rejected_genesis() -> Iterator[StructRejection]:
     yield bad("parent-unwanted", "go together", parent=PARENT)
     yield bad("external-missing", "go together", origin="external")
     yield bad("external-unwanted", "go together", external=D1)
+    file = {"origin": "external", "external": D1}
+    yield bad("fresh-scratch", "fresh goes with", fresh=["w"])
+    whole = {"origin": "parent", "parent": PARENT | {"mode": "continue"}}
+    yield bad("fresh-continue", "fresh goes with", **whole, fresh=["w"])
+    yield bad("fresh-order", "unique and ascending", **file, fresh=["w", "b"])
+    yield bad("fresh-twice", "unique and ascending", **file, fresh=["w", "w"])
+    yield bad("fresh-empty", "length >= 1", **file, fresh=[])
     yield bad("nonce-15", "length >= 16", terms={"nonce": bytes(15)})
     yield bad("dataset-empty", ">= 1", dataset={"root": D1, "size": 0})
     yield bad("objects-twice", "'ema' is listed twice", objects=[OBJECTS[1], OBJECTS[1]])

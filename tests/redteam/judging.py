@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from polledger.cli.code import CodeOptions, Engines, load_code
+from polledger.cli.parents import Parents
 from polledger.core.records import Environment
 from polledger.core.replay import Replayer
 from polledger.core.report import Finding, Report
@@ -68,8 +69,11 @@ class Judge:
 
     pool: Pool | None = None
 
-    def __call__(self, forgery: Forgery, **changes: Any) -> Report:
-        """The report on a forged run, at the sample and with the arguments that the forgery states."""
+    def __call__(self, forgery: Forgery, *, parents: Sequence[Path] = (), **changes: Any) -> Report:
+        """The report on a forged run, at the sample and with the arguments that the forgery states.
+
+        ``parents``: runs that the verifier has besides.
+        """
         given = _arguments(forgery.arguments)
         policy = load_policy(given.policy)
         run = RunDirectory.open(forgery.run)
@@ -88,18 +92,22 @@ class Judge:
             read_model=lambda path: read_model(path)[1],
         )
 
-        def code(genesis: Any) -> Code:
-            found = load_code(run, genesis, options, policy)
-            if self.pool is None or found.engines is None:
-                return found
-            return replace(found, engines=self.pool.starting(found.engines))
+        def code_of(run: RunDirectory, options: CodeOptions) -> Callable[[Any], Code]:
+            def code(genesis: Any) -> Code:
+                found = load_code(run, genesis, options, policy)
+                if self.pool is None or found.engines is None:
+                    return found
+                return replace(found, engines=self.pool.starting(found.engines))
+
+            return code
 
         return verify(
             read_evidence(run),
             replace(request, **changes),
-            load_code=code,
+            load_code=code_of(run, options),
             clock=time.monotonic,
             watcher=Silent(),
+            find=Parents.given(parents, options, code_of).of(run),
         )
 
 
