@@ -91,7 +91,7 @@ def lineage(directory: "RunDirectory", genesis: "Genesis") -> list[dict[str, Any
 
     chain: list[dict[str, Any]] = []
     while True:
-        origin = describe_origin(genesis)
+        origin: dict[str, Any] = {**describe_origin(genesis)}
         if genesis.origin == "scratch":
             origin["seed"] = genesis.seed
         path, run = str(directory.path), genesis.run.hex()

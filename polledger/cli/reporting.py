@@ -2,15 +2,15 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 from rich.text import Text
 
 from polledger.cli.waiting import waiting_rows
 from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted
-from polledger.core.reportform import FlagForm, PaceForm, RenewalForm
+from polledger.core.reportform import FlagForm, OriginForm, PaceForm, RenewalForm
 from polledger.core.text import one_line
 from polledger.core.timesummary import Lag, Waiting
 
@@ -103,7 +103,7 @@ def _print_facts(report: Report, console: "Console") -> None:
     console.print()
 
 
-def origin_text(origin: Mapping[str, Any]) -> str:
+def origin_text(origin: OriginForm) -> str:
     """What a run starts from besides its seed: the ``origin`` object of a report, in words."""
     but = f", but for {', '.join(origin['fresh'])}" if "fresh" in origin else ""
     if origin["kind"] == "external":

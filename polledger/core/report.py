@@ -18,6 +18,7 @@ from polledger.core.reportform import (
     HeadForm,
     IntervalForm,
     OddsForm,
+    OriginForm,
     SampleForm,
     ScreeningForm,
     TrajectoryForm,
@@ -284,7 +285,7 @@ class Report:
     environment: EnvironmentForm = field(default_factory=lambda: EnvironmentForm())
     policy: str = ""
     model: bool = False
-    origin: Mapping[str, Any] = field(default_factory=dict)
+    origin: OriginForm = field(default_factory=lambda: OriginForm())
     timing: dict[str, float] = field(default_factory=dict)
     at: str | None = None
     version: str = ""
@@ -327,7 +328,7 @@ class Report:
             "rules": {"margin": self.rules.margin, "rho": self.rules.rho},
             "environment": self.environment,
             "policy": self.policy,
-            "origin": dict(self.origin),
+            "origin": self.origin,
             "timing": {key: round(value, 3) for key, value in self.timing.items()},
             "limits": list(LIMITS),
             "first_bad": bad.to_json() if bad and self.verdict != "VERIFIED" else None,
@@ -350,7 +351,7 @@ def sentence(report: Report) -> str:
     return f"{report.verdict}: {where}: {_place(bad)}{bad.detail}{remedy}"
 
 
-def _starts(origin: Mapping[str, Any]) -> list[str]:
+def _starts(origin: OriginForm) -> list[str]:
     """What a verdict stands on besides the seed, down to the first of the parents."""
     found = []
     while origin.get("kind") == "parent":

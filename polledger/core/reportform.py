@@ -316,6 +316,24 @@ class EnvironmentForm(TypedDict, total=False):
     isolation: dict[str, bool]
 
 
+class OriginForm(TypedDict, total=False):
+    """What the run starts from besides its seed; nothing where no genesis is authentic.
+
+    A ``parent`` is named by ``head``; ``run``, ``verdict``, ``sentence`` and ``origin`` are its own, where it was
+    verified. An ``external`` file is named by ``sha256``. ``fresh``: tensors that are not taken.
+    """
+
+    kind: Literal["scratch", "parent", "external"]
+    head: Hex
+    mode: Literal["model", "continue"]
+    sha256: Hex
+    fresh: list[str]
+    run: Hex | None
+    verdict: Verdict
+    sentence: str
+    origin: "OriginForm"
+
+
 class RulesForm(TypedDict):
     """Bounds of the comparison: the tolerance is ``margin`` times the noise floor, and below ``rho`` displacements."""
 
@@ -344,6 +362,7 @@ class VerificationForm(TypedDict):
     rules: RulesForm
     environment: EnvironmentForm
     policy: Hex
+    origin: OriginForm
     timing: dict[str, float]
     limits: list[str]
     first_bad: FindingForm | None

@@ -1,8 +1,8 @@
 """Spoof 26, the laundered parent: a "run" of the thief's own that ends at the stolen weights is named as the origin.
 
 The child run is honest: it starts from what its genesis names and trains on. The verifier is not handed what it starts
-from, as a thief would rather not: that is UNVERIFIABLE at step 8, which asks for it. With the bogus parent at hand it is
-verified as well, and refutes the child that the same key signed (tests/redteam/test_ancestry.py).
+from, as a thief would rather not: that is UNVERIFIABLE at step 8, which asks for it. With the bogus parent at hand that
+is verified as well, and refutes the child that the same key signed (tests/redteam/test_ancestry.py).
 PROTOCOL section 10, step 8.
 """
 

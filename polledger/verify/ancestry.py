@@ -14,6 +14,7 @@ from msgspec import UnsetType
 from polledger.core.records import Genesis
 from polledger.core.replay import ReplayFailed
 from polledger.core.report import Finding, Report, sentence
+from polledger.core.reportform import OriginForm
 from polledger.core.start import MODEL, Tensors, file_tensors, model_tensors, start_from
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import file_digest, read_bounded
@@ -181,11 +182,11 @@ def parent_finding(genesis: Genesis, parent: Genesis | None, report: Report) -> 
     )
 
 
-def describe_origin(genesis: Genesis) -> dict[str, Any]:
+def describe_origin(genesis: Genesis) -> OriginForm:
     """The ``origin`` object of a report, as far as genesis tells."""
-    found: dict[str, Any] = {"kind": genesis.origin}
+    found: OriginForm = {"kind": genesis.origin}
     if not isinstance(genesis.parent, UnsetType):
-        found |= {"head": genesis.parent.head.hex(), "mode": genesis.parent.mode}
+        found["head"], found["mode"] = genesis.parent.head.hex(), genesis.parent.mode
     if not isinstance(genesis.external, UnsetType):
         found["sha256"] = genesis.external.hex()
     if _fresh(genesis):
@@ -193,11 +194,11 @@ def describe_origin(genesis: Genesis) -> dict[str, Any]:
     return found
 
 
-def describe_parent(report: Report) -> dict[str, Any]:
+def describe_parent(report: Report) -> OriginForm:
     """What the report of the child says about the parent's."""
     return {
         "run": report.run,
         "verdict": report.verdict,
         "sentence": sentence(report),
-        "origin": dict(report.origin),
+        "origin": report.origin,
     }

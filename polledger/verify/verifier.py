@@ -17,7 +17,14 @@ from polledger import __version__
 from polledger.core.moment import utc_text
 from polledger.core.records import Environment, Genesis
 from polledger.core.report import Finding, IntervalResult, Odds, Report, Sample, counted, missing_checks
-from polledger.core.reportform import CodeForm, Comparison, EnvironmentForm, HeadForm, TrajectoryForm
+from polledger.core.reportform import (
+    CodeForm,
+    Comparison,
+    EnvironmentForm,
+    HeadForm,
+    OriginForm,
+    TrajectoryForm,
+)
 from polledger.core.sampling import sample_seed
 from polledger.core.timesummary import TimeSummary, Waiting
 from polledger.core.trajectory import trajectory
@@ -120,7 +127,7 @@ class _Run:
     depth: int = 0
     named: bytes | None = None
     lineage: Lineage | None = None
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: OriginForm = field(default_factory=lambda: OriginForm())
     findings: list[Finding] = field(default_factory=list)
     time: TimeSummary = field(default_factory=TimeSummary)
     screening: Screening | None = None

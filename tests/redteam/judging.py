@@ -69,7 +69,7 @@ class Judge:
 
     pool: Pool | None = None
 
-    def __call__(self, forgery: Forgery, *, parents: Sequence[Path] = (), **changes: Any) -> Report:
+    def __call__(self, forgery: Forgery, parents: Sequence[Path] = (), /, **changes: Any) -> Report:
         """The report on a forged run, at the sample and with the arguments that the forgery states.
 
         ``parents``: runs that the verifier has besides.

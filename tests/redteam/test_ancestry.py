@@ -26,6 +26,6 @@ def test_a_laundered_start_stays_unverifiable(
 def test_a_bogus_parent_at_hand_refutes_what_the_same_thief_made_of_it(
     target: Target, attempt: Attempt, judge: Judge, spoof: Spoof
 ) -> None:
-    report = judge(spoof.forge(target, attempt), parents=[attempt.directory / "parent"])
+    report = judge(spoof.forge(target, attempt), [attempt.directory / "parent"])
     assert caught(report) == {(8, "origin.parent"): "fail"}
     assert "step 9 (replay)" in the(report, 8, "origin.parent").detail
