@@ -154,11 +154,13 @@ def spawn(directory: Path, variables: Mapping[str, str]) -> subprocess.Popen[byt
     )
 
 
+_KEPT = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_WAIT_POLICY")
+"""What children take over: where libraries and devices are, and how threads wait, which changes no number."""
+
+
 def _clean_environment(directory: Path) -> dict[str, str]:
     """Only what an interpreter and torch need; nothing that could name the evidence."""
-    kept = {
-        name: os.environ[name] for name in ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES") if name in os.environ
-    }
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     here = str(directory)
     return {
         **kept,
