@@ -4,8 +4,8 @@ The bytes come from stock msgpack over sorted maps and from splicing by hand, ne
 expected defect of a rejected case is written here, by hand, from PROTOCOL sections 3, 4, 7 and 9. ``--check``
 writes nothing and exits 1 if a file differs, is missing or is left over.
 
-A file holds ``kind`` (``record``, ``seal``, ``renewal``, ``statement`` and ``source`` go through the gate of that
-name, ``value`` is the encoding alone under the given ``limits``), ``bytes`` (hex strings, and pairs [hex, times] for
+A file holds ``kind`` (``value`` is the encoding alone under the given ``limits``, any other names the gate it goes
+through, as ``record`` and ``seal`` do), ``bytes`` (hex strings, and pairs [hex, times] for
 repetitions) and either ``defect`` and ``error`` (part of the message) or, where the value is short, ``json`` (what it
 decodes to, base64 for bytes).
 """

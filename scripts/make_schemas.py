@@ -20,7 +20,7 @@ from msgspec import inspect
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from polledger.core import nest, records, renewal, reportform, sketch, source, state  # noqa: E402
+from polledger.core import challenge, nest, proof, records, renewal, reportform, sketch, source, state  # noqa: E402
 from polledger.core.scan import INT_MAX  # noqa: E402
 
 TARGET = ROOT / "schemas"
@@ -39,6 +39,9 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "state": state.StateManifest,
     "nest": nest.NestHeader,
     "sketches": sketch.Sketches,
+    "challenge": challenge.Challenge,
+    "refusal": challenge.Refusal,
+    "proof": proof.ProofHeader,
 }
 """Everything that is encoded on its own, by its ``type``."""
 

@@ -1,5 +1,6 @@
 """The records' own vectors: well-formed structs of every kind, and ones that break a bound or a relation."""
 
+import base64
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -100,6 +101,25 @@ SOURCE_FULL = source_of(
 ) | {"distributions": [{"name": "torch", "version": "2.13.0", "record": D2}, {"name": "n", "version": "1"}]}
 
 
+NOTE = (
+    f"polledger/run/{RUN.hex()}\n5\n{base64.b64encode(D1).decode()}\nchainpoint {base64.b64encode(D2).decode()}\n"
+    f"previous {'0' * 64}\n\n\u2014 polledger/run/{RUN.hex()} {base64.b64encode(bytes(68)).decode()}\n"
+).encode()
+"""A note as a challenge carries it: its signature is for whoever knows the key to check."""
+CHALLENGE = {
+    "v": 1, "type": "challenge", "run": RUN, "note": NOTE, "nonce": D1, "policy": D2, "made": 0, "count": 1,
+}  # fmt: skip
+CHALLENGE_ODDS = without(CHALLENGE, "count") | {
+    "odds": real(0.99), "bogus": real(0.1), "deadline": 253_402_300_799, "intervals": 60,
+}  # fmt: skip
+CHALLENGE_SKETCH = without(CHALLENGE, "count") | {"seed": D3}
+CHALLENGE_SECOND = CHALLENGE | {"seed": D3, "answer": D1, "top": [0, 59], "flagged": []}
+REFUSAL = {
+    "v": 1, "type": "refusal", "run": RUN, "challenge": D1, "reason": "the deadline has passed", "made": 1,
+}  # fmt: skip
+PROOF = {"v": 1, "type": "proof", "run": RUN, "challenge": D1, "mode": "full", "size": 0}
+
+
 # Kind and name of every valid struct.
 ACCEPTED: dict[str, dict[str, Any]] = {
     "record": {
@@ -121,6 +141,14 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     },
     "seal": {"seal": SEAL, "seal-full": SEAL_FULL, "seal-cosigned": SEAL_COSIGNED},
     "source": {"source": SOURCE, "source-full": SOURCE_FULL},
+    "challenge": {
+        "challenge": CHALLENGE,
+        "challenge-odds": CHALLENGE_ODDS,
+        "challenge-sketch": CHALLENGE_SKETCH,
+        "challenge-second": CHALLENGE_SECOND,
+    },
+    "refusal": {"refusal": REFUSAL},
+    "proof": {"proof": PROOF, "proof-compact": PROOF | {"mode": "compact", "size": 7, "sketches": D3}},
 }
 
 
@@ -134,6 +162,28 @@ def rejected_structs() -> Iterator[StructRejection]:
     yield from _rejected_fields()
     yield from _rejected_genesis()
     yield from _rejected_sources()
+    yield from _rejected_challenges()
+
+
+def _rejected_challenges() -> Iterator[StructRejection]:
+    """Questions that ask for nothing or for two things at once."""
+    kind = "challenge"
+    yield "challenge-for-nothing", kind, "for sketches or for a sample", without(CHALLENGE, "count")
+    yield "challenge-number-and-odds", kind, "not by both", CHALLENGE_ODDS | {"count": 3}
+    yield "challenge-odds-against-nothing", kind, "both or neither", without(CHALLENGE_ODDS, "bogus")
+    yield "challenge-odds-of-one", kind, "are shares", CHALLENGE_ODDS | {"odds": real(1.0)}
+    yield "challenge-odds-nan", kind, "are shares", CHALLENGE_ODDS | {"odds": real(float("nan"))}
+    yield "challenge-bogus-of-nothing", kind, "are shares", CHALLENGE_ODDS | {"bogus": real(0.0)}
+    yield "challenge-sketch-with-sample", kind, "after the sketches", CHALLENGE_SKETCH | {"count": 1}
+    yield "challenge-answer-without-seed", kind, "after the sketches", without(CHALLENGE_SECOND, "seed")
+    yield "challenge-flagged-by-nothing", kind, "come from sketches", CHALLENGE | {"flagged": [1]}
+    yield "challenge-nonce-15", kind, "length >= 16", CHALLENGE | {"nonce": bytes(15)}
+    yield "challenge-count-0", kind, ">= 1", CHALLENGE | {"count": 0}
+    yield "challenge-made-later", kind, "<= 253402300799", CHALLENGE | {"made": 253_402_300_800}
+    yield "challenge-key-alone", kind, "go together", CHALLENGE | {"key": D1}
+    yield "refusal-key-alone", "refusal", "go together", REFUSAL | {"key": D1}
+    yield "proof-mode", "proof", "Invalid enum value", PROOF | {"mode": "short"}
+    yield "proof-challenge-31", "proof", "length >= 32", PROOF | {"challenge": bytes(31)}
 
 
 def _rejected_shapes() -> Iterator[StructRejection]:

@@ -16,7 +16,20 @@ from typing import Annotated, Any
 import typer
 
 from polledger import __version__
-from polledger.cli import claim, export, inspect, keygen, redteam, renew, seal, timestamp, tsa, verify
+from polledger.cli import (
+    challenge,
+    claim,
+    export,
+    inspect,
+    keygen,
+    redteam,
+    renew,
+    seal,
+    timestamp,
+    tsa,
+    verify,
+)
+from polledger.cli import open as answering
 from polledger.cli.defaults import Verb, name_variables, read_defaults, require_verb, verb_of, wants_json
 from polledger.cli.output import open_streams, output, silence
 from polledger.core.text import one_line
@@ -46,6 +59,15 @@ app.command(
 )(seal.run)
 app.command("verify", cls=Verb, short_help="Check a run and replay a sample of it.", epilog=verify.EXAMPLES)(
     verify.run
+)
+app.command(
+    "challenge",
+    cls=Verb,
+    short_help="Ask a prover to open a sample of a run that you do not have.",
+    epilog=challenge.EXAMPLES,
+)(challenge.run)
+app.command("open", cls=Verb, short_help="Answer a challenge with one file.", epilog=answering.EXAMPLES)(
+    answering.run
 )
 app.command("inspect", cls=Verb, short_help="Show what a run recorded.")(inspect.run)
 app.command("claim", cls=Verb, short_help="Claim the model that a run ends with.", epilog=claim.EXAMPLES)(

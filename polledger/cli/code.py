@@ -51,7 +51,7 @@ class CodeOptions:
     """What the user said about code. ``ask``: whether a terminal is there to ask y/N.
 
     ``chain``: these are the options for several runs, one of which starts from the other. What does not fit one of them
-    is then meant for another.
+    is then meant for another. ``command``: what verifies the same again, where that is not the run's directory.
     """
 
     tasks: tuple[str, ...] = ()
@@ -59,6 +59,7 @@ class CodeOptions:
     inputs: Mapping[str, str] = field(default_factory=dict)
     ask: bool = False
     chain: bool = False
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,7 @@ def load_code(run: RunDirectory, genesis: Genesis, options: CodeOptions, policy:
         engines=_engines(program, genesis, options, policy),
         finding=_finding(committed.problem, committed.remedy) if committed.problem else None,
         inputs_declared=declares_inputs(program),
+        data_here=bool(options.inputs) or not declares_inputs(program),
         own=decision.files is None,
         packages=differing_packages(source),
     )
@@ -225,7 +227,7 @@ def decide(
     if digest in policy.code.trusted:
         return _vouched(committed, "policy")
     if is_own(source):
-        return _own(run, source)
+        return _own(run, source, options)
     return _unvouched(run, committed, source, options)
 
 
@@ -271,15 +273,16 @@ def is_own(source: TaskSource) -> bool:
     return not isinstance(source.module, UnsetType) and source.module.startswith("polledger.")
 
 
-def _own(run: RunDirectory, source: TaskSource) -> CodeDecision:
+def _own(run: RunDirectory, source: TaskSource, options: CodeOptions) -> CodeDecision:
     """polledger's own task, if the copy here is the committed one; otherwise the user has to vouch."""
     found = verify_tree(source, OWN_ROOT)
     if isinstance(found, dict):
         return CodeDecision(vouched="polledger", files=None)
+    place = _place(run, source, options)
     return CodeDecision(
         vouched="",
         problem=f"{source.module} here is not the one the run commits to: {'; '.join(found[:3])}",
-        remedy=f"use the polledger version that sealed the run, or read {_listing(run, source)} and give --trust-code",
+        remedy=f"use the polledger version that sealed the run, or read {place} and give --trust-code",
     )
 
 
@@ -290,18 +293,27 @@ def _unvouched(
     if committed.problem and not local:
         return committed
     where = (
-        f"{local} has the committed digest" if local else f"the committed source is {_listing(run, source)}"
+        f"{local} has the committed digest"
+        if local
+        else f"the committed source is {_place(run, source, options)}"
     )
     # Where it is lost there is nothing to agree to.
     ask = options.ask and not committed.problem
     if ask and _confirmed(source.class_name, _lines(committed, source), where):
         return _vouched(committed, "asked")
-    target = shlex.quote(str(run.path))
+    command = options.command or f"polledger verify {shlex.quote(str(run.path))}"
     if local:
-        remedy = f"run `polledger verify {target} --task {shlex.quote(local)}`"
+        remedy = f"run `{command} --task {shlex.quote(local)}`"
     else:
-        remedy = f"read it and run `polledger verify {target} --trust-code {source_digest(source).hex()}`"
+        remedy = f"read it and run `{command} --trust-code {source_digest(source).hex()}`"
     return CodeDecision(vouched="", problem=f"replay would run your code: {where}", remedy=remedy)
+
+
+def _place(run: RunDirectory, source: TaskSource, options: CodeOptions) -> str:
+    """Where the committed source can be read; a proof holds it, and is unpacked for a moment only."""
+    return (
+        f"{source.entry}, in the proof: ask the prover for it" if options.command else _listing(run, source)
+    )
 
 
 def _listing(run: RunDirectory, source: TaskSource) -> str:

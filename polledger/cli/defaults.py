@@ -24,7 +24,10 @@ _FILE_BYTES: Final = 1 << 20
 GLOBAL: Final = ("quiet", "verbose")
 """Options of the whole command line that the environment and the file may set."""
 
-DECIDING: Final = {"verify": frozenset({"model", "nonce", "policy", "sample", "task", "trust", "trust-code"})}
+DECIDING: Final = {
+    "challenge": frozenset({"policy", "sample"}),
+    "verify": frozenset({"challenge", "model", "nonce", "policy", "sample", "task", "trust", "trust-code"}),
+}
 """Options by verb that choose the sample, the bounds, the code or the model: whoever wrote a file near by must not."""
 
 _TRUE: Final = frozenset({"1", "true", "t", "yes", "y", "on"})

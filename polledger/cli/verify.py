@@ -13,6 +13,7 @@ from polledger.core.text import json_text
 
 if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions
+    from polledger.cli.presented import Shown
     from polledger.core.report import IntervalResult, Report
     from polledger.store.run import RunDirectory
     from polledger.verify.verifier import Request
@@ -31,7 +32,14 @@ _LEAST_NONCE = 16
 
 
 def run(
-    path: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", show_default=False)],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|PROOF",
+            help="Directory of a run, or a proof that opens a sample of it.",
+            show_default=False,
+        ),
+    ],
     sample: Annotated[
         str | None,
         typer.Option(
@@ -44,6 +52,10 @@ def run(
     nonce: Annotated[
         str | None,
         typer.Option("--nonce", metavar="HEX", help="Your own nonce (hex) for the sample. Default: random."),
+    ] = None,
+    challenge: Annotated[
+        Path | None,
+        typer.Option("--challenge", metavar="FILE", help="Your challenge, which says what is opened."),
     ] = None,
     policy: Annotated[
         Path | None, typer.Option("--policy", metavar="FILE", help="TOML file with your bounds.")
@@ -105,30 +117,78 @@ def run(
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
 ) -> int:
-    """Check RUN: records, heads, times, structure, and a random sample of intervals replayed bit for bit."""
+    """Check a run: records, heads, times, structure, and a random sample of intervals replayed bit for bit."""
     from dataclasses import replace
 
-    from polledger.store.run import RunDirectory
-    from polledger.timestamp.queue import RequestQueue
-    from polledger.timestamp.sealtimes import SealTimes, waiting_in
+    from polledger.cli.presented import shown
+    from polledger.core.proof import ProofRejected
     from polledger.training.overrides import parse_inputs
 
     # Options first: what is wrong with them is wrong with any run.
     _check_engine(engine)
     request = _request(sample=sample, nonce=nonce, policy=policy, trust=trust, model=model)
     code = _code_options(task or [], trust_code or [], parse_inputs(inputs or []))
-    directory = RunDirectory.open(path)
-    made = SealTimes(directory.seal_times_path).read()
-    waiting = waiting_in(RequestQueue(directory.queue_path), made)
-    request = replace(request, replay=not no_replay, scan=not no_scan, waiting=waiting, made=made)
+    _check_asking(sample, nonce, challenge)
+    request = replace(request, replay=not no_replay, scan=not no_scan)
     request = replace(request, external=_file(external, "--external"))
     if report is not None:
         _prepare_report(report)
-    result = _verify(directory, request, code, parent or [])
+    try:
+        with shown(path, request.now) as found:
+            result = _verify_shown(path, found, challenge, request, code, parent or [])
+    except ProofRejected as error:
+        result = rejected(error, request)
     _print(result)
     if report is not None:
         _write_report(result, report)
     return result.exit_code
+
+
+def _check_asking(sample: str | None, nonce: str | None, challenge: Path | None) -> None:
+    from polledger.errors import UsageError
+
+    if challenge is not None and (sample is not None or nonce is not None):
+        raise UsageError(
+            "--challenge says what is opened and holds the nonce: leave --sample and --nonce out"
+        )
+
+
+def _verify_shown(
+    path: Path,
+    found: "Shown",
+    challenge: Path | None,
+    request: "Request",
+    options: "CodeOptions",
+    parents: Sequence[Path],
+) -> "Report":
+    """Verify what ``path`` holds, under the challenge that says what is opened if there is one."""
+    import shlex
+    from dataclasses import replace
+
+    from polledger.cli.presented import read_asked
+    from polledger.timestamp.queue import RequestQueue
+    from polledger.timestamp.sealtimes import SealTimes, waiting_in
+
+    asked = read_asked(found, challenge)
+    made = SealTimes(found.run.seal_times_path).read()
+    waiting = waiting_in(RequestQueue(found.run.queue_path), made)
+    request = replace(request, waiting=waiting, made=made, asked=asked)
+    if asked is not None:
+        request = replace(request, nonce=asked.challenge.nonce)
+    if found.evidence.presented is not None:
+        words = ["polledger", "verify", str(path)]
+        words += [] if challenge is None else ["--challenge", str(challenge)]
+        options = replace(options, command=shlex.join(words))
+    return _verify(found, request, options, parents)
+
+
+def rejected(error: Exception, request: "Request") -> "Report":
+    """The report over a proof that cannot be read: it shows nothing, and nothing against anybody."""
+    from polledger.core.report import Finding, Report
+
+    remedy = "ask the prover for the file again"
+    finding = Finding(step=1, name="parse", outcome="unverifiable", detail=str(error), remedy=remedy)
+    return Report(run=None, head=None, findings=(finding,), policy=request.policy.digest().hex())
 
 
 def _check_engine(engine: str) -> None:
@@ -204,14 +264,11 @@ def _code_options(tasks: list[str], trust_code: list[str], inputs: dict[str, str
     return CodeOptions(tasks=tuple(tasks), trusted=tuple(trust_code), inputs=inputs, ask=interactive)
 
 
-def _verify(
-    directory: "RunDirectory", request: "Request", options: "CodeOptions", parents: Sequence[Path]
-) -> "Report":
+def _verify(found: "Shown", request: "Request", options: "CodeOptions", parents: Sequence[Path]) -> "Report":
     import time
 
     from polledger.cli.code import load_code
     from polledger.cli.parents import Parents
-    from polledger.verify.evidence import read_evidence
     from polledger.verify.verifier import verify
 
     with output.progress() as progress:
@@ -220,12 +277,12 @@ def _verify(
             return _asking(progress, lambda genesis: load_code(run, genesis, options, request.policy))
 
         return verify(
-            read_evidence(directory),
+            found.evidence,
             request,
-            load_code=load(directory, options),
+            load_code=load(found.run, options),
             clock=time.monotonic,
             watcher=_Watcher(progress),
-            find=Parents.given(parents, options, load).of(directory),
+            find=Parents.given(parents, options, load).of(found.run),
         )
 
 

@@ -10,7 +10,7 @@ record it was shown and takes index, size and root from a head whose signature i
 proof for (index, size) can also hold under other sizes, so a size from anywhere else proves nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256 as _sha256
 from typing import TypeAlias
 
@@ -157,6 +157,26 @@ class Tree:
         """PATH(index) of RFC 9162 section 2.1.3.1. Raises UsageError unless 0 ≤ index < size."""
         return [sibling for _, sibling in self.siblings(index)]
 
+    def common_proof(self, indices: Iterable[int]) -> list[bytes]:
+        """One proof for the leaves at all of ``indices``: what :func:`verify_common` takes, nothing twice.
+
+        Empty for none and for all of them. Raises UsageError unless 0 ≤ index < size for each.
+        """
+        known = sorted(set(indices))
+        if known and not 0 <= known[0] <= known[-1] < self.size:
+            raise UsageError(
+                f"not all of the leaves {known[0]} to {known[-1]} are in a tree of size {self.size}"
+            )
+        proof = []
+        for level in self._levels[:-1] if known else ():
+            present = set(known)
+            for index in known:
+                sibling = index ^ 1
+                if sibling < len(level) and sibling not in present:
+                    proof.append(level[sibling])
+            known = sorted({index >> 1 for index in known})
+        return proof
+
 
 def root(leaf_hashes: Sequence[bytes], node: NodeHash = node_hash) -> bytes:
     """Root of the tree over ``leaf_hashes``; EMPTY_ROOT without leaves.
@@ -241,6 +261,49 @@ def verify_inclusion(*, leaf_hash: bytes, index: int, size: int, proof: Sequence
         first >>= 1
         last >>= 1
     return last == 0 and node == root
+
+
+def verify_common(
+    *, leaf_hashes: Mapping[int, bytes], size: int, proof: Sequence[bytes], root: bytes
+) -> bool:
+    """Whether ``proof`` shows all of ``leaf_hashes``, by index, in the tree of ``size`` leaves with this ``root``.
+
+    The proof holds the missing nodes that stand beside known ones: lowest level first, within one by index. Nothing
+    shows no leaf at all, and that is False. Never raises on values of the right types. Does not check where the rest
+    comes from, as :func:`verify_inclusion`.
+    """
+    known = dict(leaf_hashes)
+    if not known or not all(0 <= index < size for index in known):
+        return False
+    if not _are_digests(root, *known.values(), *proof):
+        return False
+    missing, width = iter(proof), size
+    while width > 1:
+        above = _known_parents(known, width, missing)
+        if above is None:
+            return False
+        known, width = above, (width + 1) >> 1
+    return known[0] == root and next(missing, None) is None
+
+
+def _known_parents(
+    known: Mapping[int, bytes], width: int, missing: Iterator[bytes]
+) -> dict[int, bytes] | None:
+    """The nodes above ``known`` in a level of ``width`` nodes; None where the proof ends too early."""
+    above: dict[int, bytes] = {}
+    for index in sorted(known):
+        if index >> 1 in above:
+            continue
+        sibling = index ^ 1
+        if sibling >= width:
+            above[index >> 1] = known[index]
+            continue
+        other = known[sibling] if sibling in known else next(missing, None)
+        if other is None:
+            return None
+        left, right = (other, known[index]) if index & 1 else (known[index], other)
+        above[index >> 1] = node_hash(left, right)
+    return above
 
 
 def verify_consistency(*, size1: int, root1: bytes, size2: int, root2: bytes, proof: Sequence[bytes]) -> bool:

@@ -67,9 +67,12 @@ REQUIRED: tuple[tuple[int, str], ...] = (
 
 REQUIRED_WITH_MODEL: tuple[tuple[int, str], ...] = ((10, "binding"),)
 
+SCREENING = (5, "screening")
+"""Required where the stored checkpoints, or sketches of them, are at hand: a proof may have neither."""
+
 ADVISORY = frozenset({
     "unsealed", "time.tokens", "time.assurance", "time.renewed", "time.revocation", "time.pace", "time.clocks",
-    "time.witnesses", "data.origin", "isolation", "metrics",
+    "time.witnesses", "data.origin", "isolation", "metrics", "screening.sketches",
 })  # fmt: skip
 """Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
 Their ``fail`` still refutes."""
@@ -125,22 +128,29 @@ class Finding:
         return cast(FindingForm, {key: value for key, value in values.items() if value is not None})
 
 
-def required_checks(*, model: bool) -> tuple[tuple[int, str], ...]:
-    """The (step, name) pairs whose ``pass`` VERIFIED needs; ``model`` when a model file was given."""
-    return REQUIRED + REQUIRED_WITH_MODEL if model else REQUIRED
+def required_checks(*, model: bool, screened: bool = True) -> tuple[tuple[int, str], ...]:
+    """The (step, name) pairs whose ``pass`` VERIFIED needs; ``model`` when a model file was given.
+
+    ``screened``: False only where neither the stored checkpoints nor sketches of them are at hand.
+    """
+    required = REQUIRED + REQUIRED_WITH_MODEL if model else REQUIRED
+    return tuple(check for check in required if screened or check != SCREENING)
 
 
-def missing_checks(findings: Iterable[Finding], *, model: bool) -> list[tuple[int, str]]:
+def missing_checks(
+    findings: Iterable[Finding], *, model: bool, screened: bool = True
+) -> list[tuple[int, str]]:
     """Required checks that no finding passed."""
     passed = {(finding.step, finding.name) for finding in findings if finding.outcome == "pass"}
-    return [check for check in required_checks(model=model) if check not in passed]
+    return [check for check in required_checks(model=model, screened=screened) if check not in passed]
 
 
-def judge(findings: Sequence[Finding], *, model: bool) -> Verdict:
+def judge(findings: Sequence[Finding], *, model: bool, screened: bool = True) -> Verdict:
     """REFUTED if anything failed; else VERIFIED only if every required check passed and nothing blocks."""
     if any(finding.outcome == "fail" for finding in findings):
         return "REFUTED"
-    if missing_checks(findings, model=model) or any(finding.blocks for finding in findings):
+    missing = missing_checks(findings, model=model, screened=screened)
+    if missing or any(finding.blocks for finding in findings):
         return "UNVERIFIABLE"
     return "VERIFIED"
 
@@ -267,7 +277,8 @@ class Report:
 
     ``comparison`` is "bitwise", "tolerance" or "none"; ``model``: a model file was given, so step 10 is required.
     ``rules`` judged what differs. ``at``: when it was done by the verifier's clock (ISO 8601, UTC), by polledger
-    ``version``. ``origin``: what the run starts from, its parent's verdict where one was verified.
+    ``version``. ``origin``: what the run starts from, its parent's verdict where one was verified. ``screened``: see
+    :func:`required_checks`.
     """
 
     run: str | None
@@ -286,6 +297,7 @@ class Report:
     policy: str = ""
     model: bool = False
     origin: OriginForm = field(default_factory=lambda: OriginForm())
+    screened: bool = True
     timing: dict[str, float] = field(default_factory=dict)
     at: str | None = None
     version: str = ""
@@ -293,7 +305,7 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """:func:`judge` over the findings."""
-        return judge(self.findings, model=self.model)
+        return judge(self.findings, model=self.model, screened=self.screened)
 
     @property
     def exit_code(self) -> Literal[0, 1, 3]:
@@ -340,11 +352,13 @@ class Report:
 def sentence(report: Report) -> str:
     """The verdict in one sentence: the last line on standard error."""
     if report.verdict == "VERIFIED":
-        parts = [_coverage(report), _odds(report), _time(report.time), *_starts(report.origin)]
+        screened = () if report.screened else ("what was not drawn was not screened",)
+        parts = [_coverage(report), _odds(report), *screened, _time(report.time), *_starts(report.origin)]
         return f"VERIFIED: {'; '.join(parts)}"
     bad = report.first_bad
     if bad is None:
-        step, name = next(iter(missing_checks(report.findings, model=report.model)))
+        missing = missing_checks(report.findings, model=report.model, screened=report.screened)
+        step, name = next(iter(missing))
         return f"{report.verdict}: step {step} ({name}) was not done"
     where = f"step {bad.step} ({STEP_NAMES[bad.step]})"
     remedy = f"; {bad.remedy}" if bad.remedy and report.verdict == "UNVERIFIABLE" else ""

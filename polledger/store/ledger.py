@@ -101,6 +101,11 @@ class LedgerScan:
     damage: LedgerDamage | None
 
 
+def frame_of(record: bytes) -> bytes:
+    """The frame that holds ``record`` in a ledger."""
+    return _HEAD.pack(len(record), zlib.crc32(record)) + record
+
+
 class _Indexed(msgspec.Struct):
     index: int
 
@@ -320,7 +325,7 @@ class LedgerWriter:
         """
         if not 0 < len(record) <= RECORD_BYTES:
             raise UsageError(f"a record has 1 to {RECORD_BYTES} bytes, not {len(record)}")
-        frame = _HEAD.pack(len(record), zlib.crc32(record)) + record
+        frame = frame_of(record)
         self._check_usable()
         try:
             self._file.write(frame)

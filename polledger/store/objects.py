@@ -26,18 +26,18 @@ NAME_BYTES = 32
 
 
 class ObjectMissing(Unavailable):
-    """No object of that name is here. ``name`` is its 32 bytes."""
+    """No object of that name is here. ``name`` is its 32 bytes, ``remedy`` what helps."""
 
-    def __init__(self, name: bytes, path: Path) -> None:
-        super().__init__(f"object {name.hex()} is missing: put it back at {path}")
+    def __init__(self, name: bytes, remedy: str) -> None:
+        super().__init__(f"object {name.hex()} is missing: {remedy}")
         self.name = name
 
 
 class ObjectDamaged(Unavailable):
     """The object of that name cannot be read as a whole or has other bytes. ``name`` is its 32 bytes."""
 
-    def __init__(self, name: bytes, path: Path, reason: str) -> None:
-        super().__init__(f"object {name.hex()} is damaged ({reason}): restore {path} from a copy")
+    def __init__(self, name: bytes, reason: str, remedy: str) -> None:
+        super().__init__(f"object {name.hex()} is damaged ({reason}): {remedy}")
         self.name = name
 
 
@@ -45,11 +45,13 @@ class ObjectStore:
     """The objects below one directory.
 
     Names are checked to be 32 bytes, so none leads out of the directory. Writing belongs to whoever holds the
-    run's lock, in any of its threads. What was put has reached the disk only after :meth:`sync`.
+    run's lock, in any of its threads. What was put has reached the disk only after :meth:`sync`. ``remedy``: what helps
+    where an object is missing or damaged, if that is not to put the file back.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, remedy: str = "") -> None:
         self.directory = directory
+        self._remedy = remedy
         self._unsynced: set[Path] = set()
         self._lock = threading.Lock()
 
@@ -95,7 +97,7 @@ class ObjectStore:
         data = bytes(self.read(digest, limit=limit))
         found = hashlib.sha256(data).digest()
         if found != digest:
-            raise ObjectDamaged(digest, self.path(digest), f"its bytes have the digest {found.hex()}")
+            raise self._damaged(digest, f"its bytes have the digest {found.hex()}")
         return data
 
     def read(
@@ -110,9 +112,12 @@ class ObjectStore:
         try:
             return read_bounded(path, limit=limit, room=room)
         except FileNotFoundError:
-            raise ObjectMissing(name, path) from None
+            raise ObjectMissing(name, self._remedy or f"put it back at {path}") from None
         except Unavailable as error:
-            raise ObjectDamaged(name, path, str(error)) from error
+            raise self._damaged(name, str(error)) from error
+
+    def _damaged(self, name: bytes, reason: str) -> ObjectDamaged:
+        return ObjectDamaged(name, reason, self._remedy or f"restore {self.path(name)} from a copy")
 
     def sync(self) -> None:
         """Wait until everything that was put, and its names, have reached the disk. Raises Unavailable."""

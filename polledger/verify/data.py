@@ -1,7 +1,7 @@
 """Step 7: what opened steps consumed, against what genesis and the records commit to. PROTOCOL section 10, step 7.
 
-Examples come from the verifier's own copy of the data. One that does not match the data set's root may be the
-verifier's wrong file: that is ``unverifiable``. Once examples are authenticated, a batch that differs is the record's.
+Examples come from the data where the run was recorded, or from a proof. One that does not match the data set's root
+may be the wrong file: that is ``unverifiable``. Once examples are authenticated, a batch that differs is the record's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,29 +10,20 @@ from dataclasses import dataclass, field
 from msgspec import UnsetType
 
 from polledger.core.config import decode_config
-from polledger.core.digest import DIGEST_BYTES
-from polledger.core.merkle import leaf_hash
-from polledger.core.merkle import root as tree_root
 from polledger.core.order import SIZE_MAX, Order
 from polledger.core.records import Dataset, Genesis, Step
 from polledger.core.replay import OpenedBatch, Replayer
 from polledger.core.report import Finding
-from polledger.core.seeds import batch_digest, example_leaf, salt, training_seed
+from polledger.core.seeds import batch_digest, example_leaf, training_seed
 from polledger.core.tolerance import Outcome
 from polledger.errors import MalformedError, Unavailable, UsageError
-from polledger.store.objects import ObjectStore
 from polledger.verify.domains import DomainCheck
 from polledger.verify.knowndata import NAME as KNOWN
 from polledger.verify.knowndata import KnownData
 from polledger.verify.lineage import Interval
+from polledger.verify.openings import Openings
 
 NAME = "inclusion"
-
-_ELSEWHERE = "verify where the run was recorded"
-
-LEAVES_BYTES = 1 << 40
-"""Largest list of example leaves read: 32 bytes for each of 2^32 examples and room; memory is the real bound."""
-
 
 BATCH_MAX = 131_072
 """Most examples of one batch that are opened: what a step record can list."""
@@ -48,23 +39,20 @@ class OpenedInterval:
 
 @dataclass(slots=True, kw_only=True)
 class DataChecks:
-    """Opens and checks what steps consumed, collecting findings. ``secret`` None: nothing can be checked.
+    """Opens and checks what steps consumed, collecting findings.
 
-    ``known``: digests of data sets, if it has to be one of these.
+    ``known``: digests of data sets, if it has to be one of these. ``data_here``: see :class:`Openings`.
     """
 
     genesis: Genesis
-    objects: ObjectStore
-    secret: bytes | None
-    secret_problem: str = ""
+    openings: Openings
+    data_here: bool = True
     known: Sequence[str] = ()
     findings: list[Finding] = field(default_factory=list)
     secret_proven: bool = False
     """Some committed example or batch matched under the run secret: one that does not match now is not its damage."""
     domains: DomainCheck = field(init=False)
     known_data: KnownData | None = None
-    _leaves: bytes | None = None
-    _leaves_missing: bool = False
     _order: Order | None = None
     _batch_size: int = 0
     _reported: set[str] = field(default_factory=set)
@@ -97,18 +85,30 @@ class DataChecks:
 
         Raises ReplayFailed if the task's code cannot open it.
         """
-        wanted = [(step.step, self._indices(step)) for step in interval.steps]
-        # Genesis may state any size: the list of leaves, which has to be here and of that size, bounds what is read.
-        if self.known_data is not None and self._order is not None and self._load_leaves() is not None:
-            self.known_data.read(replayer, self._order, self._batch_size)
+        wanted = [(step.step, self.indices(step)) for step in interval.steps]
+        self._read_known(replayer)
         authentic = True
         batches = []
-        for step, batch in zip(interval.steps, replayer.open_batches(wanted), strict=True):
+        opened = self.openings.batches(wanted, replayer, data_here=self.data_here)
+        for step, batch in zip(interval.steps, opened, strict=True):
             batches.append(batch)
             authentic = self._check_examples(step, batch, interval.number) and authentic
         return OpenedInterval(batches=tuple(batches), authentic=authentic)
 
-    def _indices(self, step: Step) -> tuple[int, ...] | None:
+    def _read_known(self, replayer: Replayer) -> None:
+        if self.known_data is None or self._order is None:
+            return
+        # Genesis may state any size: the list of leaves, which has to be here and of that size, bounds what is read.
+        if not self.openings.whole:
+            self._once(
+                "the policy lists known data sets, and a proof holds only the opened examples",
+                remedy="verify in the prover's own run directory, or leave data.known out of the policy",
+            )
+        elif self._entry(0) is not None:
+            self.known_data.read(replayer, self._order, self._batch_size)
+
+    def indices(self, step: Step) -> tuple[int, ...] | None:
+        """The examples that ``step`` consumed; None for a task that makes its own batches."""
         if self.dataset is None:
             return None
         expected = self._order.step(step.step, self._batch_size) if self._order is not None else None
@@ -126,12 +126,11 @@ class DataChecks:
         """True when every example of ``batch`` is a committed one, or no data set is committed."""
         if batch.examples is None or batch.indices is None:
             return self.dataset is None or self._unshown(step, interval)
-        leaves = self._load_leaves()
-        if leaves is None or self.secret is None:
-            return False
         for index, example in zip(batch.indices, batch.examples, strict=True):
-            entry = example_leaf(salt(self.secret, "example", index), [example])
-            if entry != leaves[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]:
+            committed, salt = self._entry(index), self.openings.salt("example", index)
+            if committed is None or salt is None:
+                return False
+            if example_leaf(salt, [example]) != committed:
                 self._add(
                     "unverifiable",
                     f"example {index} is not the one that was committed",
@@ -163,40 +162,49 @@ class DataChecks:
         if problem:
             self._add("fail", f"example {index}: {problem}", step, interval=interval)
 
-    def _load_leaves(self) -> bytes | None:
-        dataset = self.dataset
-        if self._leaves is None and not self._leaves_missing and dataset is not None:
-            try:
-                self._leaves = _read_leaves(self.objects, dataset)
-            except Unavailable as error:
-                self._leaves_missing = True
-                self._once(str(error), remedy="restore the list of example leaves")
-        return self._leaves
+    def _entry(self, index: int) -> bytes | None:
+        """What is committed at ``index``; None, and a finding, where that cannot be told."""
+        if self.dataset is None:
+            return None
+        try:
+            return self.openings.entry(self.dataset, index)
+        except Unavailable as error:
+            self._once(
+                str(error), remedy="restore the list of example leaves, or ask the prover for another proof"
+            )
+            return None
 
     def batch_matches(self, step: Step, batch: bytes) -> bool:
         """True when ``batch`` (canonical nest as consumed) has the digest that ``step`` records."""
-        if self.secret is None:
+        salt = self.openings.salt("batch", step.step)
+        if salt is None:
             return False
-        matches = batch_digest(salt(self.secret, "batch", step.step), [batch]) == step.batch
+        matches = batch_digest(salt, [batch]) == step.batch
         self.secret_proven = self.secret_proven or matches
         return matches
 
     def report_batch(self, step: Step, interval: int, *, confirmed: bool, why: str) -> None:
         """Record that the batch of ``step`` is not the recorded one; ``confirmed`` makes it a contradiction."""
+        if not self.openings.conclusive:
+            confirmed, why = False, why or "or its salt is another one"
         detail = f"step {step.step}: the batch is not the recorded one{f' ({why})' if why else ''}"
         self._add("fail" if confirmed else "unverifiable", detail, step, interval=interval)
 
     def report_closed(self, why: str, *, inputs: bool) -> None:
         """Record that examples or batches cannot be opened here; ``inputs``: the task reads some of the verifier's."""
-        remedy = "give the data the run was trained on with --input NAME=PATH" if inputs else _ELSEWHERE
+        here = inputs and self.openings.whole
+        remedy = (
+            "give the data the run was trained on with --input NAME=PATH" if here else self.openings.remedy
+        )
         self._once(f"the data cannot be opened: {why}", remedy=remedy)
 
     def readable(self) -> bool:
-        """True when opened data can be checked at all: the run secret is at hand. Otherwise that is reported once."""
-        if self.secret is None:
+        """True when opened data can be checked at all. Otherwise that is reported once."""
+        problem = self.openings.problem
+        if problem:
             remedy = "verify in the prover's own run directory, or ask the prover to open the sample"
-            self._once(f"opened data cannot be checked: {self.secret_problem}", remedy=remedy)
-        return self.secret is not None
+            self._once(f"opened data cannot be checked: {problem}", remedy=remedy)
+        return not problem
 
     def _once(self, detail: str, *, remedy: str) -> None:
         if detail not in self._reported:
@@ -215,7 +223,7 @@ class DataChecks:
         remedy: str | None = None,
     ) -> None:
         if outcome == "unverifiable" and remedy is None:
-            remedy = _ELSEWHERE
+            remedy = self.openings.remedy
         self.findings.append(
             Finding(
                 step=7,
@@ -241,6 +249,8 @@ class DataChecks:
             )
         if self.dataset is None:
             detail = "batches are committed, but their data have no committed origin"
+            if not self.openings.whole and not self.data_here:
+                detail += ": the prover gave them, the task's code did not make them here"
             yield Finding(step=7, name="data.origin", outcome="unverifiable", detail=detail)
             if self.known:
                 detail = "the policy names data sets, and the run commits to none"
@@ -255,17 +265,3 @@ class DataChecks:
             f"declared field {path!r} is in no example" for path in self.domains.unseen[:8] if self.dataset
         ]
         return f"; {'; '.join(parts)}" if parts else ""
-
-
-def _read_leaves(objects: ObjectStore, dataset: Dataset) -> bytes:
-    """The entries of the data set's leaves, checked against its root and size."""
-    data = bytes(objects.read(dataset.root, limit=min(LEAVES_BYTES, dataset.size * DIGEST_BYTES)))
-    entries = [data[at : at + DIGEST_BYTES] for at in range(0, len(data), DIGEST_BYTES)]
-    if (
-        len(data) != dataset.size * DIGEST_BYTES
-        or tree_root([leaf_hash(entry) for entry in entries]) != dataset.root
-    ):
-        raise Unavailable(
-            f"object {dataset.root.hex()} (example leaves) is damaged: it does not give its root"
-        )
-    return data

@@ -1,14 +1,17 @@
 """What lies in a run directory, read once and judged nowhere: the verifier's steps take it from here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from polledger.core.challenge import Challenge
 from polledger.core.records import Seal
 from polledger.core.renewal import Renewal
 from polledger.errors import MalformedError, Unavailable
+from polledger.store.bundle import Proof
 from polledger.store.ledger import LedgerScan, read_ledger
 from polledger.store.objects import ObjectStore
 from polledger.store.run import RunDirectory
+from polledger.verify.openings import Openings, ProofOpenings, RunOpenings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +43,28 @@ class RenewalFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """What a proof says it answers: the challenge in it, and the digest of that one's file."""
+
+    challenge: Challenge
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """``records[i]`` is None where ``damage[i]`` says why; ``torn`` describes an unreadable end of the ledger.
 
-    ``secret`` is the run secret, None where ``secret_problem`` says why: opened data cannot be checked then.
+    ``presented``: all this comes from a proof, and what it does not open is not at hand.
     """
 
     records: Sequence[bytes | None]
     seals: tuple[SealFile, ...]
     objects: ObjectStore
-    secret: bytes | None
-    secret_problem: str = ""
+    openings: Openings
     damage: dict[int, str] = field(default_factory=dict)
     torn: str = ""
     renewals: tuple[RenewalFile, ...] = ()
+    presented: Presented | None = None
 
 
 def read_evidence(run: RunDirectory) -> Evidence:
@@ -62,13 +73,23 @@ def read_evidence(run: RunDirectory) -> Evidence:
     Raises Unavailable when the ledger cannot be read. Damage raises nothing, and neither does a ledger that is gone.
     """
     secret, problem = _secret(run)
+    openings = RunOpenings(secret=secret, objects=run.objects, problem=problem)
+    return _read(run, openings)
+
+
+def read_presented(proof: Proof) -> Evidence:
+    """Everything the steps need from ``proof``. Damage raises nothing."""
+    evidence = _read(proof.run, ProofOpenings(proof=proof))
+    return replace(evidence, presented=Presented(challenge=proof.challenge, digest=proof.header.challenge))
+
+
+def _read(run: RunDirectory, openings: Openings) -> Evidence:
     scan = read_ledger(run.ledger_path) if run.ledger_path.exists() else None
     return Evidence(
         records=scan.records if scan else (),
         seals=tuple(_read_seal(run, number) for number in _seal_numbers(run)),
         objects=run.objects,
-        secret=secret,
-        secret_problem=problem,
+        openings=openings,
         damage=_damage(scan) if scan else {},
         torn=_torn(scan) if scan else f"{run.ledger_path.name} is missing",
         renewals=_read_renewals(run),

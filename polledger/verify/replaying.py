@@ -68,9 +68,8 @@ class ReplaySession:
         genesis = task.lineage.genesis
         self.data = DataChecks(
             genesis=genesis,
-            objects=task.objects,
-            secret=task.secret,
-            secret_problem=task.secret_problem,
+            openings=task.openings,
+            data_here=task.data_here,
             known=task.policy.data.known,
         )
         self._prefetch = Prefetch(task.objects)

@@ -8,6 +8,7 @@ from polledger.core.records import Environment
 from polledger.core.replay import Replayer
 from polledger.store.objects import ObjectStore
 from polledger.verify.lineage import Lineage, Values
+from polledger.verify.openings import Openings
 from polledger.verify.policy import Policy
 
 Engines = Callable[[Environment], AbstractContextManager[Replayer]]
@@ -42,12 +43,13 @@ class ReplayTask:
     lineage: Lineage
     values: Sequence[Values]
     objects: ObjectStore
-    secret: bytes | None
-    secret_problem: str
+    openings: Openings
     policy: Policy
     engines: Engines
     inputs_declared: bool
     packages: tuple[str, ...]
     own: bool
     seed: bytes
+    data_here: bool
+    """Whatever a task's own ``batch`` reads is at hand: it declares no inputs, or the verifier gave them."""
     clock: Callable[[], float]

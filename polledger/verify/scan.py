@@ -18,7 +18,7 @@ from polledger.verify.lineage import FINDINGS_KEPT, Interval, Lineage, Values
 from polledger.verify.movement import Meter, Movement
 from polledger.verify.optimizers import OptimizerRules
 from polledger.verify.readers import read_with, reader_count
-from polledger.verify.states import LoadedState
+from polledger.verify.states import LoadedState, load_state
 
 _SEED_LABEL = b"polledger/scan/1\x00"
 
@@ -67,6 +67,29 @@ def scan(task: ScanTask) -> Scan:
     meter = Meter(genesis.objects, seed=sketch_seed(task.nonce))
     stored = stored_checkpoints(task.lineage.intervals)
     return _Pass(task=task, meter=meter, rules=OptimizerRules(genesis, task.values)).read(stored)
+
+
+def scan_ends(task: ScanTask) -> Scan:
+    """First and last state only, without a track: what there is where a proof opens the run's ends and no sketches.
+
+    Raises UsageError where genesis does not describe the states.
+    """
+    genesis, checkpoints = task.lineage.genesis, task.lineage.checkpoints
+    meter = Meter(genesis.objects, seed=sketch_seed(task.nonce))
+    problems, displacement = [], 0.0
+    try:
+        first, last = (load_state(task.objects, checkpoints[at].root).flat for at in (0, -1))
+        displacement = _displacement(meter, _published(task.lineage, first), _published(task.lineage, last))
+    except Unavailable as error:
+        problems.append(str(error))
+    return Scan(
+        track=Track(segments=(), places={}),
+        displacement=displacement,
+        read=0 if problems else 2,
+        stored=sum(checkpoint.stored for checkpoint in checkpoints),
+        size=0,
+        problems=tuple(problems),
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,12 +156,10 @@ class _Pass:
         )
 
     def _displacement(self) -> float:
-        """l2 distance between the first and last state read over the norm of the first (of the last where it is 0)."""
+        """That between the first and last state read."""
         if self.last is None:
             return 0.0
-        last = _published(self.task.lineage, self.last)
-        scale = self.meter.distance(self.first, []) or self.meter.distance(last, [])
-        return self.meter.distance(last, self.first) / scale if scale else 0.0
+        return _displacement(self.meter, self.first, _published(self.task.lineage, self.last))
 
 
 def stored_checkpoints(intervals: Sequence[Interval]) -> list[Stored]:
@@ -146,6 +167,12 @@ def stored_checkpoints(intervals: Sequence[Interval]) -> list[Stored]:
     checkpoints = [(0, intervals[0].start)] if intervals else []
     checkpoints += [(interval.number + 1, interval.end) for interval in intervals]
     return [(before, checkpoint) for before, checkpoint in checkpoints if checkpoint.stored]
+
+
+def _displacement(meter: Meter, first: Sequence[TensorData], last: Sequence[TensorData]) -> float:
+    """l2 distance between two states over the norm of the first (of the last where it is 0)."""
+    scale = meter.distance(first, []) or meter.distance(last, [])
+    return meter.distance(last, first) / scale if scale else 0.0
 
 
 def _copied(tensor: TensorData) -> TensorData:

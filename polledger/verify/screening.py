@@ -124,6 +124,16 @@ def step_screening(scan: Scan, *, total: int, policy: Policy, seed: bytes) -> Sc
     )
 
 
+def unscreened() -> Finding:
+    """What a proof without sketches leaves undone: step 5 is required only where stored checkpoints are at hand."""
+    detail = (
+        "the stored checkpoints are not at hand, and no sketches of them were asked for before the sample: the odds of "
+        "the draw are all that speaks for the intervals that were not opened"
+    )
+    remedy = "ask for sketches first: `polledger challenge HEAD --sketch -o FILE`"
+    return Finding(step=5, name="screening.sketches", outcome="unverifiable", detail=detail, remedy=remedy)
+
+
 def _strongest(flags: Sequence[Flag], *, seed: bytes, count: int) -> dict[int, None]:
     """The intervals that flags ask for, those of the strongest flag first."""
     ordered = sorted((flag for flag in flags if flag.kind != "alone"), key=lambda flag: -flag.strength)

@@ -45,6 +45,7 @@ from polledger.verify.ancestry import (
     parent_start,
     too_deep,
 )
+from polledger.verify.asking import Asked, sample_of, step_asked, total_under
 from polledger.verify.binding import ReadModel, step_binding, step_final
 from polledger.verify.clock import replay_pace
 from polledger.verify.evidence import Evidence
@@ -55,9 +56,9 @@ from polledger.verify.opening import announcement, probe, steps_of, with_sources
 from polledger.verify.policy import Policy
 from polledger.verify.replaying import ReplaySession
 from polledger.verify.replaytask import ELSEWHERE, Engines, ReplayTask
-from polledger.verify.sampling import SampleRequest, step_sampling, wanted_count
-from polledger.verify.scan import ScanTask, scan
-from polledger.verify.screening import Screening, step_screening
+from polledger.verify.sampling import SampleRequest, odds_for, step_sampling, wanted_count
+from polledger.verify.scan import ScanTask, scan, scan_ends
+from polledger.verify.screening import Screening, step_screening, unscreened
 from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
 from polledger.verify.time import step_time
@@ -74,6 +75,8 @@ class Code:
     inputs_declared: bool = True
     own: bool = False
     """polledger's own module runs, not code that the prover brought."""
+    data_here: bool = True
+    """Whatever a task's own ``batch`` reads is at hand: it declares no inputs, or the verifier gave them."""
     packages: tuple[str, ...] = ()
     """Distributions that the task imports and that have another version here: this makes the class another one."""
 
@@ -89,6 +92,8 @@ class Request:
     now: datetime
     sample: SampleRequest = field(default_factory=SampleRequest)
     trust: Trust | None = None
+    asked: Asked | None = None
+    """The challenge that says what is opened; its nonce is ``nonce``. ``sample`` is not looked at then."""
     model: Path | None = None
     read_model: ReadModel | None = None
     """Reads torch files for step 10; without it only ``.safetensors`` is read."""
@@ -139,6 +144,7 @@ class _Run:
     environment: EnvironmentForm = field(default_factory=lambda: EnvironmentForm())
     timing: dict[str, float] = field(default_factory=dict)
     comparison: Comparison = "none"
+    screened: bool = True
     skipped: str = ""
     """Why steps 7 to 9 were not done, for the findings that say so."""
 
@@ -201,8 +207,9 @@ def _verify_records(
     run.origin = describe_origin(genesis)
     structure = step_structure(lineage, policy=request.policy, whole=heads.whole)
     run.findings += structure.findings
+    seed = _sample_seed(request, newest)
     if request.scan and lineage.intervals:
-        _scan(run, evidence, lineage, structure, newest.head.digest())
+        _scan(run, evidence, lineage, structure, seed)
     run.findings += step_final(lineage, evidence.objects)
     if request.model is not None:
         run.findings.append(step_binding(lineage, request.model, request.read_model or _no_torch_files))
@@ -212,7 +219,10 @@ def _verify_records(
     session = _session(run, evidence, lineage, structure, code)
     start = _start(run, genesis) if session is not None else None
     try:
-        _verify_intervals(run, lineage, newest.head.digest(), session, start)
+        if request.asked is None:
+            _verify_intervals(run, lineage, newest.head.digest(), session, start)
+        else:
+            _verify_asked(run, request.asked, evidence, heads, lineage, session, start)
     finally:
         if session is not None:
             session.close()
@@ -222,11 +232,18 @@ def _verify_records(
     _environment(run, genesis, session)
 
 
-def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure, head: bytes) -> None:
-    """Steps 4 (stillness) and 5 from one reading of the stored checkpoints."""
+def _sample_seed(request: Request, newest: SealedHead) -> bytes:
+    if request.asked is not None:
+        return request.asked.seed
+    return sample_seed(nonce=request.nonce, head=newest.head.digest(), policy=request.policy.digest())
+
+
+def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure, seed: bytes) -> None:
+    """Steps 4 (stillness) and 5 from one reading of the stored checkpoints; ``seed``: that of the sample."""
     request = run.request
     stored = sum(checkpoint.stored for checkpoint in lineage.checkpoints)
-    run.watcher.note(f"reading {counted(stored, 'stored checkpoint')}")
+    if evidence.presented is None:
+        run.watcher.note(f"reading {counted(stored, 'stored checkpoint')}")
     started = run.clock()
     task = ScanTask(
         lineage=lineage,
@@ -236,7 +253,7 @@ def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure,
         told=run.watcher.scanned,
     )
     try:
-        found = scan(task)
+        found = scan(task) if evidence.presented is None else scan_ends(task)
     except UsageError as error:
         # Genesis does not describe every object of the states.
         for step, name in ((4, "stillness"), (5, "screening")):
@@ -246,7 +263,10 @@ def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure,
     run.findings += step_stillness(
         StillnessTask(lineage=lineage, scan=found, declared=structure.still, policy=request.policy)
     )
-    seed = sample_seed(nonce=request.nonce, head=head, policy=request.policy.digest())
+    if evidence.presented is not None:
+        run.screened = False
+        run.findings.append(unscreened())
+        return
     segments = found.track.segments
     begin = lineage.intervals[segments[0].first].start.step if segments else 0
     run.trajectory = trajectory(found.track, begin=begin)
@@ -281,14 +301,14 @@ def _session(
             lineage=lineage,
             values=structure.values,
             objects=evidence.objects,
-            secret=evidence.secret,
-            secret_problem=evidence.secret_problem,
+            openings=evidence.openings,
             policy=run.request.policy,
             engines=code.engines,
             inputs_declared=code.inputs_declared,
             packages=code.packages,
             own=code.own,
             seed=run.request.nonce,
+            data_here=code.data_here,
             clock=run.clock,
         )
     )
@@ -309,7 +329,7 @@ def _start(run: _Run, genesis: Genesis) -> Start | None:
 def _verify_parent(run: _Run, genesis: Genesis, found: FoundRun) -> Start:
     """Verify the run that ``genesis`` starts from as this one is, and say what it ends with."""
     run.watcher.note(f"verifying the run that this one starts from: {found.name}")
-    request = replace(run.request, model=None, waiting=(), made={})
+    request = replace(run.request, model=None, asked=None, waiting=(), made={})
     above = _Run(
         request=request,
         clock=run.clock,
@@ -363,16 +383,53 @@ def _verify_intervals(
         count=count, top=screening.top if screening else (), flagged=screening.flagged if screening else ()
     )
     run.findings += findings
-    opened: tuple[int, ...] = ()
+    _open(run, lineage, session, {*run.sample.intervals, *probed}, odds=odds, pace=pace)
+
+
+def _verify_asked(
+    run: _Run,
+    asked: Asked,
+    evidence: Evidence,
+    heads: Heads,
+    lineage: Lineage,
+    session: ReplaySession | None,
+    start: Start | None,
+) -> None:
+    """Steps 6 to 9 where a challenge says what is opened; screening of a run that is at hand adds to it."""
+    total, screening = total_under(lineage, asked.challenge.head), run.screening
     if session is not None:
-        asked = {*run.sample.intervals, *probed}
+        run.watcher.note("rebuilding the first state from the committed seed")
+        run.findings += session.origin(start)
+    run.sample = sample_of(
+        asked,
+        total,
+        top=screening.top if screening else (),
+        flagged=screening.flagged if screening else (),
+    )
+    run.findings += step_asked(asked, evidence, heads, lineage, policy=run.request.policy, sample=run.sample)
+    odds = tuple(odds_for(total, run.sample.drawn)) if total else ()
+    _open(run, lineage, session, set(run.sample.intervals), odds=odds, pace=0.0)
+
+
+def _open(
+    run: _Run,
+    lineage: Lineage,
+    session: ReplaySession | None,
+    asked: set[int],
+    *,
+    odds: tuple[Odds, ...],
+    pace: float,
+) -> None:
+    """Replay ``asked`` and what comes with it, if there is a session; then, whether step 5 got what it asked for."""
+    opened: tuple[int, ...] = ()
+    if session is not None and run.sample is not None:
         opened = with_sources(asked, lineage.intervals)
         run.sample, run.odds = replace(run.sample, intervals=opened), odds
         seconds = pace * steps_of(opened, lineage)
         run.watcher.note(announcement(run.sample, odds, seconds=seconds, rederived=len(opened) - len(asked)))
         _replay(run, session, opened)
-    if screening is not None:
-        run.findings += screening.findings(opened)
+    if run.screening is not None:
+        run.findings += run.screening.findings(opened)
 
 
 def _replay(run: _Run, session: ReplaySession, opened: Sequence[int]) -> None:
@@ -453,7 +510,7 @@ def _not_done(run: _Run, model: bool) -> list[Finding]:
     """A finding for every required check that no step spoke about, so that the report says what is missing."""
     spoken = {(finding.step, finding.name) for finding in run.findings}
     findings = []
-    for step, name in missing_checks(run.findings, model=model):
+    for step, name in missing_checks(run.findings, model=model, screened=run.screened):
         if (step, name) not in spoken:
             why = run.skipped
             if name in ("stillness", "screening") and not run.request.scan:
@@ -485,6 +542,7 @@ def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
         policy=run.request.policy.digest().hex(),
         model=model,
         origin=run.origin,
+        screened=run.screened,
         timing=run.timing,
         at=utc_text(run.request.now.replace(microsecond=0)),
         version=__version__,

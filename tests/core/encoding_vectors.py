@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polledger.core.challenge import parse_challenge, parse_refusal
 from polledger.core.encoding import Limits, parse
+from polledger.core.proof import parse_header
 from polledger.core.records import parse_record, parse_seal
 from polledger.core.renewal import parse_renewal, parse_statement
 from polledger.core.source import parse_source
@@ -17,6 +19,9 @@ GATES = {
     "renewal": parse_renewal,
     "statement": parse_statement,
     "source": parse_source,
+    "challenge": parse_challenge,
+    "refusal": parse_refusal,
+    "proof": parse_header,
 }
 
 

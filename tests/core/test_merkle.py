@@ -17,6 +17,7 @@ from polledger.core.merkle import (
     leaf_hash,
     node_hash,
     root,
+    verify_common,
     verify_consistency,
     verify_inclusion,
 )
@@ -220,3 +221,49 @@ def test_no_inclusion_proof_is_made_outside_the_tree(index: int, size: int) -> N
 def test_no_consistency_proof_is_made_from_an_empty_tree_or_backwards(size1: int, size2: int) -> None:
     with pytest.raises(UsageError):
         consistency_proof(LEAVES, size1, size2)
+
+
+def common(indices: list[int], size: int, proof: list[bytes], *, claimed: int | None = None) -> bool:
+    return verify_common(
+        leaf_hashes={index: LEAVES[index] for index in indices},
+        size=size if claimed is None else claimed,
+        proof=proof,
+        root=oracle_root(size),
+    )
+
+
+@sizes
+def test_a_common_proof_of_one_leaf_is_its_inclusion_proof_and_of_all_is_empty(size: int) -> None:
+    tree = Tree(LEAVES[:size])
+    for index in range(size):
+        proof = tree.common_proof([index])
+        assert proof == tree.inclusion_proof(index)
+        assert common([index], size, proof)
+    assert tree.common_proof(range(size)) == []
+    assert common(list(range(size)), size, []) is (size > 0)
+
+
+@given(
+    st.integers(1, 65).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1)))
+)
+def test_a_common_proof_holds_for_its_leaves_and_for_nothing_else(drawn: tuple[int, set[int]]) -> None:
+    size, chosen = drawn
+    indices = sorted(chosen)
+    proof = Tree(LEAVES[:size]).common_proof(indices)
+    assert common(indices, size, proof)
+    assert len(proof) <= sum(len(Tree(LEAVES[:size]).inclusion_proof(index)) for index in indices)
+    assert not common(indices, size, [*proof, LEAVES[0]])
+    assert not common(indices, size, proof[1:]) or not proof
+    assert not common([], size, proof)
+    changed = {index: LEAVES[index] for index in indices} | {indices[0]: LEAVES[100]}
+    assert not verify_common(leaf_hashes=changed, size=size, proof=proof, root=oracle_root(size))
+    for at in range(len(proof)):
+        bent = [*proof[:at], flip(proof[at], 3), *proof[at + 1 :]]
+        assert not common(indices, size, bent)
+
+
+def test_a_common_proof_needs_leaves_of_the_tree() -> None:
+    with pytest.raises(UsageError, match="tree of size 5"):
+        Tree(LEAVES[:5]).common_proof([2, 5])
+    assert not common([5], 5, [])
+    assert not verify_common(leaf_hashes={0: b"short"}, size=1, proof=[], root=b"short")

@@ -105,6 +105,9 @@ def test_every_type_has_a_schema() -> None:
         "state",
         "nest",
         "sketches",
+        "challenge",
+        "refusal",
+        "proof",
         "verify-report",
     }
 
@@ -120,5 +123,6 @@ def test_the_cddl_file_names_every_field() -> None:
 def test_vectors_cover_every_type_that_is_encoded_on_its_own() -> None:
     assert {vector.content["json"]["type"] for vector in VALID} == {
         "genesis", "step", "checkpoint", "resume", "final", "seal", "renewal", "statement", "source",
+        "challenge", "refusal", "proof",
     }  # fmt: skip
     assert all(encode(vector.parse()) == vector.data for vector in VALID)

@@ -19,6 +19,7 @@ from polledger.store.objects import ObjectStore
 from polledger.verify.data import DataChecks
 from polledger.verify.domains import DomainCheck, describe, in_domain
 from polledger.verify.lineage import Interval, build_lineage
+from polledger.verify.openings import RunOpenings
 from tests.verify.build import CONFIG, ENVIRONMENT, Built, NumpyReplayer, Spec, make_run
 
 
@@ -27,8 +28,7 @@ def checks(built: Built, **changes: Any) -> DataChecks:
     assert isinstance(genesis, Genesis)
     values: dict[str, Any] = {
         "genesis": genesis,
-        "objects": built.run.objects,
-        "secret": built.run.secret(),
+        "openings": RunOpenings(secret=built.run.secret(), objects=built.run.objects),
     }
     return DataChecks(**{**values, **changes})
 
@@ -132,7 +132,8 @@ def test_batch_digest_is_salted_by_step(custom: Built) -> None:
 
 
 def test_without_the_secret_nothing_matches_and_it_is_said_once(honest: Built) -> None:
-    data = checks(honest, secret=None, secret_problem="the run secret is damaged")
+    openings = RunOpenings(secret=None, objects=honest.run.objects, problem="the run secret is damaged")
+    data = checks(honest, openings=openings)
     assert not data.readable()
     assert not data.readable()
     assert not data.open(interval(honest), replayer(honest)).authentic
@@ -153,7 +154,7 @@ def test_a_damaged_list_of_leaves_is_unverifiable_and_named(
     contents = {"changed": b"\x00" + data[1:], "short": data[:-32], "long": data + bytes(32)}
     if damage in contents:
         store.put_named(root, [contents[damage]])
-    found = checks(honest, objects=store)
+    found = checks(honest, openings=RunOpenings(secret=honest.run.secret(), objects=store))
     assert not found.open(interval(honest), replayer(honest)).authentic
     assert [root.hex() in finding.detail for finding in found.findings] == [True]
 

@@ -20,6 +20,7 @@ from polledger.verify.evidence import read_evidence
 from polledger.verify.judging import Judge
 from polledger.verify.lineage import build_lineage
 from polledger.verify.opening import with_sources
+from polledger.verify.openings import RunOpenings
 from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.replaying import ReplaySession
 from polledger.verify.replaytask import ReplayTask
@@ -67,13 +68,13 @@ def session(built: Built, engines: Any = None, policy: Policy | None = None, **c
         "lineage": lineage,
         "values": step_structure(lineage, policy=Policy(), whole=True).values,
         "objects": built.run.objects,
-        "secret": built.run.secret(),
+        "openings": RunOpenings(secret=built.run.secret(), objects=built.run.objects),
         "policy": policy or Policy(),
         "engines": engines or Log(built),
         "inputs_declared": False,
         "packages": (),
         "own": True,
-        "secret_problem": "",
+        "data_here": True,
         "seed": b"s" * 32,
         "clock": time.monotonic,
     }

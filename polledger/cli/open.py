@@ -1,0 +1,108 @@
+"""``polledger open``: the prover's answer to a challenge, in one file. PROTOCOL section 11."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from polledger.cli.output import output
+
+if TYPE_CHECKING:
+    from polledger.cli.code import CodeOptions
+    from polledger.core.challenge import Challenge
+    from polledger.core.records import Genesis
+    from polledger.store.run import RunDirectory
+    from polledger.verify.replaytask import Engines
+
+EXAMPLES = "Examples: `polledger open R c.challenge -o r.polproof`; with data elsewhere `--input data=DIR`."
+
+
+def run(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of your run.", show_default=False)],
+    challenge_file: Annotated[
+        Path, typer.Argument(metavar="CHALLENGE", help="The verifier's challenge.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write; one that exists is never overwritten.")
+    ],
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", metavar="NAME=PATH", help="Where the data lies now.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+) -> int:
+    """Open what CHALLENGE asks for, and nothing else: states, examples and salts of its sample, heads and tokens."""
+    from datetime import UTC, datetime
+
+    from polledger.cli.presented import read_challenge
+    from polledger.errors import EXIT_OK
+    from polledger.files import write_atomic
+    from polledger.store.bundle import write_proof
+    from polledger.store.run import RunDirectory
+    from polledger.training.overrides import parse_inputs
+    from polledger.verify.answering import Answer, check_asked, read_run
+    from polledger.verify.asking import Asked
+
+    challenge, digest = read_challenge(challenge_file)
+    directory = RunDirectory.open(path)
+    readable = read_run(directory)
+    check_asked(readable, challenge)
+    _check_free(out)
+    asked = Asked(challenge=challenge, digest=digest, own=True, arrived=datetime.now(UTC))
+    engines = _engines(directory, readable.genesis, parse_inputs(inputs or []))
+    answer = Answer(readable=readable, asked=asked, engines=engines)
+    output.note(f"opening {len(answer.opened)} of {len(readable.lineage.intervals)} intervals")
+    write_atomic(out, write_proof(answer.contents()))
+    _report(challenge, answer.opened, out)
+    return EXIT_OK
+
+
+def _check_free(out: Path) -> None:
+    from polledger.errors import UsageError
+
+    if out.exists():
+        raise UsageError(f"{out} exists, and is never overwritten: choose another name")
+
+
+def _engines(run: "RunDirectory", genesis: "Genesis", inputs: dict[str, str]) -> "Engines":
+    """The committed code as the run holds it: it gives the examples, kept apart from everything else."""
+    from polledger.cli.code import load_code
+    from polledger.errors import Unavailable
+    from polledger.verify.policy import Policy
+
+    code = load_code(run, genesis, _own_code(run, genesis, inputs), Policy())
+    if code.engines is None:
+        problem = code.finding.detail if code.finding is not None else "its code cannot run here"
+        raise Unavailable(f"the run cannot be opened: {problem}")
+    return code.engines
+
+
+def _own_code(run: "RunDirectory", genesis: "Genesis", inputs: dict[str, str]) -> "CodeOptions":
+    """The prover vouches for the code of its own run; data lie where they did unless told otherwise."""
+    from polledger.cli.code import CodeOptions, is_own, read_source
+
+    hints = run.read_hints().get("inputs")
+    known = hints if isinstance(hints, dict) else {}
+    trusted = () if is_own(read_source(run, genesis.task)) else (genesis.task.hex(),)
+    return CodeOptions(trusted=trusted, inputs={**known, **inputs})
+
+
+def _report(challenge: "Challenge", opened: tuple[int, ...], out: Path) -> None:
+    from polledger.core.report import counted
+
+    size = out.stat().st_size
+    output.result(
+        {
+            "schema": "polledger.open/1",
+            "exit_code": 0,
+            "file": str(out),
+            "run": challenge.run.hex(),
+            "opened": list(opened),
+            "bytes": size,
+        }
+    )
+    output.text(f"polledger verify {out.name} --challenge FILE")
+    output.sentence(
+        f"{out} opens {counted(len(opened), 'interval')} in {size} bytes, and nothing else of the run"
+    )

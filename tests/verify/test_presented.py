@@ -1,0 +1,427 @@
+"""A proof between two parties: the verdict of the run directory on the same sample, and what it takes away from it."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from polledger.core.challenge import Challenge
+from polledger.core.encoding import encode, real
+from polledger.core.proof import ITEM, Kind
+from polledger.core.records import Checkpoint, Genesis
+from polledger.core.report import Report
+from polledger.core.sampling import sample_size
+from polledger.errors import Unavailable, UsageError
+from polledger.verify.answering import check_asked as check_question
+from polledger.verify.answering import read_run
+from polledger.verify.policy import parse_policy
+from tests.verify.build import NOW, Built, Hooks, Spec, make_run, reseal, write_seals
+from tests.verify.check import copy_of, failures, named
+from tests.verify.presenting import (
+    Frame,
+    answer,
+    asked,
+    challenge_of,
+    change,
+    check_asked,
+    check_proof,
+    prove,
+)
+
+LONG = {"steps": 40, "batch_size": 4, "optimizer": "SGD", "lr": 0.1, "momentum": 0.9, "schedule": "linear"}
+
+
+@pytest.fixture(scope="module")
+def question(honest: Built) -> Challenge:
+    return challenge_of(honest)
+
+
+@pytest.fixture(scope="module")
+def proof(honest: Built, question: Challenge, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The honest run's answer. Not to be changed."""
+    return prove(honest, question, tmp_path_factory.mktemp("proof") / "p.polproof")
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A run that stores every fourth checkpoint only. Not to be changed."""
+    spec = Spec(config=LONG, every=2, keep=4, warm=2)
+    return make_run(tmp_path_factory.mktemp("thinned") / "run", spec)
+
+
+def blocks(report: Report) -> list[str]:
+    return sorted({finding.name for finding in report.findings if finding.blocks})
+
+
+def drawn(report: Report) -> tuple[int, ...]:
+    assert report.sample is not None
+    return report.sample.chosen
+
+
+def outcomes(report: Report) -> dict[int, str]:
+    return {result.interval: result.outcome for result in report.intervals}
+
+
+def test_an_honest_proof_is_verified_with_the_sample_of_the_directory(
+    honest: Built, proof: Path, question: Challenge
+) -> None:
+    shown, whole = check_proof(honest, proof, question), check_asked(honest, question)
+    assert (shown.verdict, whole.verdict) == ("VERIFIED", "VERIFIED")
+    assert drawn(shown) == drawn(whole)
+    assert outcomes(shown).items() <= outcomes(whole).items()
+    assert shown.comparison == "bitwise"
+
+
+def test_the_draw_is_uniform_and_first_and_last_are_opened(thinned: Built) -> None:
+    for count in (1, 3):
+        sample = answer(thinned, challenge_of(thinned, count=count, nonce=bytes([count]) * 32)).opened
+        assert {0, len(read_run(thinned.run).lineage.intervals) - 1} <= set(sample)
+
+
+def test_what_lies_between_stored_checkpoints_is_opened_and_verified(thinned: Built, tmp_path: Path) -> None:
+    question = challenge_of(thinned, count=4)
+    opened = answer(thinned, question).opened
+    intervals = read_run(thinned.run).lineage.intervals
+    assert len(opened) < len(intervals)
+    assert any(not intervals[number].start.stored for number in opened)
+    report = check_proof(thinned, prove(thinned, question, tmp_path / "p"), question)
+    assert report.verdict == "VERIFIED"
+    assert report.sample is not None
+    assert report.sample.intervals == opened
+    assert check_asked(thinned, question).verdict == "VERIFIED"
+
+
+def test_a_custom_task_is_opened_too(custom: Built, tmp_path: Path) -> None:
+    question = challenge_of(custom)
+    path = prove(custom, question, tmp_path / "p")
+    assert check_proof(custom, path, question).verdict == "VERIFIED"
+    assert check_asked(custom, question).verdict == "VERIFIED"
+
+
+def test_without_inputs_a_custom_batch_is_the_provers_and_the_report_says_so(
+    custom: Built, tmp_path: Path
+) -> None:
+    """Where the task reads inputs that the verifier lacks, its own batches come from the proof."""
+
+    def blind(genesis: Genesis) -> Any:
+        return replace(custom.code(inputs_declared=True, fail="open")(genesis), data_here=False)
+
+    question = challenge_of(custom)
+    report = check_proof(custom, prove(custom, question, tmp_path / "p"), question, code=blind)
+    assert report.verdict == "VERIFIED"
+    assert "the prover gave them" in named(report, "data.origin")[0].detail
+    # With the data at hand the task's own code is asked, as in a run directory.
+    seeing = replace(custom.code(inputs_declared=True, fail="open")(custom.records[0]), data_here=True)  # type: ignore[arg-type]
+    report = check_proof(custom, tmp_path / "p", question, code=lambda _: seeing)
+    assert report.verdict == "UNVERIFIABLE"
+
+
+def test_the_data_set_is_not_read_by_the_verifier(honest: Built, proof: Path, question: Challenge) -> None:
+    report = check_proof(honest, proof, question, code=honest.code(fail="open"))
+    assert report.verdict == "VERIFIED"
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A run that sees a part of its data set only. Not to be changed."""
+    return make_run(tmp_path_factory.mktemp("wide") / "run", Spec(examples=200))
+
+
+@pytest.fixture(scope="module")
+def jumped(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A run whose interval of steps 8 to 12 is no training: 5 intervals, the last one is bogus. Not to be changed."""
+
+    def jump(step: int, state: Any) -> None:
+        if step == 11:
+            state.w = (state.w + np.float32(0.5)).astype(np.float32)
+
+    return make_run(tmp_path_factory.mktemp("jumped") / "run", hooks=Hooks(after_step=jump))
+
+
+def test_a_bogus_interval_is_refuted_from_directory_and_proof(jumped: Built, tmp_path: Path) -> None:
+    question = challenge_of(jumped)
+    shown = check_proof(jumped, prove(jumped, question, tmp_path / "p"), question)
+    whole = check_asked(jumped, question)
+    for report in (shown, whole):
+        assert report.verdict == "REFUTED"
+        assert [(finding.step, finding.interval) for finding in failures(report)] == [(9, 4)]
+    assert failures(shown)[0].expected == failures(whole)[0].expected
+
+
+def test_a_presenters_own_challenge_verifies_nothing(honest: Built, proof: Path) -> None:
+    report = check_proof(honest, proof, None)
+    assert report.verdict == "UNVERIFIABLE"
+    assert blocks(report) == ["sampling"]
+    assert "chosen by the presenter" in named(report, "sampling")[0].detail
+    assert outcomes(report) == {0: "pass", 4: "pass"} | outcomes(report)
+
+
+def test_a_bogus_interval_is_refuted_whoever_chose_the_sample(jumped: Built, tmp_path: Path) -> None:
+    path = prove(jumped, challenge_of(jumped), tmp_path / "p")
+    assert check_proof(jumped, path, None).verdict == "REFUTED"
+
+
+def test_a_proof_for_another_challenge_leaves_this_one_unanswered(honest: Built, proof: Path) -> None:
+    other = challenge_of(honest, nonce=b"m" * 32, count=3)
+    report = check_proof(honest, proof, other)
+    assert report.verdict == "UNVERIFIABLE"
+    assert "challenge" in blocks(report)
+    assert "is unanswered" in named(report, "challenge")[0].detail
+    assert "2026-03-02T12:00:00Z" in named(report, "challenge")[0].detail
+
+
+def test_the_same_sample_under_another_file_is_another_challenge(
+    honest: Built, proof: Path, question: Challenge
+) -> None:
+    later = msgspec.structs.replace(question, made=question.made + 1)
+    assert blocks(check_proof(honest, proof, later)) == ["challenge"]
+
+
+def test_another_policy_is_another_sample(honest: Built, proof: Path, question: Challenge) -> None:
+    policy = parse_policy("[comparison]\nmargin = 4.0\n")
+    report = check_proof(honest, proof, question, policy=policy)
+    assert blocks(report) == ["challenge.policy"]
+    assert blocks(check_asked(honest, question, policy=policy)) == ["challenge.policy"]
+
+
+@pytest.mark.parametrize(("late", "verdict"), [(0, "VERIFIED"), (1, "UNVERIFIABLE")])
+def test_a_proof_after_the_deadline_is_late(honest: Built, tmp_path: Path, late: int, verdict: str) -> None:
+    question = challenge_of(honest, deadline=int(NOW.timestamp()))
+    path = prove(honest, question, tmp_path / "p")
+    report = check_proof(honest, path, question, arrived=NOW + timedelta(seconds=late))
+    assert report.verdict == verdict
+    assert blocks(report) == (["challenge.deadline"] if late else [])
+
+
+def test_the_number_of_intervals_is_that_of_the_challenge(honest: Built, tmp_path: Path) -> None:
+    for number, expected in ((5, []), (6, ["challenge.intervals"])):
+        question = challenge_of(honest, intervals=number)
+        report = check_proof(honest, prove(honest, question, tmp_path / f"{number}"), question)
+        assert blocks(report) == expected
+
+
+def test_odds_say_how_many_are_drawn(thinned: Built, tmp_path: Path) -> None:
+    question = challenge_of(thinned, count=msgspec.UNSET, odds=real(0.9), bogus=real(0.25))
+    report = check_proof(thinned, prove(thinned, question, tmp_path / "p"), question)
+    assert report.sample is not None
+    total = report.sample.total
+    assert report.sample.drawn == sample_size(total=total, bogus=-(-total // 4), odds=0.9)
+    assert report.verdict == "VERIFIED"
+
+
+def without(kind: Kind, choose: Callable[[bytes], bool]) -> Callable[[list[Frame]], list[Frame]]:
+    """Leave out the frames of ``kind`` whose content ``choose`` names."""
+    return lambda frames: [frame for frame in frames if not (frame[0] == kind and choose(frame[1]))]
+
+
+def test_a_state_that_was_asked_for_and_is_not_there_is_named(
+    honest: Built, proof: Path, question: Challenge
+) -> None:
+    root = next(item.root for item in honest.records if isinstance(item, Checkpoint) and item.step == 12)
+    lacking = change(proof, without(Kind.OBJECT, lambda content: content[8:40] == root))
+    report = check_proof(honest, lacking, question)
+    assert report.verdict == "UNVERIFIABLE"
+    finding = named(report, "challenge.left_out")[0]
+    assert "interval 4" in finding.detail
+    assert "the state after step 12" in finding.detail
+
+
+def test_a_salt_that_was_asked_for_and_is_not_there_is_named(
+    honest: Built, proof: Path, question: Challenge
+) -> None:
+    lacking = change(proof, without(Kind.BATCH, lambda content: content[:8] == struct.pack(">Q", 0)))
+    report = check_proof(honest, lacking, question)
+    assert report.verdict == "UNVERIFIABLE"
+    assert "the salt of step 0" in named(report, "challenge.left_out")[0].detail
+
+
+def test_an_example_that_was_not_opened_is_missing(honest: Built, proof: Path, question: Challenge) -> None:
+    """Without one of its leaves the common proof leads nowhere: nothing of the data is shown."""
+    index = None
+
+    def first(content: bytes) -> bool:
+        nonlocal index
+        index = content[:8] if index is None else index
+        return content[:8] == index
+
+    report = check_proof(honest, change(proof, without(Kind.EXAMPLE, first)), question)
+    assert report.verdict == "UNVERIFIABLE"
+    assert any("does not open example" in finding.detail for finding in named(report, "inclusion"))
+
+
+def edited(kind: Kind, edit: Callable[[bytes], bytes]) -> Callable[[list[Frame]], list[Frame]]:
+    """Change the content of the first frame of ``kind``."""
+
+    def apply(frames: list[Frame]) -> list[Frame]:
+        at = next(number for number, frame in enumerate(frames) if frame[0] == kind)
+        return [*frames[:at], (kind, edit(frames[at][1])), *frames[at + 1 :]]
+
+    return apply
+
+
+def flip(at: int) -> Callable[[bytes], bytes]:
+    return lambda content: content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "said"),
+    [
+        (Kind.EXAMPLE, -1, "do not lead to the root of the data set"),
+        (Kind.EXAMPLE, 9, "do not lead to the root of the data set"),
+        (Kind.NODES, 3, "do not lead to the root of the data set"),
+        (Kind.BATCH, 9, "or its salt is another one"),
+    ],
+)
+def test_forged_openings_refute_nobody_and_verify_nothing(
+    wide: Built, tmp_path: Path, kind: Kind, at: int, said: str
+) -> None:
+    """Whoever passes a proof on can change what lies under no signature: that is damage, not the prover's lie."""
+
+    def bend(content: bytes) -> bytes:
+        return flip(at % len(content))(content)
+
+    question = challenge_of(wide)
+    proof = prove(wide, question, tmp_path / "p")
+    assert check_proof(wide, proof, question).verdict == "VERIFIED"
+    report = check_proof(wide, change(proof, edited(kind, bend)), question)
+    assert report.verdict == "UNVERIFIABLE"
+    assert failures(report) == []
+    assert any(said in finding.detail for finding in report.findings)
+
+
+def test_a_forged_state_is_damage(honest: Built, proof: Path, question: Challenge) -> None:
+    changed = change(proof, lambda frames: [
+        (kind, flip(len(content) - 1)(content)) if kind == Kind.OBJECT else (kind, content)
+        for kind, content in frames
+    ])  # fmt: skip
+    report = check_proof(honest, changed, question)
+    assert report.verdict == "UNVERIFIABLE"
+    assert failures(report) == []
+
+
+def test_messages_about_a_proof_name_no_file_to_put_back(
+    honest: Built, proof: Path, question: Challenge
+) -> None:
+    lacking = change(proof, without(Kind.OBJECT, lambda content: True))
+    said = " ".join(str(finding) for finding in check_proof(honest, lacking, question).findings)
+    assert "ask the prover" in said
+    assert "put it back" not in said
+    assert "/objects/" not in said
+
+
+def test_a_run_that_went_on_after_the_challenge_is_asked_again(honest: Built, tmp_path: Path) -> None:
+    question = challenge_of(honest, seal=1)
+    report = check_proof(honest, prove(honest, question, tmp_path / "p"), question)
+    assert report.verdict == "UNVERIFIABLE"
+    assert "went on after the challenge" in named(report, "challenge.head")[0].detail
+    assert report.sample is not None
+    assert report.sample.total < 5
+    assert failures(report) == []
+
+
+def test_a_head_of_another_tree_is_equivocation(honest: Built, tmp_path: Path) -> None:
+    """The verifier holds a head that the genesis key signed, and is shown a run that contradicts it."""
+    last = honest.records[-2]
+    assert isinstance(last, Checkpoint)
+    other = [*honest.records[:-2], msgspec.structs.replace(last, root=b"x" * 32), honest.records[-1]]
+    liar = reseal(honest, tmp_path / "other", other)
+    question = challenge_of(liar)
+    for seal in (-1, -2):
+        theirs = challenge_of(honest, seal=seal)
+        swapped = msgspec.structs.replace(question, note=theirs.note)
+        report = check_asked(liar, swapped)
+        if seal == -1:
+            assert any("equivocation" in finding.detail for finding in failures(report))
+        else:
+            assert failures(report) == failures(check_asked(liar, question))
+
+
+def test_a_head_beyond_what_is_shown_is_missing(honest: Built, tmp_path: Path) -> None:
+    short = copy_of(honest, tmp_path / "short")
+    for number in short.run.seals()[-1:]:
+        short.run.seal_path(number).unlink()
+    path = prove(short, challenge_of(short), tmp_path / "p")
+    report = check_proof(short, path, challenge_of(honest))
+    assert report.verdict == "UNVERIFIABLE"
+    assert "not all of them are shown" in named(report, "challenge.head")[0].detail
+
+
+def test_a_head_of_another_key_says_nothing(honest: Built, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    stolen = copy_of(honest, tmp_path / "stolen")
+    encoded = [encode(msgspec.structs.replace(record, index=i)) for i, record in enumerate(honest.records)]
+    for number in stolen.run.seals():
+        stolen.run.seal_path(number).unlink()
+    write_seals(stolen.run, encoded, sizes=[len(encoded)], key=Ed25519PrivateKey.generate())
+    report = check_asked(honest, challenge_of(stolen))
+    assert report.verdict == "UNVERIFIABLE"
+    assert "not signed by the key in genesis" in named(report, "challenge.head")[0].detail
+
+
+def test_policy_with_known_data_needs_the_run(honest: Built, tmp_path: Path) -> None:
+    policy = parse_policy(f'[data]\nknown = ["{"0" * 64}"]\n')
+    question = challenge_of(honest, policy=policy.digest())
+    report = check_proof(honest, prove(honest, question, tmp_path / "p"), question, policy=policy)
+    assert report.verdict == "UNVERIFIABLE"
+    assert any("holds only the opened examples" in finding.detail for finding in report.findings)
+
+
+def test_no_replay_verifies_nothing(honest: Built, proof: Path, question: Challenge) -> None:
+    assert check_proof(honest, proof, question, replay=False).verdict == "UNVERIFIABLE"
+    assert check_proof(honest, proof, question, scan=False).verdict == "UNVERIFIABLE"
+
+
+def test_a_still_run_does_not_pass_for_training(tmp_path: Path) -> None:
+    """Without sketches stillness is judged by the run's ends, and by what is opened."""
+    spec = Spec(config={**LONG, "lr": 1e-12, "steps": 12})
+    still = make_run(tmp_path / "run", spec)
+    question = challenge_of(still)
+    report = check_proof(still, prove(still, question, tmp_path / "p"), question)
+    assert report.verdict == "UNVERIFIABLE"
+    assert "stillness" in blocks(report)
+
+
+def test_the_prover_answers_only_about_its_own_run(honest: Built, custom: Built, tmp_path: Path) -> None:
+    readable = read_run(honest.run)
+    check_question(readable, challenge_of(honest))
+    with pytest.raises(UsageError, match="other records"):
+        check_question(readable, challenge_of(custom))
+    away = msgspec.structs.replace(challenge_of(honest), run=b"z" * 16)
+    with pytest.raises(UsageError, match="about run"):
+        check_question(readable, away)
+
+
+def test_a_run_without_its_secret_is_not_opened(honest: Built, tmp_path: Path) -> None:
+    copy = copy_of(honest, tmp_path / "copy")
+    (copy.run.path / "private" / "secret").unlink()
+    with pytest.raises(Unavailable, match="secret"):
+        read_run(copy.run)
+
+
+def test_data_that_are_not_those_of_the_run_are_not_opened(honest: Built, tmp_path: Path) -> None:
+    engines = honest.engines(data=replace(honest.spec, labels=1))
+    with pytest.raises(Unavailable, match="not the one that was committed"):
+        prove(honest, challenge_of(honest), tmp_path / "p", engines=engines)
+
+
+def test_nothing_is_opened_that_was_not_asked_for(honest: Built, proof: Path, question: Challenge) -> None:
+    from tests.verify.presenting import frames_of
+
+    opened = answer(honest, question).opened
+    intervals = read_run(honest.run).lineage.intervals
+    roots = {end.root for number in opened for end in (intervals[number].start, intervals[number].end)}
+    states = {item.root for item in honest.records if isinstance(item, Checkpoint)}
+    frames = frames_of(proof.read_bytes())
+    shown = {content[8:40] for kind, content in frames if kind == Kind.OBJECT}
+    assert shown & states == roots
+    steps = {step.step for number in opened for step in intervals[number].steps}
+    assert {ITEM.unpack_from(content)[0] for kind, content in frames if kind == Kind.BATCH} == steps
+    assert honest.run.secret() not in proof.read_bytes()
+    assert asked(question).digest in proof.read_bytes()
