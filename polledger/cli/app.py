@@ -19,6 +19,7 @@ from polledger import __version__
 from polledger.cli import (
     challenge,
     claim,
+    compare,
     export,
     inspect,
     keygen,
@@ -68,6 +69,9 @@ app.command(
 )(challenge.run)
 app.command("open", cls=Verb, short_help="Answer a challenge with one file.", epilog=answering.EXAMPLES)(
     answering.run
+)
+app.command("compare", cls=Verb, short_help="Set two rival runs side by side.", epilog=compare.EXAMPLES)(
+    compare.run
 )
 app.command("inspect", cls=Verb, short_help="Show what a run recorded.")(inspect.run)
 app.command("claim", cls=Verb, short_help="Claim the model that a run ends with.", epilog=claim.EXAMPLES)(

@@ -126,16 +126,16 @@ def run(
 
     # Options first: what is wrong with them is wrong with any run.
     _check_engine(engine)
-    request = _request(sample=sample, nonce=nonce, policy=policy, trust=trust, model=model)
-    code = _code_options(task or [], trust_code or [], parse_inputs(inputs or []))
+    request = verify_request(sample=sample, nonce=nonce, policy=policy, trust=trust, model=model)
+    code = code_options(task or [], trust_code or [], parse_inputs(inputs or []))
     _check_asking(sample, nonce, challenge)
     request = replace(request, replay=not no_replay, scan=not no_scan)
-    request = replace(request, external=_file(external, "--external"))
+    request = replace(request, external=existing_file(external, "--external"))
     if report is not None:
         _prepare_report(report)
     try:
         with shown(path, request.now) as found:
-            result = _verify_shown(path, found, challenge, request, code, parent or [])
+            result = verify_shown(path, found, challenge, request, code, parent or [])
     except ProofRejected as error:
         result = rejected(error, request)
     _print(result)
@@ -153,7 +153,7 @@ def _check_asking(sample: str | None, nonce: str | None, challenge: Path | None)
         )
 
 
-def _verify_shown(
+def verify_shown(
     path: Path,
     found: "Shown",
     challenge: Path | None,
@@ -198,7 +198,7 @@ def _check_engine(engine: str) -> None:
         raise UsageError(f"--engine {engine}: this version replays on the local machine only (local)")
 
 
-def _request(
+def verify_request(
     *,
     sample: str | None,
     nonce: str | None,
@@ -219,7 +219,7 @@ def _request(
         now=datetime.now(UTC),
         sample=parse_sample(sample),
         trust=load_trust(trust) if trust is not None else None,
-        model=_file(model, "--model"),
+        model=existing_file(model, "--model"),
         read_model=read_torch_file,
     )
 
@@ -240,7 +240,7 @@ def _nonce(text: str | None) -> bytes:
     return nonce
 
 
-def _file(path: Path | None, option: str) -> Path | None:
+def existing_file(path: Path | None, option: str) -> Path | None:
     from polledger.errors import UsageError
 
     if path is not None and not path.is_file():
@@ -255,7 +255,7 @@ def read_torch_file(path: Path) -> bytes:
     return read_model(path)[1]
 
 
-def _code_options(tasks: list[str], trust_code: list[str], inputs: dict[str, str]) -> "CodeOptions":
+def code_options(tasks: list[str], trust_code: list[str], inputs: dict[str, str]) -> "CodeOptions":
     import sys
 
     from polledger.cli.code import CodeOptions
