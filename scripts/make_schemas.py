@@ -20,7 +20,18 @@ from msgspec import inspect
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from polledger.core import challenge, nest, proof, records, renewal, reportform, sketch, source, state  # noqa: E402
+from polledger.core import (  # noqa: E402
+    challenge,
+    compareform,
+    nest,
+    proof,
+    records,
+    renewal,
+    reportform,
+    sketch,
+    source,
+    state,
+)
 from polledger.core.scan import INT_MAX  # noqa: E402
 
 TARGET = ROOT / "schemas"
@@ -47,6 +58,7 @@ KINDS: dict[str, type[msgspec.Struct]] = {
 
 REPORTS: dict[str, tuple[Any, ...]] = {
     "verify-report": (reportform.VerificationForm, reportform.FailureForm),
+    "compare-report": (compareform.RivalsForm, compareform.RivalsFailureForm),
 }
 """What commands say in JSON: one of these. Their schemas leave room for fields of later versions."""
 

@@ -4,7 +4,7 @@ Numbers are taken as float64 exactly, so that a copy in another dtype is compare
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,8 @@ from polledger.core.dtypes import is_floating
 from polledger.core.reportform import number
 from polledger.core.start import Tensors
 from polledger.core.state import TensorData
-from polledger.verify.compare import difference, slices
+from polledger.verify.compare import SLICE, difference
+from polledger.verify.floats import Array, bit_patterns, to_float64
 
 SHOWN = 100
 """Tensors that are listed, furthest first: enough to see which layers were touched."""
@@ -36,7 +37,7 @@ class Apart:
     def add(self, one: TensorData, other: TensorData) -> None:
         """Count in a pair of floating tensors of one shape."""
         with np.errstate(invalid="ignore", over="ignore"):
-            for a, b in slices(one, other):
+            for a, b in _slices(one, other):
                 apart = difference(a, b)
                 self.squared += float(np.dot(apart, apart))
                 self.a += float(np.dot(a, a))
@@ -102,7 +103,21 @@ def models_apart(a: Tensors, b: Tensors) -> ModelsApart:
 
 
 def _matching(one: TensorData, other: TensorData) -> bool:
-    return one.shape == other.shape and is_floating(one.dtype) and is_floating(other.dtype)
+    floating = is_floating(one.dtype) and is_floating(other.dtype)
+    # A complex number counts as two.
+    return floating and one.shape == other.shape and len(_bits(one)) == len(_bits(other))
+
+
+def _bits(tensor: TensorData) -> Array:
+    return bit_patterns(tensor.data, tensor.dtype)
+
+
+def _slices(one: TensorData, other: TensorData) -> Iterator[tuple[Array, Array]]:
+    """The numbers of both as float64, each from its own dtype, a slice at a time."""
+    a, b = _bits(one), _bits(other)
+    for begin in range(0, len(a), SLICE):
+        end = begin + SLICE
+        yield to_float64(a[begin:end], one.dtype), to_float64(b[begin:end], other.dtype)
 
 
 def _tensor(name: str, one: TensorData, other: TensorData, apart: Apart) -> TensorApartForm:

@@ -109,6 +109,7 @@ def test_every_type_has_a_schema() -> None:
         "refusal",
         "proof",
         "verify-report",
+        "compare-report",
     }
 
 
