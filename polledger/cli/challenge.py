@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from polledger.verify.sampling import SampleRequest
 
 EXAMPLES = (
-    "Examples: `polledger challenge seals/000007.msgpack --sample 20 -o c.challenge`; "
-    "`polledger challenge head.note --sample 99% --deadline 7d --key me.pem -o c.challenge`."
+    "Examples: `polledger challenge seals/000007.msgpack --sample 20 -o c.challenge`; in two rounds, so that the whole "
+    "run is screened: `polledger challenge head.note --sketch -o c1`, and with the answer "
+    "`polledger challenge s1 --challenge c1 --sample 99% --deadline 7d -o c2`."
 )
 
 SUFFIX = "seals/NNNNNN.msgpack or the note in it"
@@ -26,8 +27,8 @@ def run(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|HEAD",
-            help=f"The prover's newest head: {SUFFIX}; or the directory of a run.",
+            metavar="RUN|HEAD|SKETCHES",
+            help=f"The prover's newest head: {SUFFIX}; the directory of a run; or the sketches that you asked for.",
             show_default=False,
         ),
     ],
@@ -41,6 +42,13 @@ def run(
             metavar="N|99%",
             help="Intervals to open: a number, or odds like 99% against 10% bogus intervals. Default: 99%.",
         ),
+    ] = None,
+    sketch: Annotated[
+        bool, typer.Option("--sketch", help="Ask for sketches first; draw the sample when they are here.")
+    ] = False,
+    challenge: Annotated[
+        Path | None,
+        typer.Option("--challenge", metavar="FILE", help="Your challenge that SKETCHES answers."),
     ] = None,
     policy: Annotated[
         Path | None, typer.Option("--policy", metavar="FILE", help="TOML file with your bounds.")
@@ -62,29 +70,61 @@ def run(
     """Write a challenge with a fresh nonce under the given head. Keep the file: only whoever has it can verify."""
     from datetime import UTC, datetime
 
+    from msgspec import UNSET
+    from msgspec.structs import replace
+
     from polledger.core.challenge import sign_challenge
     from polledger.core.encoding import encode
-    from polledger.errors import EXIT_OK
+    from polledger.errors import EXIT_OK, UsageError
     from polledger.keys import load_key
     from polledger.verify.policy import load_policy
     from polledger.verify.sampling import parse_sample
 
     now = datetime.now(UTC)
-    note, intervals = read_head(source)
-    challenge = make(
-        note,
-        parse_sample(sample),
-        load_policy(policy),
-        now=now,
-        deadline=None if deadline is None else parse_deadline(deadline, now),
-        intervals=intervals,
-    )
+    bounds = load_policy(policy)
+    limit = UNSET if deadline is None else int(parse_deadline(deadline, now).timestamp())
+    if is_answer(source):
+        made = after_sketches(source, challenge, parse_sample(sample), bounds, now=now)
+    elif challenge is not None:
+        raise UsageError(f"--challenge belongs to the sketches that answer it, and {source} is none")
+    elif sketch and sample is not None:
+        raise UsageError("--sketch asks for sketches alone: leave --sample out until they are here")
+    else:
+        note, intervals = read_head(source)
+        made = make(note, None if sketch else parse_sample(sample), bounds, now=now, intervals=intervals)
+    made = replace(made, deadline=limit)
     if key is not None:
-        challenge = sign_challenge(challenge, load_key(key.expanduser()))
-    data = encode(challenge)
+        made = sign_challenge(made, load_key(key.expanduser()))
+    data = encode(made)
     write_new(out, data)
-    _report(challenge, data, out)
+    _report(made, data, out)
     return EXIT_OK
+
+
+def is_answer(source: Path) -> bool:
+    """Whether ``source`` is a proof, as a prover answers with."""
+    from polledger.store.bundle import is_proof
+
+    return source.is_file() and is_proof(source.resolve())
+
+
+def after_sketches(
+    source: Path, first: Path | None, sample: "SampleRequest", policy: "Policy", *, now: "datetime"
+) -> "Challenge":
+    """The second challenge: the same head, a fresh nonce, and what screening of the sketches has opened besides.
+
+    Raises UsageError without the first challenge, ProofRejected if this is no answer to it.
+    """
+    from polledger.cli.presented import read_challenge, shown
+    from polledger.errors import UsageError
+    from polledger.verify.sketched import after_answer
+
+    if first is None:
+        raise UsageError(f"{source} answers a challenge: give yours with --challenge")
+    before, digest = read_challenge(first)
+    made = make(before.note, sample, policy, now=now, intervals=None)
+    with shown(source, now) as found:
+        return after_answer(found.evidence, before, digest, made, policy=policy)
 
 
 def read_head(source: Path) -> tuple[bytes, int | None]:
@@ -124,15 +164,9 @@ def _checked(note: bytes, source: Path) -> bytes:
 
 
 def make(
-    note: bytes,
-    sample: "SampleRequest",
-    policy: "Policy",
-    *,
-    now: "datetime",
-    deadline: "datetime | None",
-    intervals: int | None,
+    note: bytes, sample: "SampleRequest | None", policy: "Policy", *, now: "datetime", intervals: int | None
 ) -> "Challenge":
-    """A challenge for a sample under the head of ``note``."""
+    """A challenge for a sample under the head of ``note``; without ``sample`` one for sketches."""
     import secrets
 
     from msgspec import UNSET
@@ -141,7 +175,9 @@ def make(
     from polledger.core.encoding import real
     from polledger.core.head import parse_note
 
-    odds = policy.sample.odds if sample.odds is None else sample.odds
+    count = None if sample is None else sample.count
+    by_odds = sample is not None and count is None
+    odds = policy.sample.odds if sample is None or sample.odds is None else sample.odds
     return Challenge(
         v=1,
         run=parse_note(note).head.run,
@@ -149,11 +185,11 @@ def make(
         nonce=secrets.token_bytes(32),
         policy=policy.digest(),
         made=int(now.timestamp()),
-        deadline=UNSET if deadline is None else int(deadline.timestamp()),
-        count=UNSET if sample.count is None else sample.count,
-        odds=real(odds) if sample.count is None else UNSET,
-        bogus=real(policy.sample.bogus) if sample.count is None else UNSET,
+        count=UNSET if count is None else count,
+        odds=real(odds) if by_odds else UNSET,
+        bogus=real(policy.sample.bogus) if by_odds else UNSET,
         intervals=intervals or UNSET,
+        seed=secrets.token_bytes(32) if sample is None else UNSET,
     )
 
 

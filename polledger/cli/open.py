@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from polledger.core.challenge import Challenge
     from polledger.core.records import Genesis
     from polledger.store.run import RunDirectory
+    from polledger.verify.answering import Readable
     from polledger.verify.replaytask import Engines
 
 EXAMPLES = "Examples: `polledger open R c.challenge -o r.polproof`; with data elsewhere `--input data=DIR`."
@@ -25,6 +26,13 @@ def run(
     out: Annotated[
         Path, typer.Option("-o", "--output", help="File to write; one that exists is never overwritten.")
     ],
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            help="Leaf hashes in place of the records that are not opened: less is shown and checked.",
+        ),
+    ] = False,
     inputs: Annotated[
         list[str] | None, typer.Option("--input", metavar="NAME=PATH", help="Where the data lies now.")
     ] = None,
@@ -49,13 +57,28 @@ def run(
     readable = read_run(directory)
     check_asked(readable, challenge)
     _check_free(out)
-    asked = Asked(challenge=challenge, digest=digest, own=True, arrived=datetime.now(UTC))
-    engines = _engines(directory, readable.genesis, parse_inputs(inputs or []))
-    answer = Answer(readable=readable, asked=asked, engines=engines)
+    answer = Answer(
+        readable=readable,
+        asked=Asked(challenge=challenge, digest=digest, own=True, arrived=datetime.now(UTC)),
+        engines=_engines(directory, readable.genesis, parse_inputs(inputs or [])),
+        compact=compact,
+        sketches=_sketches(readable, challenge),
+    )
     output.note(f"opening {len(answer.opened)} of {len(readable.lineage.intervals)} intervals")
     write_atomic(out, write_proof(answer.contents()))
     _report(challenge, answer.opened, out)
     return EXIT_OK
+
+
+def _sketches(readable: "Readable", challenge: "Challenge") -> bytes:
+    from msgspec import UNSET
+
+    from polledger.verify.sketched import sketches_for
+
+    if challenge.seed is UNSET:
+        return b""
+    output.note("sketching every stored checkpoint under the verifier's seed")
+    return sketches_for(readable.run, readable.lineage, challenge)
 
 
 def _check_free(out: Path) -> None:
@@ -102,6 +125,10 @@ def _report(challenge: "Challenge", opened: tuple[int, ...], out: Path) -> None:
             "bytes": size,
         }
     )
+    if not challenge.asks_sample:
+        output.text(f"polledger challenge {out.name} --challenge FILE --sample N -o FILE")
+        output.sentence(f"{out} has sketches of the stored checkpoints in {size} bytes, and opens nothing")
+        return
     output.text(f"polledger verify {out.name} --challenge FILE")
     output.sentence(
         f"{out} opens {counted(len(opened), 'interval')} in {size} bytes, and nothing else of the run"

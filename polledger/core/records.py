@@ -43,6 +43,7 @@ __all__ = [
     "Terms",
     "Text",
     "TokenRef",
+    "Unshown",
     "parse_genesis",
     "parse_record",
     "parse_seal",
@@ -252,6 +253,13 @@ class Step(Record, frozen=True, kw_only=True, tag="step"):
     groups: Annotated[list[GroupValues], Meta(max_length=10_000)] | UnsetType = UNSET
     examples: Annotated[list[Count], Meta(max_length=131_072)] | UnsetType = UNSET
     metrics: Annotated[dict[Key, Real], Meta(max_length=256)] | UnsetType = UNSET
+
+
+class Unshown(Step, frozen=True, kw_only=True, tag="unshown"):
+    """Stands for a record of which a compact proof has the leaf hash alone: taken for a step, never encoded.
+
+    What it says is not known. Only :attr:`index` means anything.
+    """
 
 
 class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint"):

@@ -57,7 +57,8 @@ class Contents:
     """What goes into a proof. Of the two forms of the ledger the one of ``header.mode`` is taken.
 
     ``records``: all of them in full mode; in compact mode those that are opened, with ``leaves``, the 32-byte hashes of
-    all. ``objects``: names, ascending. Examples and batches are drawn from their iterators as they are written.
+    all. ``objects``: names, ascending; ``sketches`` come as one more object. Examples and batches are drawn from their
+    iterators as they are written.
     """
 
     header: ProofHeader
@@ -68,6 +69,7 @@ class Contents:
     leaves: bytes = b""
     store: ObjectStore
     objects: Sequence[bytes]
+    sketches: bytes = b""
     nodes: Sequence[bytes] = ()
     examples: Iterable[Opened] = ()
     batches: Iterable[Opened] = ()
@@ -102,8 +104,13 @@ def _pieces(contents: Contents) -> Iterator[bytes]:
     else:
         yield from _pack(Kind.LEAVES, [contents.leaves])
         yield from (_frame(Kind.RECORD, RECORD.pack(index), data) for index, data in contents.records)
-    for name in contents.objects:
-        yield from _object(contents.store, name)
+    sketches = {sha256(contents.sketches): contents.sketches} if contents.sketches else {}
+    for name in sorted({*contents.objects, *sketches}):
+        data = sketches.get(name)
+        if data is None:
+            yield from _object(contents.store, name)
+        else:
+            yield from _item(Kind.OBJECT, ITEM.pack(0, name, len(data)), _cut(data))
     yield from _pack(Kind.NODES, contents.nodes)
     for kind, items in ((Kind.EXAMPLE, contents.examples), (Kind.BATCH, contents.batches)):
         for item in items:

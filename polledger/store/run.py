@@ -106,6 +106,11 @@ class RunDirectory:
         """Where heads wait that a witness has not cosigned."""
         return self.path / _PRIVATE / "witness-queue"
 
+    @property
+    def answers_path(self) -> Path:
+        """Where the prover keeps the sketches that it answered, by SHA-256."""
+        return self.path / _PRIVATE / "answers"
+
     def seals(self) -> list[int]:
         """The indices of all seals that are there, ascending; a gap means that one was lost."""
         return _numbers(self.path / _SEALS)

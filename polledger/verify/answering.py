@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from msgspec import UNSET
 
 from polledger.core.challenge import Challenge
-from polledger.core.digest import DIGEST_BYTES
+from polledger.core.digest import DIGEST_BYTES, sha256
 from polledger.core.encoding import SOURCE_LIMITS, encode
 from polledger.core.head import open_note
 from polledger.core.merkle import Tree, leaf_hash
@@ -82,6 +82,8 @@ class Answer:
     readable: Readable
     asked: Asked
     engines: Engines
+    compact: bool = False
+    sketches: bytes = b""
     opened: tuple[int, ...] = field(init=False)
     _data: DataChecks = field(init=False)
 
@@ -99,25 +101,47 @@ class Answer:
         Raises Unavailable where something that is opened is missing, then or while writing.
         """
         run, evidence = self.readable.run, self.readable.evidence
-        records = [data for data in evidence.records[: self.readable.heads.sealed] if data is not None]
+        size = self.readable.heads.sealed
+        indices = sorted(self._shown()) if self.compact else range(size)
         return Contents(
             header=ProofHeader(
                 v=1,
                 run=self.readable.genesis.run,
                 challenge=self.asked.digest,
-                mode="full",
-                size=ledger_size(records),
+                mode="compact" if self.compact else "full",
+                size=size if self.compact else ledger_size(data for _, data in self._records(indices)),
+                sketches=sha256(self.sketches) if self.sketches else UNSET,
             ),
             challenge=encode(self.asked.challenge),
             seals=[encode(run.read_seal(number)) for number in run.seals()],
             renewals=[encode(run.read_renewal(number)) for number in run.renewals()],
-            records=enumerate(records),
+            records=self._records(indices),
+            leaves=b"".join(filter(None, map(evidence.leaf, range(size)))) if self.compact else b"",
             store=run.objects,
             objects=sorted({*self._states(), *self._source(), *self._tokens()}),
-            nodes=self._nodes(),
+            sketches=self.sketches,
+            nodes=self._nodes() if self.opened else (),
             examples=self._examples(),
             batches=self._batches(),
         )
+
+    def _records(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        for index in indices:
+            record = self.readable.evidence.records[index]
+            if record is None:
+                raise Unavailable(f"record {index} cannot be read")
+            yield index, record
+
+    def _shown(self) -> set[int]:
+        """What compact mode shows: the frame of the run, the opened steps, and what is in force when they begin."""
+        shown = {record.index for record in self.readable.heads.records if not isinstance(record, Step)}
+        opened, setters = set(self.opened), dict[tuple[str, int, str], int]()
+        for interval in self.readable.lineage.intervals:
+            if interval.number in opened:
+                shown |= {step.index for step in interval.steps} | set(setters.values())
+            for step in interval.steps:
+                setters |= dict.fromkeys(_stated(step), step.index)
+        return shown
 
     def _states(self) -> Iterator[bytes]:
         for interval in self._intervals:
@@ -170,7 +194,7 @@ class Answer:
         return tree.common_proof(indices)
 
     def _examples(self) -> Iterator[Opened]:
-        if self._data.dataset is None:
+        if self._data.dataset is None or not self.opened:
             return
         seen: set[int] = set()
         with contextlib.ExitStack() as stack:
@@ -221,6 +245,13 @@ class Answer:
 
 BATCH_BYTES = 1 << 34
 """Largest kept batch that is opened, 16 GiB: a guard against nonsense, memory is the real bound."""
+
+
+def _stated(step: Step) -> Iterator[tuple[str, int, str]]:
+    """The hyperparameters that a step's record states: optimizer, group, name."""
+    for group in [] if step.groups is UNSET else step.groups:
+        for name in group.values:
+            yield group.optimizer, group.index, name
 
 
 def _named(tokens: Iterable[TokenRef]) -> Iterator[bytes]:

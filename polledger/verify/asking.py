@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from msgspec import UNSET
 
 from polledger.core.challenge import Challenge
-from polledger.core.digest import sha256
 from polledger.core.encoding import from_real
 from polledger.core.head import Head, open_note
-from polledger.core.merkle import Frontier, leaf_hash
+from polledger.core.merkle import Frontier
 from polledger.core.moment import utc_text
-from polledger.core.records import Genesis
+from polledger.core.records import Genesis, Unshown
 from polledger.core.report import Finding, Sample, counted
 from polledger.core.sampling import draw, sample_seed, sample_size
 from polledger.errors import MalformedError, Unavailable
@@ -46,11 +45,10 @@ class Asked:
     own: bool
     arrived: datetime
 
-    @property
-    def seed(self) -> bytes:
-        """The seed of the sample."""
-        challenge = self.challenge
-        return sample_seed(nonce=challenge.nonce, head=challenge.head.digest(), policy=challenge.policy)
+
+def seed_of(challenge: Challenge) -> bytes:
+    """The seed of the sample that ``challenge`` asks for."""
+    return sample_seed(nonce=challenge.nonce, head=challenge.head.digest(), policy=challenge.policy)
 
 
 def newest_note(run: RunDirectory) -> tuple[bytes, int | None]:
@@ -87,7 +85,7 @@ def count_asked(challenge: Challenge, total: int) -> int:
 def sample_of(asked: Asked, total: int, *, top: Sequence[int] = (), flagged: Sequence[int] = ()) -> Sample:
     """What is opened of ``total`` intervals: those drawn, first and last, and what the challenge and the caller add."""
     challenge = asked.challenge
-    drawn = draw(asked.seed, total=total, count=count_asked(challenge, total))
+    drawn = draw(seed_of(challenge), total=total, count=count_asked(challenge, total))
     top = _within(total, top, () if challenge.top is UNSET else challenge.top)
     flagged = _within(total, flagged, () if challenge.flagged is UNSET else challenge.flagged)
     ends = {0, total - 1} if total and challenge.asks_sample else set()
@@ -221,15 +219,25 @@ def _other_tree(head: Head, found: bytes, heads: Heads) -> Iterator[Finding]:
     yield _finding("challenge.head", detail, "ask the prover for a proof under that head")
 
 
+def has_head(evidence: Evidence, challenge: Challenge, *, key: bytes) -> bool:
+    """Whether the head in ``challenge`` is signed by ``key`` and that of these records."""
+    try:
+        head = open_note(challenge.note, key=key)
+    except MalformedError:
+        return False
+    return root_at(evidence, head.size) == head.root
+
+
 def root_at(evidence: Evidence, size: int) -> bytes | None:
     """Root of the first ``size`` records; None where one of them is not there."""
     if size > len(evidence.records):
         return None
     tree = Frontier()
-    for record in evidence.records[:size]:
-        if record is None:
+    for index in range(size):
+        leaf = evidence.leaf(index)
+        if leaf is None:
             return None
-        tree.append(leaf_hash(sha256(record)))
+        tree.append(leaf)
     return tree.root()
 
 
@@ -264,8 +272,11 @@ def _left_out(evidence: Evidence, lineage: Lineage, sample: Sample) -> Iterator[
         lacking = [
             end for end in (interval.start, interval.end) if end.stored and not evidence.objects.has(end.root)
         ]
+        unshown = [step for step in interval.steps if isinstance(step, Unshown)]
         steps = [step for step in interval.steps if evidence.openings.salt("batch", step.step) is None]
-        if lacking:
+        if unshown:
+            missing[number] = f"record {unshown[0].index} is not in it"
+        elif lacking:
             missing[number] = f"the state after step {lacking[0].step} is not in it"
         elif steps:
             missing[number] = f"the salt of step {steps[0].step} is not in it"

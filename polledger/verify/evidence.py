@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from msgspec import UNSET
+
 from polledger.core.challenge import Challenge
+from polledger.core.digest import DIGEST_BYTES, sha256
+from polledger.core.lazily import Lazy
+from polledger.core.merkle import leaf_hash
 from polledger.core.records import Seal
 from polledger.core.renewal import Renewal
 from polledger.errors import MalformedError, Unavailable
@@ -44,17 +49,22 @@ class RenewalFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presented:
-    """What a proof says it answers: the challenge in it, and the digest of that one's file."""
+    """What a proof says it answers: the challenge in it, and the digest of that one's file.
+
+    ``sketches``: the object that holds them.
+    """
 
     challenge: Challenge
     digest: bytes
+    sketches: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """``records[i]`` is None where ``damage[i]`` says why; ``torn`` describes an unreadable end of the ledger.
 
-    ``presented``: all this comes from a proof, and what it does not open is not at hand.
+    ``presented``: all this comes from a proof, and what it does not open is not at hand. ``leaves``: the leaf hashes of
+    all records where only some are shown; ``records[i]`` is None then for those that are not.
     """
 
     records: Sequence[bytes | None]
@@ -65,6 +75,19 @@ class Evidence:
     torn: str = ""
     renewals: tuple[RenewalFile, ...] = ()
     presented: Presented | None = None
+    leaves: bytes = b""
+
+    @property
+    def compact(self) -> bool:
+        """Whether records are shown only where they are opened."""
+        return bool(self.leaves)
+
+    def leaf(self, index: int) -> bytes | None:
+        """The leaf hash of record ``index``; None where it cannot be read."""
+        if self.leaves:
+            return self.leaves[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+        record = self.records[index]
+        return None if record is None else leaf_hash(sha256(record))
 
 
 def read_evidence(run: RunDirectory) -> Evidence:
@@ -80,7 +103,16 @@ def read_evidence(run: RunDirectory) -> Evidence:
 def read_presented(proof: Proof) -> Evidence:
     """Everything the steps need from ``proof``. Damage raises nothing."""
     evidence = _read(proof.run, ProofOpenings(proof=proof))
-    return replace(evidence, presented=Presented(challenge=proof.challenge, digest=proof.header.challenge))
+    presented = Presented(
+        challenge=proof.challenge,
+        digest=proof.header.challenge,
+        sketches=None if proof.header.sketches is UNSET else proof.header.sketches,
+    )
+    if proof.header.mode == "full":
+        return replace(evidence, presented=presented)
+    shown = proof.records
+    records = Lazy(shown.get, range(proof.header.size))
+    return replace(evidence, presented=presented, records=records, leaves=proof.leaves, torn="")
 
 
 def _read(run: RunDirectory, openings: Openings) -> Evidence:

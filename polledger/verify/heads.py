@@ -6,19 +6,20 @@ else (damage, a missing file, another key) is missing evidence.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import cast
 
-from polledger.core.digest import ZERO, sha256
+from polledger.core.digest import ZERO
 from polledger.core.head import Head, open_note
 from polledger.core.lazily import Lazy
-from polledger.core.merkle import Frontier, chainpoint_node, leaf_hash
-from polledger.core.records import AnyRecord, Genesis, Step, decode_record, parse_record
+from polledger.core.merkle import Frontier, chainpoint_node
+from polledger.core.records import AnyRecord, Genesis, Step, Unshown, decode_record, parse_record
 from polledger.core.report import Finding, counted
 from polledger.errors import MalformedError
 from polledger.verify.evidence import Evidence, SealFile
 
 FINDINGS_KEPT = 20
+
+RUN_BYTES = 16
 
 RESTORE = "restore it from a copy; polledger never changes sealed files"
 
@@ -85,7 +86,9 @@ def parse_records(evidence: Evidence) -> Parsed:
 
     def made(index: int) -> AnyRecord | None:
         record = data[index] if passed[index] else None
-        return None if record is None else decode_record(record)
+        if record is None:
+            return _unshown(index) if evidence.compact and passed[index] else None
+        return decode_record(record)
 
     records = Lazy(made, range(len(data)))
     first = records[0] if records else None
@@ -96,6 +99,8 @@ def parse_records(evidence: Evidence) -> Parsed:
 
 
 def _problem(evidence: Evidence, index: int, record: bytes | None) -> str:
+    if record is None and evidence.compact:
+        return "it is not shown" if index == 0 else ""
     if record is None:
         return evidence.damage.get(index, "damaged in ledger.log")
     try:
@@ -103,6 +108,10 @@ def _problem(evidence: Evidence, index: int, record: bytes | None) -> str:
     except MalformedError as error:
         return f"not a record: {error}"
     return ""
+
+
+def _unshown(index: int) -> Unshown:
+    return Unshown(v=1, run=bytes(RUN_BYTES), index=index, step=0, batch=ZERO)
 
 
 def match_heads(evidence: Evidence, parsed: Parsed) -> Heads:
@@ -115,7 +124,7 @@ def match_heads(evidence: Evidence, parsed: Parsed) -> Heads:
             heads.append((seal, head))
         else:
             problems[seal.number] = head
-    roots = _roots(evidence.records, {head.size for _, head in heads})
+    roots = _roots(evidence, {head.size for _, head in heads})
     judged = tuple(_judge(seal, head, roots) for seal, head in heads)
     newest = max((item for item in judged if item.matches), key=lambda item: item.head.size, default=None)
     sealed = 0 if newest is None else newest.head.size
@@ -144,15 +153,14 @@ def _open(seal: SealFile, genesis: Genesis | None) -> Head | str:
     return head if head.run == genesis.run else "its head belongs to another run"
 
 
-def _roots(records: Sequence[bytes | None], sizes: set[int]) -> dict[int, tuple[bytes, bytes]]:
-    """RFC 9162 and chainpoint root at each of ``sizes``, as far as records are there without a gap."""
+def _roots(evidence: Evidence, sizes: set[int]) -> dict[int, tuple[bytes, bytes]]:
+    """RFC 9162 and chainpoint root at each of ``sizes``, as far as leaves are there without a gap."""
     roots: dict[int, tuple[bytes, bytes]] = {}
     tree, chainpoint = Frontier(), Frontier(chainpoint_node)
-    last = max(sizes, default=0)
-    for size, record in enumerate(islice(records, last), start=1):
-        if record is None:
+    last = min(max(sizes, default=0), len(evidence.records))
+    for size, leaf in enumerate(map(evidence.leaf, range(last)), start=1):
+        if leaf is None:
             break
-        leaf = leaf_hash(sha256(record))
         tree.append(leaf)
         chainpoint.append(leaf)
         if size in sizes:
@@ -210,7 +218,9 @@ def _record_findings(evidence: Evidence, parsed: Parsed, heads: Heads) -> list[F
 def _misplaced(parsed: Parsed, heads: Heads) -> Iterator[Finding]:
     genesis = parsed.genesis
     for index, record in enumerate(parsed.records):
-        if record is None or genesis is None or (record.index == index and record.run == genesis.run):
+        if record is None or genesis is None or isinstance(record, Unshown):
+            continue
+        if record.index == index and record.run == genesis.run:
             continue
         what = "it belongs to another run" if record.run != genesis.run else f"it is numbered {record.index}"
         outcome = "fail" if index < heads.sealed else "unverifiable"
@@ -315,6 +325,6 @@ def _early_genesis(heads: Heads) -> Iterator[Finding]:
     # The number of a seal is not signed: only the head without a previous one is the first.
     if first is None or not first.matches or first.head.previous != ZERO:
         return
-    step = next((record for record in heads.records[: first.head.size] if isinstance(record, Step)), None)
+    step = next((record for record in heads.records[: first.head.size] if type(record) is Step), None)
     if step is not None:
         yield _fail("genesis was not sealed before step 0", record=step.index)

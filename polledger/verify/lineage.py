@@ -24,6 +24,7 @@ from polledger.core.records import (
     GroupValues,
     Resume,
     Step,
+    Unshown,
 )
 from polledger.core.report import Finding
 
@@ -43,6 +44,11 @@ class Interval:
     end: Checkpoint
     steps: Sequence[Step]
     environment: Environment
+
+    @property
+    def shown(self) -> bool:
+        """Whether what its steps recorded is at hand."""
+        return not any(isinstance(step, Unshown) for step in self.steps)
 
     @property
     def records(self) -> tuple[int, ...]:
@@ -231,14 +237,13 @@ class _Walk:
             self._fail(record.index, "a step before the checkpoint of step 0")
         elif self.checkpoint.step != self.position and is_checkpoint_step(self.genesis, self.position):
             self._fail(record.index, f"the checkpoint after step {self.position} is missing")
-        if record.step != self.position:
-            self._fail(
-                record.index, "steps are not contiguous", expected=str(self.position), found=str(record.step)
-            )
+        step = self.position if isinstance(record, Unshown) else record.step
+        if step != self.position:
+            self._fail(record.index, "steps are not contiguous", expected=str(self.position), found=str(step))
         if self.position >= self.genesis.steps:
             self._fail(record.index, f"a step beyond the {self.genesis.steps} of genesis")
-        self.position = record.step + 1
-        self.steps.append(record.step)
+        self.position = step + 1
+        self.steps.append(step)
         self.places.append(self.place)
 
     def _checkpoint(self, record: Checkpoint) -> None:

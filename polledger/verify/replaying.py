@@ -161,6 +161,8 @@ class ReplaySession:
         return self.results[number]
 
     def _replay(self, interval: Interval) -> IntervalResult:
+        if not interval.shown:
+            raise NotOpened("its records are not shown", "ask the prover to open them")
         if not self.data.readable():
             raise NotOpened("its data cannot be checked", _SEE_DATA)
         start = self._start(interval)
@@ -220,7 +222,8 @@ class ReplaySession:
                 step, interval.number, confirmed=confirmed, why=", ".join(item.differences[:4])
             )
         for other in others[:1]:
-            self.findings.append(other.finding(interval.number, confirmed=confirmed, remedy=ELSEWHERE))
+            certain = confirmed and not self.task.compact
+            self.findings.append(other.finding(interval.number, confirmed=certain, remedy=ELSEWHERE))
         if batches:
             raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
         self._carry = item.state if equal else None

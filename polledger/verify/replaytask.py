@@ -52,4 +52,6 @@ class ReplayTask:
     seed: bytes
     data_here: bool
     """Whatever a task's own ``batch`` reads is at hand: it declares no inputs, or the verifier gave them."""
+    compact: bool
+    """Records are shown only where they are opened: what a value was before may not be known for certain."""
     clock: Callable[[], float]

@@ -54,6 +54,8 @@ class Scan:
     stored: int
     size: int
     problems: tuple[str, ...]
+    sketched: bool = False
+    """Nothing was read: the track is that of the prover's sketches."""
 
 
 def sketch_seed(nonce: bytes) -> bytes:

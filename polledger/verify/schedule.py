@@ -45,10 +45,12 @@ def _all_steps(lineage: Lineage, check: _Check) -> Iterator[Finding]:
     values: Values = {}
     first: Values | None = None
     for interval in lineage.intervals:
+        shown = interval.shown
         for step in interval.steps:
             values = changed_values(values, step.groups)
             first = values if first is None else first
-            yield from check(step, values, first)
+            if shown:
+                yield from check(step, values, first)
 
 
 def _check_recipe(schedule: Schedule, step: Step, values: Values, first: Values) -> Iterator[Finding]:

@@ -69,8 +69,11 @@ class Screening:
 
     def _passed(self, opened: Sequence[int]) -> str:
         opening = "opened" if opened else "to be opened"
+        manner = (
+            "sketched by the prover before it knew the sample" if self.scan.sketched else "read and rehashed"
+        )
         detail = (
-            f"{counted(self.scan.read, 'stored checkpoint')} read and rehashed; {counted(len(self.flags), 'flag')}, "
+            f"{counted(self.scan.read, 'stored checkpoint')} {manner}; {counted(len(self.flags), 'flag')}, "
             f"{counted(len(self.flagged), 'interval')} {opening} for them"
         )
         if opened:

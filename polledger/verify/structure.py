@@ -1,7 +1,7 @@
 """Step 4: the ledger says what genesis, config and the verifier's policy demand. PROTOCOL section 10, step 4."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msgspec import UnsetType
 
@@ -24,8 +24,11 @@ class Structure:
     still: tuple[int, ...]
 
 
-def step_structure(lineage: Lineage, *, policy: Policy, whole: bool) -> Structure:
+def step_structure(lineage: Lineage, *, policy: Policy, whole: bool, compact: bool = False) -> Structure:
     """Step 4 over authenticated records; ``whole``: the newest head was matched, so none of them is left out.
+
+    ``compact``: only some of them are shown. What seems to contradict them may be explained by one that is not, and is
+    ``unverifiable``.
 
     ``pass`` means: steps contiguous, checkpoints where genesis has them, resumes accounted for, ``final`` last, k
     within policy, hyperparameters as the schedule (recipe) or the policy (custom) have them. Whether the state
@@ -38,6 +41,8 @@ def step_structure(lineage: Lineage, *, policy: Policy, whole: bool) -> Structur
         *_terms(lineage, policy),
         *hyperparameter_findings(lineage, policy.hyperparameters),
     ]
+    if compact:
+        findings = [_explained(finding) for finding in findings]
     if not findings:
         findings = [_passed(lineage)]
     followed = _Followed(lineage.intervals)
@@ -46,6 +51,12 @@ def step_structure(lineage: Lineage, *, policy: Policy, whole: bool) -> Structur
         values=Lazy(followed.before, range(len(lineage.intervals))),
         still=tuple(followed.still),
     )
+
+
+def _explained(finding: Finding) -> Finding:
+    if finding.outcome != "fail":
+        return finding
+    return replace(finding, outcome="unverifiable", remedy="ask the prover for a proof that is not compact")
 
 
 def _passed(lineage: Lineage) -> Finding:
@@ -60,6 +71,8 @@ def _passed(lineage: Lineage) -> Finding:
         if lineage.genesis.kind == "recipe"
         else "hyperparameters within policy"
     )
+    unshown = sum(not interval.shown for interval in lineage.intervals)
+    kind += f"; the records of {counted(unshown, 'interval')} are not shown" if unshown else ""
     detail = f"{counted(steps, 'step')} in {counted(len(lineage.intervals), 'interval')}{resumes}; {kind}"
     return Finding(step=4, name="structure", outcome="pass", detail=detail)
 
@@ -146,7 +159,7 @@ class _Followed:
             for step in interval.steps:
                 values = changed_values(values, step.groups)
                 moving = moving or not _all_zero(values)
-            if not moving:
+            if not moving and interval.shown:
                 self.still.append(interval.number)
         self._last: tuple[int, Values] = (0, {})
 

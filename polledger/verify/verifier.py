@@ -26,6 +26,7 @@ from polledger.core.reportform import (
     TrajectoryForm,
 )
 from polledger.core.sampling import sample_seed
+from polledger.core.sketch import Sketches
 from polledger.core.timesummary import TimeSummary, Waiting
 from polledger.core.trajectory import trajectory
 from polledger.errors import Unavailable, UsageError
@@ -45,7 +46,7 @@ from polledger.verify.ancestry import (
     parent_start,
     too_deep,
 )
-from polledger.verify.asking import Asked, sample_of, step_asked, total_under
+from polledger.verify.asking import Asked, sample_of, seed_of, step_asked, total_under
 from polledger.verify.binding import ReadModel, step_binding, step_final
 from polledger.verify.clock import replay_pace
 from polledger.verify.evidence import Evidence
@@ -57,8 +58,9 @@ from polledger.verify.policy import Policy
 from polledger.verify.replaying import ReplaySession
 from polledger.verify.replaytask import ELSEWHERE, Engines, ReplayTask
 from polledger.verify.sampling import SampleRequest, odds_for, step_sampling, wanted_count
-from polledger.verify.scan import ScanTask, scan, scan_ends
+from polledger.verify.scan import Scan, ScanTask, scan, scan_ends
 from polledger.verify.screening import Screening, step_screening, unscreened
+from polledger.verify.sketched import contradictions, no_answer, read_sketches, scan_of
 from polledger.verify.stillness import StillnessTask, opened_stillness, step_stillness
 from polledger.verify.structure import Structure, step_structure
 from polledger.verify.time import step_time
@@ -145,6 +147,7 @@ class _Run:
     timing: dict[str, float] = field(default_factory=dict)
     comparison: Comparison = "none"
     screened: bool = True
+    sketches: Sketches | None = None
     skipped: str = ""
     """Why steps 7 to 9 were not done, for the findings that say so."""
 
@@ -205,8 +208,11 @@ def _verify_records(
     run.time = replace(times.summary, witnesses=witnessed.summaries)
     lineage = run.lineage = build_lineage(genesis, heads.records)
     run.origin = describe_origin(genesis)
-    structure = step_structure(lineage, policy=request.policy, whole=heads.whole)
+    structure = step_structure(lineage, policy=request.policy, whole=heads.whole, compact=evidence.compact)
     run.findings += structure.findings
+    if evidence.compact and lineage.findings:
+        # A record that is not shown passes for a step: where that does not add up, none is where it seems to be.
+        lineage = run.lineage = replace(lineage, intervals=(), checkpoints=(), final=None)
     seed = _sample_seed(request, newest)
     if request.scan and lineage.intervals:
         _scan(run, evidence, lineage, structure, seed)
@@ -234,7 +240,7 @@ def _verify_records(
 
 def _sample_seed(request: Request, newest: SealedHead) -> bytes:
     if request.asked is not None:
-        return request.asked.seed
+        return seed_of(request.asked.challenge)
     return sample_seed(nonce=request.nonce, head=newest.head.digest(), policy=request.policy.digest())
 
 
@@ -252,8 +258,14 @@ def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure,
         nonce=request.nonce,
         told=run.watcher.scanned,
     )
+    asked = request.asked
+    if evidence.presented is not None and asked is not None and asked.challenge.answer is not msgspec.UNSET:
+        run.sketches, problem = read_sketches(evidence, lineage, asked.challenge)
+        if run.sketches is None:
+            run.findings.append(no_answer(problem))
+            return
     try:
-        found = scan(task) if evidence.presented is None else scan_ends(task)
+        found = scan(task) if evidence.presented is None else _scan_presented(run, task)
     except UsageError as error:
         # Genesis does not describe every object of the states.
         for step, name in ((4, "stillness"), (5, "screening")):
@@ -263,7 +275,7 @@ def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure,
     run.findings += step_stillness(
         StillnessTask(lineage=lineage, scan=found, declared=structure.still, policy=request.policy)
     )
-    if evidence.presented is not None:
+    if evidence.presented is not None and run.sketches is None:
         run.screened = False
         run.findings.append(unscreened())
         return
@@ -271,6 +283,16 @@ def _scan(run: _Run, evidence: Evidence, lineage: Lineage, structure: Structure,
     begin = lineage.intervals[segments[0].first].start.step if segments else 0
     run.trajectory = trajectory(found.track, begin=begin)
     run.screening = step_screening(found, total=len(lineage.intervals), policy=request.policy, seed=seed)
+
+
+def _scan_presented(run: _Run, task: ScanTask) -> Scan:
+    """The ends of the run, and between them what sketches say, if there are any."""
+    ends = scan_ends(task)
+    if run.sketches is None:
+        return ends
+    return replace(
+        scan_of(run.sketches, task.lineage, displacement=ends.displacement), problems=ends.problems
+    )
 
 
 def _no_torch_files(model: Path) -> bytes:
@@ -309,6 +331,7 @@ def _session(
             own=code.own,
             seed=run.request.nonce,
             data_here=code.data_here,
+            compact=evidence.compact,
             clock=run.clock,
         )
     )
@@ -409,6 +432,9 @@ def _verify_asked(
     run.findings += step_asked(asked, evidence, heads, lineage, policy=run.request.policy, sample=run.sample)
     odds = tuple(odds_for(total, run.sample.drawn)) if total else ()
     _open(run, lineage, session, set(run.sample.intervals), odds=odds, pace=0.0)
+    if run.sketches is not None:
+        opened = with_sources(set(run.sample.intervals), lineage.intervals)
+        run.findings += contradictions(run.sketches, lineage, evidence.objects, opened)
 
 
 def _open(

@@ -220,3 +220,25 @@ def test_what_is_wrong_with_a_question_or_an_answer_is_said_in_one_line(tiny: Pa
         done = parties.cli(*words, cwd=parties.prover)
         assert (done.code, len(done.err.strip().splitlines())) == (2, 1), words
         assert said in done.last, words
+
+
+def test_two_rounds_and_a_compact_proof(tiny: Path, between: Between) -> None:
+    parties = between(tiny, TASKS / "tiny.py")
+    first = parties.challenge("--sketch", name="c1")
+    assert first.json["asks"] == "sketches of every stored checkpoint"
+    assert parties.open(name="c1", out="s1").json["opened"] == []
+    for words, said in (
+        (("s1", "--sample", 1), "give yours with --challenge"),
+        (("head", "--challenge", "c1", "--sample", 1), "is none"),
+        (("head", "--sketch", "--sample", 1), "leave --sample out"),
+    ):
+        done = parties.cli("challenge", *words, "-o", "c2", cwd=parties.verifier)
+        assert (done.code, said in done.last) == (2, True), done.err
+    words = ("challenge", "s1", "--challenge", "c1", "--sample", 1, "-o", "c2", "--json")
+    assert parties.cli(*words, cwd=parties.verifier).code == 0
+    shutil.copy(parties.verifier / "c2", parties.prover / "c2")
+    assert parties.open("--compact", name="c2").code == 0
+    done = parties.verify("--challenge", "c2")
+    assert (done.code, done.json["verdict"]) == (0, "VERIFIED"), done.err
+    assert "was not screened" not in done.last
+    assert done.json["screening"]["read"] == done.json["screening"]["stored"]

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from polledger.core.challenge import Challenge
 from polledger.core.digest import sha256
 from polledger.core.encoding import encode
@@ -19,6 +21,7 @@ from polledger.verify.answering import Answer, read_run
 from polledger.verify.asking import Asked
 from polledger.verify.evidence import read_evidence, read_presented
 from polledger.verify.policy import Policy
+from polledger.verify.sketched import sketches_for
 from polledger.verify.verifier import verify
 from tests.verify.build import NOW, Built
 from tests.verify.check import Silent, request
@@ -45,13 +48,30 @@ def asked(challenge: Challenge, *, own: bool = True, arrived: datetime = NOW) ->
     return Asked(challenge=challenge, digest=sha256(encode(challenge)), own=own, arrived=arrived)
 
 
-def answer(built: Built, challenge: Challenge, *, engines: Any = None) -> Answer:
-    return Answer(readable=read_run(built.run), asked=asked(challenge), engines=engines or built.engines())
+def answer(
+    built: Built,
+    challenge: Challenge,
+    *,
+    engines: Any = None,
+    compact: bool = False,
+    sketches: bytes | None = None,
+) -> Answer:
+    """The answer to ``challenge``, with the run's sketches if it has a seed, or with those given."""
+    readable = read_run(built.run)
+    if sketches is None and challenge.seed is not msgspec.UNSET:
+        sketches = sketches_for(built.run, readable.lineage, challenge)
+    return Answer(
+        readable=readable,
+        asked=asked(challenge),
+        engines=engines or built.engines(),
+        compact=compact,
+        sketches=sketches or b"",
+    )
 
 
-def prove(built: Built, challenge: Challenge, path: Path, *, engines: Any = None) -> Path:
+def prove(built: Built, challenge: Challenge, path: Path, **options: Any) -> Path:
     """The proof that answers ``challenge``, written to ``path``."""
-    path.write_bytes(b"".join(write_proof(answer(built, challenge, engines=engines).contents())))
+    path.write_bytes(b"".join(write_proof(answer(built, challenge, **options).contents())))
     return path
 
 

@@ -48,6 +48,11 @@ def proof(honest: Built, question: Challenge, tmp_path_factory: pytest.TempPathF
     return prove(honest, question, tmp_path_factory.mktemp("proof") / "p.polproof")
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["full", "compact"])
+def compact(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
 def thinned(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """A run that stores every fourth checkpoint only. Not to be changed."""
@@ -84,22 +89,23 @@ def test_the_draw_is_uniform_and_first_and_last_are_opened(thinned: Built) -> No
         assert {0, len(read_run(thinned.run).lineage.intervals) - 1} <= set(sample)
 
 
-def test_what_lies_between_stored_checkpoints_is_opened_and_verified(thinned: Built, tmp_path: Path) -> None:
+def test_between_stored_checkpoints_all_is_opened(thinned: Built, tmp_path: Path, compact: bool) -> None:
     question = challenge_of(thinned, count=4)
     opened = answer(thinned, question).opened
     intervals = read_run(thinned.run).lineage.intervals
     assert len(opened) < len(intervals)
     assert any(not intervals[number].start.stored for number in opened)
-    report = check_proof(thinned, prove(thinned, question, tmp_path / "p"), question)
+    path = prove(thinned, question, tmp_path / "p", compact=compact)
+    report = check_proof(thinned, path, question)
     assert report.verdict == "VERIFIED"
     assert report.sample is not None
     assert report.sample.intervals == opened
     assert check_asked(thinned, question).verdict == "VERIFIED"
 
 
-def test_a_custom_task_is_opened_too(custom: Built, tmp_path: Path) -> None:
+def test_a_custom_task_is_opened_too(custom: Built, tmp_path: Path, compact: bool) -> None:
     question = challenge_of(custom)
-    path = prove(custom, question, tmp_path / "p")
+    path = prove(custom, question, tmp_path / "p", compact=compact)
     assert check_proof(custom, path, question).verdict == "VERIFIED"
     assert check_asked(custom, question).verdict == "VERIFIED"
 
@@ -144,9 +150,11 @@ def jumped(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return make_run(tmp_path_factory.mktemp("jumped") / "run", hooks=Hooks(after_step=jump))
 
 
-def test_a_bogus_interval_is_refuted_from_directory_and_proof(jumped: Built, tmp_path: Path) -> None:
+def test_a_bogus_interval_is_refuted_from_directory_and_proof(
+    jumped: Built, tmp_path: Path, compact: bool
+) -> None:
     question = challenge_of(jumped)
-    shown = check_proof(jumped, prove(jumped, question, tmp_path / "p"), question)
+    shown = check_proof(jumped, prove(jumped, question, tmp_path / "p", compact=compact), question)
     whole = check_asked(jumped, question)
     for report in (shown, whole):
         assert report.verdict == "REFUTED"
@@ -425,3 +433,81 @@ def test_nothing_is_opened_that_was_not_asked_for(honest: Built, proof: Path, qu
     assert {ITEM.unpack_from(content)[0] for kind, content in frames if kind == Kind.BATCH} == steps
     assert honest.run.secret() not in proof.read_bytes()
     assert asked(question).digest in proof.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A long run with a schedule that ends before it does, so that most steps state nothing. Not to be changed."""
+    config = {**LONG, "schedule": "multistep", "milestones": [6, 9], "steps": 40}
+    return make_run(tmp_path_factory.mktemp("resumed") / "run", Spec(config=config, every=4, examples=200))
+
+
+def test_a_compact_proof_knows_what_was_in_force_before(resumed: Built, tmp_path: Path) -> None:
+    """A record states what changed: those that last stated something are shown with the steps that follow."""
+    question = challenge_of(resumed, count=1, nonce=b"q" * 32)
+    path = prove(resumed, question, tmp_path / "p", compact=True)
+    report = check_proof(resumed, path, question)
+    assert report.verdict == "VERIFIED"
+    assert report.comparison == "bitwise"
+    assert len(report.intervals) < 5
+    assert "are not shown" in named(report, "structure")[0].detail
+    unshown = frames_with(path, Kind.RECORD)
+    assert len(unshown) < len(resumed.records) - 10
+
+
+def frames_with(path: Path, kind: Kind) -> list[bytes]:
+    from tests.verify.presenting import frames_of
+
+    return [content for found, content in frames_of(path.read_bytes()) if found == kind]
+
+
+def test_a_record_left_out_of_a_compact_proof_refutes_nobody(resumed: Built, tmp_path: Path) -> None:
+    """Whichever one it is: only what is shown can contradict, and what was asked for has to be shown."""
+    question = challenge_of(resumed, count=1, nonce=b"q" * 32)
+    path = prove(resumed, question, tmp_path / "p", compact=True)
+    for record in frames_with(path, Kind.RECORD):
+        report = check_proof(
+            resumed, change(path, without(Kind.RECORD, lambda found, r=record: found == r)), question
+        )
+        assert report.verdict == "UNVERIFIABLE", record
+        assert failures(report) == []
+
+
+def test_a_lie_about_hyperparameters_is_found_by_replay_where_records_are_not_shown(tmp_path: Path) -> None:
+    """In compact mode a record that is not shown could explain what does not fit: step 4 accuses nobody there."""
+
+    def values(step: int, found: dict[str, Any]) -> dict[str, Any]:
+        return {**found, "lr": 0.3} if step >= 2 else found
+
+    bent = make_run(tmp_path / "run", hooks=Hooks(values=values))
+    question = challenge_of(bent)
+    assert check_asked(bent, question).verdict == "REFUTED"
+    for compact, outcome in ((False, "fail"), (True, "unverifiable")):
+        report = check_proof(bent, prove(bent, question, tmp_path / f"p{compact}", compact=compact), question)
+        assert {finding.outcome for finding in named(report, "structure")} == {outcome}
+        assert 9 in {finding.step for finding in failures(report)}
+        assert {finding.outcome for finding in named(report, "hyperparameters")} == {outcome}
+
+
+ROOM = 64 << 10
+"""Bytes that a proof takes beside payloads and ledger."""
+
+
+def payload(path: Path) -> int:
+    """Bytes of what is opened: objects; examples and batches with what stands before them; nodes."""
+    kinds = (Kind.OBJECT, Kind.EXAMPLE, Kind.BATCH, Kind.DATA, Kind.NODES)
+    return sum(5 + len(content) for kind in kinds for content in frames_with(path, kind))
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_proof_is_no_larger_than_what_it_opens(resumed: Built, tmp_path: Path, count: int) -> None:
+    import zlib
+
+    question = challenge_of(resumed, count=count)
+    full = prove(resumed, question, tmp_path / "full")
+    ledger = len(zlib.compress(resumed.run.ledger_path.read_bytes(), 6))
+    assert full.stat().st_size <= payload(full) + ledger + ROOM
+    small = prove(resumed, question, tmp_path / "small", compact=True)
+    records, opened = len(resumed.records), len(frames_with(small, Kind.RECORD))
+    assert small.stat().st_size <= payload(small) + 32 * records + 2048 * opened + ROOM
+    assert payload(small) == payload(full)

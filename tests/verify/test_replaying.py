@@ -75,6 +75,7 @@ def session(built: Built, engines: Any = None, policy: Policy | None = None, **c
         "packages": (),
         "own": True,
         "data_here": True,
+        "compact": False,
         "seed": b"s" * 32,
         "clock": time.monotonic,
     }
