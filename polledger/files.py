@@ -215,6 +215,12 @@ def _fill(file: FileIO, buffer: memoryview) -> int:
     return filled
 
 
+def hash_regular(path: Path) -> str:
+    """SHA-256 in hex of the regular file at ``path``, read in pieces. Raises as :func:`open_regular` does."""
+    with open_regular(path) as (file, _), reported(path, "read"):
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def same_content(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
     """Whether the regular file at ``path`` consists of ``chunks``. Raises as :func:`open_regular` does."""
     with open_regular(path) as (file, size), reported(path, "read"):

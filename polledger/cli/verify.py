@@ -35,8 +35,8 @@ def run(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|PROOF",
-            help="Directory of a run, or a proof that opens a sample of it.",
+            metavar="RUN|PROOF|CLAIM",
+            help="Directory of a run, a proof that opens a sample of it, or a claim about one.",
             show_default=False,
         ),
     ],
@@ -99,6 +99,12 @@ def run(
             "--external", metavar="FILE", help="File that this run, or its first parent, starts from."
         ),
     ] = None,
+    run_of: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", metavar="RUN|PROOF", help="The run that a CLAIM is held against, if it is at hand."
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar="ENGINE", help="Where replays run: local.")
     ] = "local",
@@ -120,6 +126,7 @@ def run(
     """Check a run: records, heads, times, structure, and a random sample of intervals replayed bit for bit."""
     from dataclasses import replace
 
+    from polledger.cli.claimed import verify_claimed
     from polledger.cli.presented import shown
     from polledger.core.proof import ProofRejected
     from polledger.training.overrides import parse_inputs
@@ -133,11 +140,15 @@ def run(
     request = replace(request, external=existing_file(external, "--external"))
     if report is not None:
         _prepare_report(report)
-    try:
-        with shown(path, request.now) as found:
-            result = verify_shown(path, found, challenge, request, code, parent or [])
-    except ProofRejected as error:
-        result = rejected(error, request)
+
+    def verified(path: Path, request: "Request") -> "Report":
+        try:
+            with shown(path, request.now) as found:
+                return verify_shown(path, found, challenge, request, code, parent or [])
+        except ProofRejected as error:
+            return rejected(error, request)
+
+    result = verify_claimed(path, run_of, request, verified)
     _print(result)
     if report is not None:
         _write_report(result, report)

@@ -67,12 +67,15 @@ REQUIRED: tuple[tuple[int, str], ...] = (
 
 REQUIRED_WITH_MODEL: tuple[tuple[int, str], ...] = ((10, "binding"),)
 
+REQUIRED_WITH_CLAIM: tuple[tuple[int, str], ...] = ((10, "claim"),)
+
 SCREENING = (5, "screening")
 """Required where the stored checkpoints, or sketches of them, are at hand: a proof may have neither."""
 
 ADVISORY = frozenset({
     "unsealed", "time.tokens", "time.assurance", "time.renewed", "time.revocation", "time.pace", "time.clocks",
-    "time.witnesses", "data.origin", "isolation", "metrics", "screening.sketches",
+    "time.witnesses", "data.origin", "isolation", "metrics", "screening.sketches", "time.claim", "binding.tensor",
+    "claim.files", "claim.further",
 })  # fmt: skip
 """Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
 Their ``fail`` still refutes."""
@@ -128,28 +131,31 @@ class Finding:
         return cast(FindingForm, {key: value for key, value in values.items() if value is not None})
 
 
-def required_checks(*, model: bool, screened: bool = True) -> tuple[tuple[int, str], ...]:
-    """The (step, name) pairs whose ``pass`` VERIFIED needs; ``model`` when a model file was given.
+def required_checks(
+    *, model: bool, screened: bool = True, claim: bool = False
+) -> tuple[tuple[int, str], ...]:
+    """The (step, name) pairs whose ``pass`` VERIFIED needs; ``model``, ``claim``: when such a file was given.
 
     ``screened``: False only where neither the stored checkpoints nor sketches of them are at hand.
     """
-    required = REQUIRED + REQUIRED_WITH_MODEL if model else REQUIRED
+    required = REQUIRED + (REQUIRED_WITH_MODEL if model else ()) + (REQUIRED_WITH_CLAIM if claim else ())
     return tuple(check for check in required if screened or check != SCREENING)
 
 
 def missing_checks(
-    findings: Iterable[Finding], *, model: bool, screened: bool = True
+    findings: Iterable[Finding], *, model: bool, screened: bool = True, claim: bool = False
 ) -> list[tuple[int, str]]:
     """Required checks that no finding passed."""
     passed = {(finding.step, finding.name) for finding in findings if finding.outcome == "pass"}
-    return [check for check in required_checks(model=model, screened=screened) if check not in passed]
+    required = required_checks(model=model, screened=screened, claim=claim)
+    return [check for check in required if check not in passed]
 
 
-def judge(findings: Sequence[Finding], *, model: bool, screened: bool = True) -> Verdict:
+def judge(findings: Sequence[Finding], *, model: bool, screened: bool = True, claim: bool = False) -> Verdict:
     """REFUTED if anything failed; else VERIFIED only if every required check passed and nothing blocks."""
     if any(finding.outcome == "fail" for finding in findings):
         return "REFUTED"
-    missing = missing_checks(findings, model=model, screened=screened)
+    missing = missing_checks(findings, model=model, screened=screened, claim=claim)
     if missing or any(finding.blocks for finding in findings):
         return "UNVERIFIABLE"
     return "VERIFIED"
@@ -275,7 +281,8 @@ class Odds:
 class Report:
     """Everything a verification found; the verdict follows from the findings and cannot be set.
 
-    ``comparison`` is "bitwise", "tolerance" or "none"; ``model``: a model file was given, so step 10 is required.
+    ``comparison`` is "bitwise", "tolerance" or "none"; ``model``, ``claim``: such a file was given, so it is
+    required in step 10.
     ``rules`` judged what differs. ``at``: when it was done by the verifier's clock (ISO 8601, UTC), by polledger
     ``version``. ``origin``: what the run starts from, its parent's verdict where one was verified. ``screened``: see
     :func:`required_checks`.
@@ -296,6 +303,7 @@ class Report:
     environment: EnvironmentForm = field(default_factory=lambda: EnvironmentForm())
     policy: str = ""
     model: bool = False
+    claim: bool = False
     origin: OriginForm = field(default_factory=lambda: OriginForm())
     screened: bool = True
     timing: dict[str, float] = field(default_factory=dict)
@@ -305,7 +313,7 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """:func:`judge` over the findings."""
-        return judge(self.findings, model=self.model, screened=self.screened)
+        return judge(self.findings, model=self.model, screened=self.screened, claim=self.claim)
 
     @property
     def exit_code(self) -> Literal[0, 1, 3]:
@@ -353,11 +361,15 @@ def sentence(report: Report) -> str:
     """The verdict in one sentence: the last line on standard error."""
     if report.verdict == "VERIFIED":
         screened = () if report.screened else ("what was not drawn was not screened",)
-        parts = [_coverage(report), _odds(report), *screened, _time(report.time), *_starts(report.origin)]
+        claimed = ("the claim agrees with the run in every field",) if report.claim else ()
+        replayed = [_coverage(report), _odds(report), *screened]
+        parts = [*claimed, *replayed, _time(report.time), *_starts(report.origin)]
         return f"VERIFIED: {'; '.join(parts)}"
     bad = report.first_bad
     if bad is None:
-        missing = missing_checks(report.findings, model=report.model, screened=report.screened)
+        missing = missing_checks(
+            report.findings, model=report.model, screened=report.screened, claim=report.claim
+        )
         step, name = next(iter(missing))
         return f"{report.verdict}: step {step} ({name}) was not done"
     where = f"step {bad.step} ({STEP_NAMES[bad.step]})"

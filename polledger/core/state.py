@@ -37,13 +37,14 @@ __all__ = [
     "TensorEntry",
     "encode_state",
     "escape",
-    "file_entries",
     "file_root",
     "flat_model_root",
     "group_of",
-    "model_entries",
     "model_root",
     "parse_state",
+    "published_entries",
+    "published_file",
+    "published_model",
     "scalars_group",
     "short_names",
     "split_floats",
@@ -312,12 +313,11 @@ def scalars_group(name: str) -> str:
     return join(name, "scalars")
 
 
-def model_entries(flat: FlatState, object_name: str) -> list[Entry]:
-    """The entries of one object as it is published, without the object's name; :func:`state_root` of them is its root.
+def published_model(flat: FlatState, object_name: str) -> FlatState:
+    """One object as it is published, without the object's name.
 
     A ``_orig_mod.`` or ``module.`` prefix is taken off, and tensors outside the ``state_dict`` are left out, so that
-    a file of the ``state_dict`` has the same entries (:func:`file_entries`). Raises UsageError if there is no such
-    object.
+    a file of the ``state_dict`` gives the same (:func:`published_file`). Raises UsageError if there is no such object.
     """
     name = escape(object_name)
     structures = [entry.structure for entry in flat.skeletons if entry.path == name]
@@ -330,25 +330,30 @@ def model_entries(flat: FlatState, object_name: str) -> list[Entry]:
     return _published(pairs, [tensor for tensor in inside if not tensor.path.startswith(outside)], name)
 
 
-def file_entries(tensors: Sequence[TensorData]) -> list[Entry]:
-    """The entries of a model read from a file; each ``path`` is the escaped name in the ``state_dict``.
+def published_file(tensors: Sequence[TensorData]) -> FlatState:
+    """A model read from a file; each ``path`` is the escaped name in the ``state_dict``.
 
-    Those of :func:`model_entries` if and only if names (without prefix), dtypes, shapes and bytes are equal. A
-    ``state_dict`` that holds more than tensors has no such file.
+    Has the root of :func:`published_model` if and only if names (without prefix), dtypes, shapes and bytes are equal.
+    A ``state_dict`` that holds more than tensors has no such file.
     """
     inside = [_moved(tensor, join("model", tensor.path)) for tensor in tensors]
     pairs = [[tensor.path, ["tensor", join("model", tensor.path)]] for tensor in tensors]
     return _published(pairs, inside, "model")
 
 
+def published_entries(published: FlatState) -> list[Entry]:
+    """The entries of a published model; :func:`state_root` of them is its model root."""
+    return [*published.skeletons, *tensor_entries(published.tensors)]
+
+
 def model_root(flat: FlatState, object_name: str) -> bytes:
-    """Root of :func:`model_entries`."""
-    return state_root(model_entries(flat, object_name))
+    """Root of :func:`published_model`."""
+    return state_root(published_entries(published_model(flat, object_name)))
 
 
 def file_root(tensors: Sequence[TensorData]) -> bytes:
-    """Root of :func:`file_entries`."""
-    return state_root(file_entries(tensors))
+    """Root of :func:`published_file`."""
+    return state_root(published_entries(published_file(tensors)))
 
 
 def flat_model_root(tensors: Sequence[TensorEntry]) -> bytes:
@@ -357,7 +362,7 @@ def flat_model_root(tensors: Sequence[TensorEntry]) -> bytes:
     return state_root([SkeletonEntry(v=1, path="", structure=structure), *tensors])
 
 
-def _published(pairs: list[list[Any]], tensors: list[TensorData], name: str) -> list[Entry]:
+def _published(pairs: list[list[Any]], tensors: list[TensorData], name: str) -> FlatState:
     short = short_names([key for key, _ in pairs])
 
     def renamed(path: str) -> str:
@@ -365,8 +370,10 @@ def _published(pairs: list[list[Any]], tensors: list[TensorData], name: str) -> 
         return "/".join([short[key], *rest])
 
     structure = ["map", sorted([short[key], _with_paths(item, renamed)] for key, item in pairs)]
-    skeleton = SkeletonEntry(v=1, path="", structure=structure)
-    return [skeleton, *tensor_entries([_moved(tensor, renamed(tensor.path)) for tensor in tensors])]
+    return FlatState(
+        skeletons=[SkeletonEntry(v=1, path="", structure=structure)],
+        tensors=[_moved(tensor, renamed(tensor.path)) for tensor in tensors],
+    )
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

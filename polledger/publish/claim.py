@@ -4,7 +4,6 @@ Everything that is stated is computed from records under the newest head; only t
 claimant's own words.
 """
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,19 +26,20 @@ from polledger.core.dsse import PublicKey
 from polledger.core.merkle import Tree, consistency_proof, leaf_hash
 from polledger.core.publicproof import ProvenRecord, PublicProof
 from polledger.core.records import Checkpoint, Genesis, Resume, Seal, TokenRef
-from polledger.core.state import Entry, model_entries, state_root
+from polledger.core.state import Entry, published_entries, published_model, state_root
 from polledger.errors import MalformedError, UsageError
-from polledger.files import open_regular, reported
+from polledger.files import hash_regular
 from polledger.store.objects import ObjectStore
 from polledger.store.tokens import TokenFolder, files_of
 from polledger.timestamp.trust import REVOCATION_BYTES
-from polledger.verify.binding import ReadModel, published_root
+from polledger.verify.binding import ReadModel, read_published
 from polledger.verify.claimed import (
     RunFacts,
     bounding_anchors,
     data_of,
     environment_of,
     parents_of,
+    run_facts,
     tensors_of,
     training_of,
 )
@@ -84,13 +84,11 @@ def finished_run(evidence: Evidence) -> FinishedRun:
         raise UsageError(
             "the run is not finished: a claim needs its final record (seal --resume continues it)"
         )
-    facts = RunFacts(
-        record=record,
-        genesis=genesis,
-        final=lineage.final,
-        head=heads.newest,
-        resumes=sum(isinstance(one, Resume) for one in heads.records),
-    )
+    facts = run_facts(record, heads, lineage)
+    if facts is None:
+        raise UsageError(
+            "the run is not finished: a claim needs its final record (seal --resume continues it)"
+        )
     return FinishedRun(evidence=evidence, heads=heads, lineage=lineage, facts=facts)
 
 
@@ -153,7 +151,7 @@ def final_entries(run: FinishedRun) -> list[Entry]:
     """The entries of the published model. Raises Unavailable if its state is missing, UsageError if it is another."""
     final = run.facts.final
     state = load_state(run.evidence.objects, run.lineage.checkpoints[-1].root)
-    entries = model_entries(state.flat, final.object)
+    entries = published_entries(published_model(state.flat, final.object))
     if state_root(entries) != final.model_root:
         raise UsageError(
             "final does not name the model in the run's last state: `polledger verify` says more"
@@ -162,11 +160,9 @@ def final_entries(run: FinishedRun) -> list[Entry]:
 
 
 def _file(path: Path, root: bytes, read: ReadModel) -> ModelFile:
-    if published_root(path, read) != root:
+    if state_root(published_entries(read_published(path, read))) != root:
         raise UsageError(f"{path} is not the model that this run ends with: nothing is claimed about it")
-    with open_regular(path) as (file, size), reported(path, "read"):
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return ModelFile(name=path.name, size=size, sha256=digest)
+    return ModelFile(name=path.name, size=path.stat().st_size, sha256=hash_regular(path))
 
 
 def make_proof(run: FinishedRun, tokens: Sequence[TokenRef]) -> PublicProof:

@@ -1,21 +1,35 @@
 """Step 10: the published model is the one this run ends with. PROTOCOL section 10, step 10."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from polledger.core.records import Final
 from polledger.core.replay import ReplayFailed
 from polledger.core.report import Finding
-from polledger.core.state import FlatState, file_root, model_root
+from polledger.core.state import (
+    FlatState,
+    TensorEntry,
+    model_root,
+    published_entries,
+    published_file,
+    published_model,
+    state_root,
+    tensor_entries,
+)
+from polledger.core.tolerance import Outcome
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import read_bounded
 from polledger.store.objects import ObjectStore
+from polledger.verify.closeness import TensorDifference, measure
 from polledger.verify.lineage import Lineage
 from polledger.verify.modelfile import parse_safetensors
 from polledger.verify.states import hash_state, load_state
 
 FILE_BYTES = 1 << 40
 """Largest model file read, 1 TiB: a guard against nonsense, memory is the real bound."""
+
+TENSORS_TOLD = 20
+"""Tensors of a file that differ and are reported one by one."""
 
 
 def step_final(lineage: Lineage, objects: ObjectStore) -> list[Finding]:
@@ -61,8 +75,8 @@ ReadModel = Callable[[Path], bytes]
 """Reads a torch file somewhere safe; gives a state file with one object, ``model`` (unverified bytes)."""
 
 
-def published_root(model: Path, read: ReadModel) -> bytes:
-    """Model root of the ``state_dict`` in ``model``: ``.safetensors`` is read here, anything else by ``read``.
+def read_published(model: Path, read: ReadModel) -> FlatState:
+    """The ``state_dict`` in ``model`` as it is published: ``.safetensors`` is read here, anything else by ``read``.
 
     Raises UsageError if there is no such file, Unavailable or ReplayFailed if it cannot be read, MalformedError for
     a file that is no ``state_dict``.
@@ -70,49 +84,106 @@ def published_root(model: Path, read: ReadModel) -> bytes:
     if not model.is_file():
         raise UsageError(f"{model} does not exist: give a .safetensors or .pt file")
     if model.suffix == ".safetensors":
-        return file_root(parse_safetensors(read_bounded(model, limit=FILE_BYTES)))
+        return published_file(parse_safetensors(read_bounded(model, limit=FILE_BYTES)))
     try:
-        return model_root(hash_state(read(model)).flat, "model")
+        return published_model(hash_state(read(model)).flat, "model")
     except UsageError as error:
         raise MalformedError(str(error)) from None
 
 
-def step_binding(lineage: Lineage, model: Path, read: ReadModel) -> Finding:
+def step_binding(lineage: Lineage, model: Path, read: ReadModel, objects: ObjectStore) -> list[Finding]:
     """Step 10 for a model file. ``pass``: its names, dtypes, shapes and bytes give final's model root.
 
-    A file that does not match contradicts nothing that the prover signed: that is ``unverifiable``. Raises UsageError
-    if there is no such file.
+    A file that does not match contradicts nothing that the prover signed: that is ``unverifiable``, with how far it
+    lies from the model. Raises UsageError if there is no such file.
     """
     final = lineage.final
     if final is None:
-        return _binding("unverifiable", "the run has no sealed final record to bind a model to", None)
+        return [_binding("unverifiable", "the run has no sealed final record to bind a model to", None)]
+    return bind_file(
+        model,
+        read,
+        root=final.model_root,
+        record=final.index,
+        original=lambda: _last(lineage, final, objects),
+    )
+
+
+def _last(lineage: Lineage, final: Final, objects: ObjectStore) -> FlatState | None:
+    """The model that the run ends with; None where its state is not at hand."""
     try:
-        root = published_root(model, read)
+        state = load_state(objects, lineage.checkpoints[-1].root)
+        return published_model(state.flat, final.object)
+    except (Unavailable, UsageError):
+        return None
+
+
+def bind_file(
+    model: Path,
+    read: ReadModel,
+    *,
+    root: bytes,
+    record: int | None,
+    original: Callable[[], FlatState | None],
+    listed: Sequence[TensorEntry] = (),
+) -> list[Finding]:
+    """Step 10: whether the file has the model root ``root``; if not, what it is instead.
+
+    ``original`` gives the model itself where it is at hand, ``listed`` what is known of its tensors otherwise.
+    """
+    try:
+        published = read_published(model, read)
     except (MalformedError, Unavailable, ReplayFailed) as error:
-        return _binding(
-            "unverifiable", f"{model}: {error}", final, remedy="give the state_dict as .safetensors or .pt"
-        )
-    if root == final.model_root:
-        return _binding("pass", f"{model} is the model this run ends with, tensor by tensor", final)
-    return _binding(
+        remedy = "give the state_dict as .safetensors or .pt"
+        return [_binding("unverifiable", f"{model}: {error}", record, remedy=remedy)]
+    entries = published_entries(published)
+    found = state_root(entries)
+    if found == root:
+        detail = f"{model} is the model this run ends with, tensor by tensor"
+        return [_binding("pass", detail, record)]
+    ours = original()
+    if ours is not None:
+        listed = tensor_entries(ours.tensors)
+    closeness = measure(ours, listed, published, [one for one in entries if isinstance(one, TensorEntry)])
+    first = _binding(
         "unverifiable",
-        f"{model} is not the model this run ends with",
-        final,
+        f"{model} is not the model this run ends with: {closeness.sentence}",
+        record,
         remedy="give the file of the final state_dict, with its names, dtypes and values unchanged",
-        found=root,
+        expected=root,
+        found=found,
+    )
+    return [first, *(_tensor(one, record) for one in closeness.differing[:TENSORS_TOLD])]
+
+
+def _tensor(differing: TensorDifference, record: int | None) -> Finding:
+    return Finding(
+        step=10,
+        name="binding.tensor",
+        outcome="unverifiable",
+        detail=differing.detail,
+        record=record,
+        expected=differing.expected,
+        found=differing.found,
     )
 
 
 def _binding(
-    outcome: str, detail: str, final: Final | None, *, remedy: str | None = None, found: bytes | None = None
+    outcome: Outcome,
+    detail: str,
+    record: int | None,
+    *,
+    remedy: str | None = None,
+    expected: bytes | None = None,
+    found: bytes | None = None,
 ) -> Finding:
     return Finding(
         step=10,
         name="binding",
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
         detail=detail,
-        record=final.index if final else None,
-        expected=final.model_root.hex() if final and found is not None else None,
-        found=found.hex() if found is not None else None,
+        record=record,
+        expected=None if expected is None else expected.hex(),
+        found=None if found is None else found.hex(),
         remedy=remedy,
     )

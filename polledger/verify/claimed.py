@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from polledger.core.claim import Anchor, ClaimedHead, ClaimedParent, Data, Tensor, Training
 from polledger.core.digest import sha256
-from polledger.core.records import Environment, Final, Genesis
+from polledger.core.records import Environment, Final, Genesis, Resume
 from polledger.core.state import Entry, TensorEntry
 from polledger.errors import MalformedError, Unavailable
 from polledger.store.objects import ObjectStore
@@ -16,26 +16,42 @@ from polledger.timestamp import cms
 from polledger.timestamp.messages import token_of
 from polledger.timestamp.token import TOKEN_BYTES
 from polledger.timestamp.tstinfo import parse_tst_info
-from polledger.verify.heads import SealedHead
-from polledger.verify.lineage import is_checkpoint_step
+from polledger.verify.heads import Heads, SealedHead
+from polledger.verify.lineage import Lineage, is_checkpoint_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """The authenticated records that a claim is about, and the newest head over them.
 
-    ``record`` is the bytes of ``genesis``; ``resumes`` counts interruptions, None where not all records are shown.
+    ``record`` is the bytes of ``genesis``. ``resumes`` counts the interruptions that are shown, and unless all
+    records are (``whole``) there may be more.
     """
 
     record: bytes
     genesis: Genesis
     final: Final
     head: SealedHead
-    resumes: int | None
+    resumes: int
+    whole: bool
+
+
+def run_facts(record: bytes, heads: Heads, lineage: Lineage) -> RunFacts | None:
+    """What is known of a run whose records are all at hand; None unless it is whole and finished."""
+    if lineage.final is None or not lineage.complete or heads.newest is None or not heads.whole:
+        return None
+    return RunFacts(
+        record=record,
+        genesis=lineage.genesis,
+        final=lineage.final,
+        head=heads.newest,
+        resumes=sum(isinstance(one, Resume) for one in heads.records),
+        whole=True,
+    )
 
 
 def training_of(facts: RunFacts, anchors: Sequence[Anchor] = ()) -> Training:
-    """``training`` of a claim about the run. Where the resumes are not known, none are stated."""
+    """``training`` of a claim about the run."""
     genesis, final = facts.genesis, facts.final
     external: bytes | UnsetType = genesis.external
     return Training(
@@ -45,7 +61,7 @@ def training_of(facts: RunFacts, anchors: Sequence[Anchor] = ()) -> Training:
         kind=genesis.kind,
         steps=final.steps,
         intervals=sum(is_checkpoint_step(genesis, step) for step in range(final.steps + 1)) - 1,
-        resumes=facts.resumes or 0,
+        resumes=facts.resumes,
         every=genesis.every,
         warm=genesis.warm,
         seed=genesis.seed,

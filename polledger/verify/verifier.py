@@ -48,6 +48,7 @@ from polledger.verify.ancestry import (
 )
 from polledger.verify.asking import Asked, sample_of, seed_of, step_asked, total_under
 from polledger.verify.binding import ReadModel, step_binding, step_final
+from polledger.verify.claim import ClaimRequest, claim_reader, step_claimed_run
 from polledger.verify.clock import replay_pace
 from polledger.verify.evidence import Evidence
 from polledger.verify.heads import Heads, SealedHead, match_heads, parse_records, step_heads, step_parse
@@ -99,6 +100,8 @@ class Request:
     model: Path | None = None
     read_model: ReadModel | None = None
     """Reads torch files for step 10; without it only ``.safetensors`` is read."""
+    claim: ClaimRequest | None = None
+    """A claim about the run that is held against it in step 10."""
     replay: bool = True
     scan: bool = True
     external: Path | None = None
@@ -218,7 +221,14 @@ def _verify_records(
         _scan(run, evidence, lineage, structure, seed)
     run.findings += step_final(lineage, evidence.objects)
     if request.model is not None:
-        run.findings.append(step_binding(lineage, request.model, request.read_model or _no_torch_files))
+        run.findings += step_binding(
+            lineage, request.model, request.read_model or no_torch_files, evidence.objects
+        )
+    if request.claim is not None:
+        reader = claim_reader(request.claim, trust=request.trust, policy=request.policy, now=request.now)
+        run.findings += step_claimed_run(
+            request.claim, evidence, heads, lineage, reader=reader, model=request.model
+        )
     code = _code(run, genesis, load_code)
     if not lineage.intervals:
         run.skipped = "no interval is authentic"
@@ -295,7 +305,7 @@ def _scan_presented(run: _Run, task: ScanTask) -> Scan:
     )
 
 
-def _no_torch_files(model: Path) -> bytes:
+def no_torch_files(model: Path) -> bytes:
     raise Unavailable(f"{model.name} cannot be read here: give the state_dict as .safetensors")
 
 
@@ -340,7 +350,7 @@ def _session(
 def _start(run: _Run, genesis: Genesis) -> Start | None:
     """What checkpoint 0 takes from elsewhere; a parent is verified for it first. None where the seed is all."""
     if genesis.origin == "external":
-        return external_start(genesis, run.request.external, run.request.read_model or _no_torch_files)
+        return external_start(genesis, run.request.external, run.request.read_model or no_torch_files)
     if isinstance(genesis.parent, msgspec.UnsetType):
         return None
     if run.depth >= ANCESTORS:
@@ -352,7 +362,7 @@ def _start(run: _Run, genesis: Genesis) -> Start | None:
 def _verify_parent(run: _Run, genesis: Genesis, found: FoundRun) -> Start:
     """Verify the run that ``genesis`` starts from as this one is, and say what it ends with."""
     run.watcher.note(f"verifying the run that this one starts from: {found.name}")
-    request = replace(run.request, model=None, asked=None, waiting=(), made={})
+    request = replace(run.request, model=None, claim=None, asked=None, waiting=(), made={})
     above = _Run(
         request=request,
         clock=run.clock,
@@ -532,11 +542,11 @@ def _environment(run: _Run, genesis: Genesis, session: ReplaySession | None) -> 
         run.environment["isolation"] = session.isolation
 
 
-def _not_done(run: _Run, model: bool) -> list[Finding]:
+def _not_done(run: _Run, model: bool, claim: bool) -> list[Finding]:
     """A finding for every required check that no step spoke about, so that the report says what is missing."""
     spoken = {(finding.step, finding.name) for finding in run.findings}
     findings = []
-    for step, name in missing_checks(run.findings, model=model, screened=run.screened):
+    for step, name in missing_checks(run.findings, model=model, screened=run.screened, claim=claim):
         if (step, name) not in spoken:
             why = run.skipped
             if name in ("stillness", "screening") and not run.request.scan:
@@ -548,10 +558,11 @@ def _not_done(run: _Run, model: bool) -> list[Finding]:
 
 def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
     model = run.request.model is not None
-    findings = sorted([*run.findings, *_not_done(run, model)], key=lambda finding: finding.step)
+    claim = run.request.claim is not None
+    findings = sorted([*run.findings, *_not_done(run, model, claim)], key=lambda finding: finding.step)
     return Report(
         run=genesis.run.hex() if genesis else None,
-        head=_head(heads),
+        head=head_form(heads),
         findings=tuple(findings),
         intervals=run.intervals,
         screening=run.screening.summary(tuple(item.interval for item in run.intervals))
@@ -567,6 +578,7 @@ def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
         environment=run.environment,
         policy=run.request.policy.digest().hex(),
         model=model,
+        claim=claim,
         origin=run.origin,
         screened=run.screened,
         timing=run.timing,
@@ -575,7 +587,8 @@ def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
     )
 
 
-def _head(heads: Heads) -> HeadForm | None:
+def head_form(heads: Heads) -> HeadForm | None:
+    """The newest head for the report; None without one."""
     if heads.newest is None:
         return None
     head = heads.newest.head

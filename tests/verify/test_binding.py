@@ -13,7 +13,7 @@ from polledger.core.replay import ReplayFailed
 from polledger.core.report import Finding
 from polledger.core.state import FlatState, SkeletonEntry, TensorData
 from polledger.errors import MalformedError, UsageError
-from polledger.verify.binding import step_binding, step_final
+from polledger.verify.binding import ReadModel, step_binding, step_final
 from polledger.verify.lineage import Lineage, build_lineage
 from polledger.verify.modelfile import parse_safetensors
 from polledger.verify.states import encode_file, hash_state
@@ -54,10 +54,14 @@ def never(path: Path) -> bytes:
     raise AssertionError("a safetensors file needs no other reader")
 
 
+def bound(built: Built, file: Path, read: ReadModel) -> list[Finding]:
+    return step_binding(lineage(built), file, read, built.run.objects)
+
+
 def bind(built: Built, path: Path, data: bytes) -> Finding:
     file = path / "model.safetensors"
     file.write_bytes(data)
-    return step_binding(lineage(built), file, never)
+    return bound(built, file, never)[0]
 
 
 def test_the_final_model_is_bound_whatever_the_order_and_metadata(honest: Built, tmp_path: Path) -> None:
@@ -101,27 +105,27 @@ def test_another_file_type_is_read_by_the_reader_that_was_handed_in(honest: Buil
         skeletons=[entry for entry in flat.skeletons if entry.path == "model"],
         tensors=[tensor for tensor in flat.tensors if tensor.path.startswith("model/")],
     )
-    assert step_binding(lineage(honest), file, lambda path: encode_file(inside)[0]).outcome == "pass"
-    assert step_binding(lineage(honest), file, lambda path: b"junk").outcome == "unverifiable"
-    assert step_binding(lineage(honest), file, lambda path: encode_file(flat)[0]).outcome == "pass"
+    assert bound(honest, file, lambda path: encode_file(inside)[0])[0].outcome == "pass"
+    assert bound(honest, file, lambda path: b"junk")[0].outcome == "unverifiable"
+    assert bound(honest, file, lambda path: encode_file(flat)[0])[0].outcome == "pass"
 
 
 def test_a_torch_file_without_a_state_dict_is_unverifiable(honest: Built, tmp_path: Path) -> None:
     file = tmp_path / "model.pt"
     file.write_bytes(b"PK")
     bare = FlatState(skeletons=[SkeletonEntry(v=1, path="model", structure=["int", "5"])], tensors=[])
-    assert step_binding(lineage(honest), file, lambda path: encode_file(bare)[0]).outcome == "unverifiable"
+    assert bound(honest, file, lambda path: encode_file(bare)[0])[0].outcome == "unverifiable"
 
     def failing(path: Path) -> bytes:
         raise ReplayFailed("weights_only refuses it")
 
-    finding = step_binding(lineage(honest), file, failing)
+    finding = bound(honest, file, failing)[0]
     assert (finding.outcome, "weights_only" in finding.detail) == ("unverifiable", True)
 
 
 def test_a_model_file_that_does_not_exist_is_a_usage_error(honest: Built, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        step_binding(lineage(honest), tmp_path / "no.pt", never)
+        bound(honest, tmp_path / "no.pt", never)
 
 
 def test_without_final_there_is_nothing_to_bind_to(honest: Built, tmp_path: Path) -> None:
@@ -130,7 +134,7 @@ def test_without_final_there_is_nothing_to_bind_to(honest: Built, tmp_path: Path
     genesis = honest.records[0]
     assert isinstance(genesis, Genesis)
     unfinished = build_lineage(genesis, honest.records[:-1])
-    assert step_binding(unfinished, file, never).outcome == "unverifiable"
+    assert step_binding(unfinished, file, never, honest.run.objects)[0].outcome == "unverifiable"
     assert step_final(unfinished, honest.run.objects) == []
 
 

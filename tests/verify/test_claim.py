@@ -1,0 +1,441 @@
+"""A claim against the run and its public proof: every field, every signature, and who may be accused of what."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from polledger.core.digest import ZERO
+from polledger.core.dsse import Envelope, encode_envelope, parse_envelope
+from polledger.core.head import Head, sign_head
+from polledger.core.publicproof import ProvenRecord, PublicProof, parse_public_proof
+from polledger.core.records import Final, parse_record
+from polledger.core.report import Finding, Report
+from polledger.errors import MalformedError, UsageError
+from polledger.keys import signer_of
+from polledger.publish.claim import finished_run
+from polledger.store.claimfiles import ClaimFiles
+from polledger.verify.claimalone import NOT_SHOWN, read_claim_files
+from polledger.verify.evidence import read_evidence
+from tests.verify.build import KEY, Built
+from tests.verify.check import check, copy_of, named, validate
+from tests.verify.claiming import alone, change_proof, write_claim
+
+OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
+ZEROS = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def claimed(honest: Built, tmp_path_factory: pytest.TempPathFactory) -> ClaimFiles:
+    """An honest claim, stamped. Not to be changed."""
+    directory = tmp_path_factory.mktemp("claim")
+    return write_claim(honest, directory / "claim", tsa=directory / "tsa")
+
+
+def copied(files: ClaimFiles, path: Path) -> ClaimFiles:
+    shutil.copytree(files.path.parent, path)
+    return ClaimFiles(path=path / files.path.name)
+
+
+def claim_findings(report: Report) -> list[Finding]:
+    return named(report, "claim")
+
+
+def against_run(built: Built, files: ClaimFiles, **values: Any) -> Report:
+    return check(built, claim=read_claim_files(files), **values)
+
+
+def test_an_honest_claim_beside_its_run_is_verified(honest: Built, claimed: ClaimFiles) -> None:
+    report = against_run(honest, claimed)
+    assert report.verdict == "VERIFIED"
+    assert [finding.outcome for finding in claim_findings(report)] == ["pass"]
+    assert "each compared with the state that the run ends in" in claim_findings(report)[0].detail
+    validate(report.to_json())
+
+
+def test_a_claim_and_its_proof_alone_agree_and_are_never_verified(claimed: ClaimFiles) -> None:
+    report = alone(claimed)
+    assert report.verdict == "UNVERIFIABLE"
+    passed = {finding.name for finding in report.findings if finding.outcome == "pass"}
+    assert passed >= {"parse", "heads", "time.consistency", "claim"}
+    assert all(finding.detail == NOT_SHOWN for finding in report.findings if finding.blocks)
+    assert report.time.first is not None
+    validate(report.to_json())
+
+
+def test_a_claim_alone_says_what_was_not_checked(claimed: ClaimFiles, tmp_path: Path) -> None:
+    lonely = ClaimFiles(path=tmp_path / "claim.dsse.json")
+    lonely.path.write_bytes(claimed.path.read_bytes())
+    report = alone(lonely)
+    assert report.verdict == "UNVERIFIABLE"
+    assert "there is no proof.msgpack beside the claim" in claim_findings(report)[0].detail
+    assert not [finding for finding in report.findings if finding.outcome == "pass"]
+
+
+def edit(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(plain: dict[str, Any]) -> None:
+        place: Any = plain["predicate"]
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+
+    return change
+
+
+def rename_model_root(plain: dict[str, Any]) -> None:
+    plain["predicate"]["model"]["root"] = ZEROS
+    plain["subject"][0]["digest"] = {"polledgerModelRoot1": ZEROS}
+
+
+LIES = {
+    "training.genesis": edit("training", "genesis", value=ZEROS),
+    "training.kind": edit("training", "kind", value="custom"),
+    "training.steps": edit("training", "steps", value=600),
+    "training.intervals": edit("training", "intervals", value=600),
+    "training.every": edit("training", "every", value=9),
+    "training.warm": edit("training", "warm", value=9),
+    "training.seed": edit("training", "seed", value=9),
+    "training.bound": edit("training", "bound", value=False),
+    "training.head.root": edit("training", "head", "root", value=ZEROS),
+    "training.anchors[0].time": edit("training", "anchors", 0, "time", value="2020-01-01T00:00:00Z"),
+    "model.root": rename_model_root,
+    "model.object": edit("model", "object", value="ema"),
+    "data.root": edit("data", "root", value=ZEROS),
+    "data.size": edit("data", "size", value=10**6),
+    "data.disclosure": lambda plain: plain["predicate"].update(data={"disclosure": "batches"}),
+    "task": edit("task", value=ZEROS),
+    "environment.cpu": edit("environment", "cpu", value="another"),
+    "environment.flags.deterministic": edit("environment", "flags", value={"deterministic": False}),
+    "training.origin": lambda plain: plain["predicate"]["training"].update(origin="external", external=ZEROS),
+    "parents": lambda plain: (
+        plain["predicate"].update(parents=[{"head": ZEROS, "mode": "model"}])
+        or plain["predicate"]["training"].update(origin="parent")
+    ),
+}
+
+
+@pytest.mark.parametrize("field", LIES)
+def test_a_lie_that_the_genesis_key_signed_is_refuted_and_named(
+    honest: Built, tmp_path: Path, field: str
+) -> None:
+    files = write_claim(honest, tmp_path / "claim", change=LIES[field])
+    for report in (alone(files), against_run(honest, files)):
+        assert report.verdict == "REFUTED"
+        wrong = [finding for finding in claim_findings(report) if finding.outcome == "fail"]
+        assert any(f"({field}" in finding.detail for finding in wrong)
+        assert all(finding.expected != finding.found for finding in wrong)
+        assert "the claim is wrong about" in report.to_json()["sentence"]
+
+
+def test_resumes_beyond_those_shown_are_refuted_only_by_the_whole_run(honest: Built, tmp_path: Path) -> None:
+    files = write_claim(honest, tmp_path / "claim", change=edit("training", "resumes", value=3))
+    assert alone(files).verdict == "UNVERIFIABLE"
+    assert [one.outcome for one in claim_findings(alone(files))] == ["unverifiable"]
+    assert against_run(honest, files).verdict == "REFUTED"
+
+
+@pytest.mark.parametrize("what", ["root", "missing", "dtype", "extra"])
+def test_the_listed_tensors_are_those_of_the_model(honest: Built, tmp_path: Path, what: str) -> None:
+    def change(plain: dict[str, Any]) -> None:
+        tensors = plain["predicate"]["model"]["tensors"]
+        if what == "root":
+            tensors[0]["root"] = ZEROS
+        elif what == "missing":
+            del tensors[0]
+        elif what == "dtype":
+            tensors[0]["dtype"] = "int32"
+        else:
+            tensors.append({**tensors[0], "name": "more"})
+
+    files = write_claim(honest, tmp_path / "claim", change=change)
+    # Without the state the list can only be held against the root: that names no tensor and accuses nobody.
+    [finding] = claim_findings(alone(files))
+    assert (finding.outcome, "model.tensors" in finding.detail) == ("unverifiable", True)
+    assert against_run(honest, files).verdict == "REFUTED"
+
+
+def test_the_wrong_time_stamps_are_not_taken(honest: Built, claimed: ClaimFiles, tmp_path: Path) -> None:
+    unknown = write_claim(
+        honest, tmp_path / "token", change=edit("training", "anchors", 0, "token", value=ZEROS)
+    )
+    label = write_claim(
+        honest, tmp_path / "label", change=edit("training", "anchors", 0, "authority", value="DigiCert")
+    )
+    seal = write_claim(honest, tmp_path / "seal", change=edit("training", "anchors", 0, "seal", value=7))
+    for files in (unknown, label, seal):
+        report = alone(files)
+        assert report.verdict == "UNVERIFIABLE"
+        assert [finding.outcome for finding in claim_findings(report)] == ["unverifiable"]
+    gone = copied(claimed, tmp_path / "gone")
+    shutil.rmtree(gone.tokens.directory)
+    assert "could not be checked" in claim_findings(alone(gone))[0].detail
+
+
+def test_a_claim_that_another_key_signed_is_nobodys(honest: Built, tmp_path: Path) -> None:
+    forged = write_claim(honest, tmp_path / "forged", key=OTHER)
+    theirs = OTHER.public_key().public_bytes_raw().hex()
+    stolen = write_claim(honest, tmp_path / "stolen", key=OTHER, change=edit("claimant", "key", value=theirs))
+    for files, words in ((forged, "changed after it was signed"), (stolen, "somebody else claims this run")):
+        for report in (alone(files), against_run(honest, files)):
+            assert report.verdict == "UNVERIFIABLE"
+            assert words in claim_findings(report)[0].detail
+            assert not [finding for finding in report.findings if finding.outcome == "fail"]
+
+
+def test_a_claim_changed_after_it_was_signed_accuses_nobody(
+    honest: Built, claimed: ClaimFiles, tmp_path: Path
+) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    envelope = parse_envelope(files.path.read_bytes())
+    payload = envelope.payload.replace(b'"steps":12', b'"steps":99')
+    assert payload != envelope.payload
+    changed = Envelope(payload_type=envelope.payload_type, payload=payload, signatures=envelope.signatures)
+    files.path.write_bytes(encode_envelope(changed))
+    for report in (alone(files), against_run(honest, files)):
+        assert report.verdict == "UNVERIFIABLE"
+        details = [finding.detail for finding in claim_findings(report)]
+        assert any("does not carry a valid signature" in detail for detail in details)
+        assert any("(training.steps)" in detail for detail in details)
+
+
+def test_a_claim_beside_another_run_accuses_nobody(honest: Built, tmp_path: Path) -> None:
+    files = write_claim(honest, tmp_path / "claim", change=edit("training", "run", value="f" * 32))
+    for report in (alone(files), against_run(honest, files)):
+        assert report.verdict == "UNVERIFIABLE"
+        [finding] = claim_findings(report)
+        assert "about another run" in finding.detail
+
+
+def test_a_run_that_lost_its_end_accuses_nobody(honest: Built, claimed: ClaimFiles, tmp_path: Path) -> None:
+    lost = copy_of(honest, tmp_path / "run")
+    last = lost.run.seals()[-1]
+    lost.run.seal_path(last).unlink()
+    report = against_run(lost, claimed)
+    assert report.verdict == "UNVERIFIABLE"
+    assert any("damaged or not finished" in finding.detail for finding in claim_findings(report))
+
+
+def test_a_claim_about_another_length_of_the_run_accuses_nobody(honest: Built, tmp_path: Path) -> None:
+    files = write_claim(honest, tmp_path / "claim", change=edit("training", "head", "size", value=10_000))
+    report = alone(files)
+    assert report.verdict == "UNVERIFIABLE"
+    assert "after 10000 records" in claim_findings(report)[0].detail
+
+
+def test_a_second_signature_that_is_named_has_to_hold(honest: Built, tmp_path: Path) -> None:
+    both = write_claim(honest, tmp_path / "both", further=(signer_of(OTHER),))
+    assert claim_findings(alone(both))[0].outcome == "pass"
+    envelope = parse_envelope(both.path.read_bytes())
+    one = Envelope(
+        payload_type=envelope.payload_type, payload=envelope.payload, signatures=envelope.signatures[:1]
+    )
+    both.path.write_bytes(encode_envelope(one))
+    [finding] = claim_findings(alone(both))
+    assert (finding.outcome, "signs it as well" in finding.detail) == ("unverifiable", True)
+
+
+def test_signatures_of_unknown_keys_are_counted_and_not_believed(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    envelope = parse_envelope(files.path.read_bytes())
+    more = (
+        *envelope.signatures,
+        envelope.signatures[0],
+    )
+    files.path.write_bytes(
+        encode_envelope(
+            Envelope(payload_type=envelope.payload_type, payload=envelope.payload, signatures=more)
+        )
+    )
+    [finding] = claim_findings(alone(files))
+    assert finding.outcome == "pass"
+    assert "1 signature of keys that it does not name" in finding.detail
+
+
+def test_a_further_key_of_the_wrong_length_is_no_crash(honest: Built, tmp_path: Path) -> None:
+    key = {"algorithm": "ml-dsa-44", "key": "ab" * 32}
+    files = write_claim(honest, tmp_path / "claim", change=edit("claimant", "further", value=[key]))
+    assert alone(files).verdict == "UNVERIFIABLE"
+
+
+def test_the_claims_own_time_is_told_and_never_required(
+    claimed: ClaimFiles, honest: Built, tmp_path: Path
+) -> None:
+    [told] = named(alone(claimed), "time.claim")
+    assert "the claim was signed by 2026-03-02T12:00:00Z, as its own tokens say" in told.detail
+    bare = write_claim(honest, tmp_path / "bare")
+    [none] = named(alone(bare), "time.claim")
+    assert "no time stamp over the claim itself" in none.detail
+    assert against_run(honest, bare).verdict == "VERIFIED"
+
+
+def test_a_token_over_something_else_dates_no_claim(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    change_proof(files, lambda proof: msgspec.structs.replace(proof, claim=[proof.seals[0].tokens[0]]))
+    [told] = named(alone(files), "time.claim")
+    assert (told.outcome, "can be used" in told.detail) == ("unverifiable", True)
+
+
+def test_another_field_in_the_statement_is_refused(honest: Built, tmp_path: Path) -> None:
+    files = write_claim(honest, tmp_path / "claim", change=edit("more", value=1))
+    with pytest.raises(MalformedError, match="unknown field `more`"):
+        read_claim_files(files)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        edit("v", value=2),
+        edit("claimant", "name", value="a\nb"),
+        edit("claimant", "name", value="a\u202eb"),
+        edit("claimant", "contact", value="a\n"),
+        edit("task", value="A" * 64),
+        edit("training", "run", value="0" * 31),
+        edit("training", "external", value=ZEROS),
+        edit("training", "anchors", 0, "time", value="yesterday"),
+        edit("parents", value=[{"head": ZEROS, "mode": "model"}]),
+        edit("data", "disclosure", value="batches"),
+        edit("not_claimed", value=[]),
+        edit("model", "name", value="another name than the subject's"),
+        lambda plain: plain.update(_type="https://in-toto.io/Statement/v0.1"),
+        lambda plain: plain.update(predicateType="urn:polledger:claim:2"),
+        lambda plain: plain.update(subject=[]),
+        lambda plain: plain["subject"][0].update(digest={"sha256": ZEROS}),
+    ],
+)
+def test_statements_that_break_a_bound_are_refused(
+    honest: Built, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    files = write_claim(honest, tmp_path / "claim", change=change)
+    with pytest.raises(MalformedError):
+        read_claim_files(files)
+
+
+# The public proof
+
+
+def proof_findings(files: ClaimFiles, change: Callable[[PublicProof], PublicProof]) -> list[Finding]:
+    change_proof(files, change)
+    report = alone(files)
+    assert report.verdict != "VERIFIED"
+    assert claim_findings(report)[0].outcome != "pass"
+    return [finding for finding in report.findings if finding.step in (1, 2) and finding.blocks]
+
+
+def tampered(record: ProvenRecord) -> ProvenRecord:
+    final = parse_record(record.record)
+    assert isinstance(final, Final)
+    from polledger.core.encoding import encode
+
+    return ProvenRecord(record=encode(msgspec.structs.replace(final, steps=99)), path=record.path)
+
+
+CHANGES: dict[str, tuple[Callable[[PublicProof], dict[str, Any]], str]] = {
+    "a record changed": (
+        lambda proof: {"records": [*proof.records[:-1], tampered(proof.records[-1])]},
+        "is not in the sealed log",
+    ),
+    "a path changed": (
+        lambda proof: {
+            "records": [ProvenRecord(record=proof.records[0].record, path=[ZERO]), *proof.records[1:]]
+        },
+        "is not in the sealed log",
+    ),
+    "a record twice": (lambda proof: {"records": [*proof.records, proof.records[1]]}, "shown twice"),
+    "no genesis": (lambda proof: {"records": proof.records[1:]}, "does not show the first record"),
+    "no record": (
+        lambda proof: {"records": [*proof.records, ProvenRecord(record=b"x", path=[])]},
+        "is none",
+    ),
+    "another run": (lambda proof: {"run": b"x" * 16}, "of another run"),
+    "no first head": (
+        lambda proof: {"seals": proof.seals[1:], "consistency": proof.consistency[1:]},
+        "does not begin with the first head",
+    ),
+    "a head left out": (
+        lambda proof: {"seals": [proof.seals[0], proof.seals[2]], "consistency": proof.consistency[:1]},
+        "the head before it is another one",
+    ),
+    "no consistency": (lambda proof: {"consistency": [[] for _ in proof.consistency]}, "continues the log"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_proof_shows_nothing(claimed: ClaimFiles, tmp_path: Path, name: str) -> None:
+    change, words = CHANGES[name]
+    files = copied(claimed, tmp_path / "claim")
+    found = proof_findings(files, lambda proof: msgspec.structs.replace(proof, **change(proof)))
+    assert any(words in finding.detail for finding in found)
+    assert {finding.outcome for finding in found} == {"unverifiable"}
+
+
+def test_a_proof_without_its_end_gives_no_claim(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    assert (
+        proof_findings(files, lambda proof: msgspec.structs.replace(proof, records=proof.records[:-1])) == []
+    )
+
+
+def resigned(proof: PublicProof, number: int, key: Ed25519PrivateKey, **changes: Any) -> PublicProof:
+    from dataclasses import replace
+
+    from polledger.core.head import parse_note
+
+    head: Head = parse_note(proof.seals[number].note).head
+    note = sign_head(replace(head, **changes), key)
+    seals = list(proof.seals)
+    seals[number] = msgspec.structs.replace(seals[number], note=note, tokens=[])
+    return msgspec.structs.replace(proof, seals=seals)
+
+
+def test_a_head_that_another_key_signed_is_none(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    found = proof_findings(files, lambda proof: resigned(proof, 1, OTHER))
+    assert {finding.outcome for finding in found} == {"unverifiable"}
+
+
+def test_two_heads_over_as_many_records_are_refuted(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    proof = parse_public_proof(files.proof_path.read_bytes())
+    from polledger.core.head import parse_note
+
+    before = parse_note(proof.seals[0].note).head
+    found = proof_findings(files, lambda proof: resigned(proof, 1, KEY, size=before.size))
+    assert any("equivocation" in finding.detail and finding.outcome == "fail" for finding in found)
+    shrunk = copied(claimed, tmp_path / "shrunk")
+    found = proof_findings(shrunk, lambda proof: resigned(proof, 1, KEY, size=before.size - 1))
+    assert any("does not grow" in finding.detail and finding.outcome == "fail" for finding in found)
+
+
+def test_every_flipped_byte_of_the_proof_is_noticed(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    data = files.proof_path.read_bytes()
+    # What a token's authority is called is a label that nothing signs.
+    labels = {at + n for at in _occurrences(data, b"embedded") for n in range(8)}
+    honest = alone(claimed).findings
+    for position in sorted(set(range(0, len(data), 37)) - labels):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x10
+        files.proof_path.write_bytes(bytes(damaged))
+        assert alone(files).findings != honest, position
+
+
+def _occurrences(data: bytes, text: bytes) -> list[int]:
+    return [at for at in range(len(data)) if data.startswith(text, at)]
+
+
+# Who can be claimed
+
+
+def test_an_unfinished_run_cannot_be_claimed(honest: Built, tmp_path: Path) -> None:
+    lost = copy_of(honest, tmp_path / "run")
+    lost.run.seal_path(lost.run.seals()[-1]).unlink()
+    with pytest.raises(UsageError, match="not finished"):
+        finished_run(read_evidence(lost.run))
+    shutil.rmtree(lost.run.path / "seals")
+    (lost.run.path / "seals").mkdir()
+    with pytest.raises(UsageError, match="do not match"):
+        finished_run(read_evidence(lost.run))
