@@ -72,7 +72,7 @@ class ReplayedStep:
 class ReplayOutcome:
     """The state file after the last step (unverified bytes: parse and hash it), and what each step did."""
 
-    state: bytes
+    state: bytes | memoryview
     steps: tuple[ReplayedStep, ...]
     environment: Environment
 

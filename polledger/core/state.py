@@ -215,8 +215,8 @@ def parse_state(data: Buffer, *, root: bytes, rehash: bool = True) -> FlatState:
     Everything is hashed again: what comes back is exactly what ``root`` commits to. Skeletons and tensors are in
     order and refer to each other completely. ``data`` is not copied. Raises MalformedError otherwise.
 
-    ``rehash=False`` leaves the data of the tensors out, not their entries: only for memory that was hashed where it
-    lies, and that nobody writes to any more.
+    ``rehash=False`` leaves the data of the tensors out, not their entries: only for what was hashed already, and that
+    nobody has written to since.
     """
     view = memoryview(data).cast("B")
     manifest, rest = _split_manifest(view)

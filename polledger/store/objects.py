@@ -68,6 +68,14 @@ class ObjectStore:
         with reported(path, "read"):
             return path.is_file()
 
+    def size(self, name: bytes) -> int:
+        """Bytes of the file of that name; its content is not looked at. Raises ObjectMissing, or Unavailable."""
+        path = self.path(name)
+        if not self.has(name):
+            raise ObjectMissing(name, path)
+        with reported(path, "read"):
+            return path.stat().st_size
+
     def put(self, data: bytes | memoryview) -> bytes:
         """Store ``data`` under its SHA-256 and return that. Raises Unavailable if it cannot be written."""
         name = hashlib.sha256(data).digest()

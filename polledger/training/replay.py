@@ -7,6 +7,7 @@ and never sees data beyond what was opened. PROTOCOL section 10.
 import contextlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +104,8 @@ class ReplayEngine:
         self._children: dict[tuple[str, Variant], _Child] = {}
         self._refusals: dict[tuple[str, Variant], str] = {}
         self._isolation = IsolationReport(files=True, network=True)
+        # One thread may have data opened while another waits for a replay.
+        self._lock = threading.Lock()
 
     def __enter__(self) -> "ReplayEngine":
         return self
@@ -163,7 +166,9 @@ class ReplayEngine:
             steps = tuple(_replayed_step(child, batch) for batch in job.batches)
             child.expect(wire.Ended)
             state = child.frame(limit=8 * len(job.start) + STATE_SLACK)
-            return ReplayOutcome(state=bytes(state), steps=steps, environment=child.environment)
+            return ReplayOutcome(
+                state=memoryview(state).toreadonly(), steps=steps, environment=child.environment
+            )
 
     def _child(self, role: str, variant: Variant) -> "_Child":
         if (role, variant) in self._refusals:
@@ -177,10 +182,11 @@ class ReplayEngine:
         self._children.pop((role, variant)).close()
 
     def _note(self, taken: wire.Isolated) -> None:
-        before = self._isolation
-        self._isolation = IsolationReport(
-            files=before.files and taken.files, network=before.network and taken.network
-        )
+        with self._lock:
+            before = self._isolation
+            self._isolation = IsolationReport(
+                files=before.files and taken.files, network=before.network and taken.network
+            )
 
 
 class _Conversation:

@@ -172,14 +172,21 @@ def read_frame(stream: BinaryIO, *, limit: int) -> bytearray:
     return _exactly(stream, length)
 
 
+PART = 1 << 24
+"""Bytes that a frame's memory begins with at most."""
+
+
 def _exactly(stream: BinaryIO, length: int) -> bytearray:
-    # Grown as bytes arrive, so that a claimed length alone allocates nothing.
-    data = bytearray()
-    while len(data) < length:
-        part = stream.read(min(length - len(data), 1 << 24))
+    # Grown as bytes arrive, so that a claimed length alone allocates little.
+    data, have = bytearray(min(length, PART)), 0
+    while have < length:
+        if have == len(data):
+            data.extend(bytes(min(length - have, max(have, PART))))
+        with memoryview(data) as whole:
+            part = stream.readinto(whole[have:])  # type: ignore[attr-defined]
         if not part:
             raise EOFError
-        data += part
+        have += part
     return data
 
 

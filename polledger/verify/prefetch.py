@@ -6,14 +6,17 @@ Only this process holds the state: no child is given anything earlier than witho
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from polledger.store.objects import ObjectStore
-from polledger.verify.states import LoadedState, load_state
+from polledger.verify.states import LoadedState, StateReader
 
 
 class Prefetch:
-    """At most one state ahead, in a thread of its own that :meth:`close` ends and :meth:`ask` starts."""
+    """At most one state ahead, in a thread of its own that :meth:`close` ends and :meth:`ask` starts.
+
+    A state that was taken is valid until the one after the next is asked for or taken: its memory is used again.
+    """
 
     def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
+        self._reader = StateReader(objects)
         self._thread: ThreadPoolExecutor | None = None
         self._ahead: tuple[bytes, Future[LoadedState]] | None = None
 
@@ -21,13 +24,15 @@ class Prefetch:
         """Begin to load the state of ``root``; what was asked for before and not taken is forgotten."""
         if self._ahead is None or self._ahead[0] != root:
             self._thread = self._thread or ThreadPoolExecutor(max_workers=1)
-            self._ahead = (root, self._thread.submit(load_state, self._objects, root))
+            self._ahead = (root, self._thread.submit(self._reader.load, root))
 
     def take(self, root: bytes) -> LoadedState:
         """The state of ``root``, waited for if it was asked for, loaded now if not. Raises Unavailable either way."""
+        if self._ahead is None or self._ahead[0] != root:
+            self.ask(root)
         ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead[0] != root:
-            return load_state(self._objects, root)
+        if ahead is None:
+            raise RuntimeError("a state that was asked for is not waited for")
         return ahead[1].result()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ everything that is run again runs in a second one. PROTOCOL section 10.
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -21,7 +22,6 @@ from polledger.core.report import Finding, IntervalResult
 from polledger.core.state import FlatState
 from polledger.errors import MalformedError, Unavailable
 from polledger.verify.ancestry import Start
-from polledger.verify.compare import same_bytes
 from polledger.verify.custom import REPLAY_ERRORS, CustomBatches
 from polledger.verify.data import DataChecks, OpenedInterval
 from polledger.verify.hyperparameters import differing_steps
@@ -54,6 +54,10 @@ class ReplaySession:
     custom: CustomBatches = field(init=False)
     judge: Judge = field(init=False)
     _prefetch: Prefetch = field(init=False)
+    _runner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
+    """Waits for the replaying process, so that this thread can do what else there is to do."""
+    _ahead: dict[int, "_Prepared | NotOpened"] = field(default_factory=dict)
+    """Of the next interval: what is opened already, and maybe under way."""
     _next: dict[int, Interval] = field(default_factory=dict)
     _main: Replayer | None = None
     _check: Replayer | None = None
@@ -107,15 +111,18 @@ class ReplaySession:
         return self.replay_seconds / self.replayed_steps if self.replayed_steps else 0.0
 
     def close(self) -> None:
-        """End every process. Idempotent."""
+        """End every process, also one in which a replay is under way. Idempotent."""
         for replayer in (self._main, self._check):
             if replayer is not None:
                 taken = replayer.isolation()
                 files, network = self.isolation.get("files", True), self.isolation.get("network", True)
                 self.isolation = {"files": files and taken.files, "network": network and taken.network}
         self._main = self._check = None
-        self._prefetch.close()
         self._stack.close()
+        self._ahead.clear()
+        self._runner.shutdown()
+        self._runner = ThreadPoolExecutor(max_workers=1)
+        self._prefetch.close()
 
     def origin(self, start: Start | None = None) -> list[Finding]:
         """Step 8, in the session that then replays. ``start``: what genesis names besides the seed."""
@@ -156,31 +163,22 @@ class ReplaySession:
                 self.results[number] = self._replay(interval)
             except (NotOpened, *REPLAY_ERRORS) as error:
                 self._carry = None
-                remedy = error.remedy if isinstance(error, NotOpened) else ELSEWHERE
-                self.results[number] = _unopened(interval, str(error), remedy)
+                known = _not_opened(error)
+                self.results[number] = _unopened(interval, str(known), known.remedy)
         return self.results[number]
 
     def _replay(self, interval: Interval) -> IntervalResult:
-        if not interval.shown:
-            raise NotOpened("its records are not shown", "ask the prover to open them")
-        if not self.data.readable():
-            raise NotOpened("its data cannot be checked", _SEE_DATA)
-        start = self._start(interval)
-        opened = self._open_data(interval)
-        if not self.custom.check(interval, opened.batches, self._is_other_class(interval)):
-            raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
-        job = ReplayJob(
-            start=start.data,
-            root=start.root,
-            first_step=interval.start.step,
-            last_step=interval.end.step,
-            batches=opened.batches,
-        )
-        engine = self._engine(interval.environment)
+        prepared = self._ahead.pop(interval.number, None)
+        if isinstance(prepared, NotOpened):
+            raise prepared
+        if prepared is None:
+            prepared = _Prepared(interval=interval, opened=self._checked_data(interval))
+        if prepared.running is None:
+            self._launch(prepared)
         self._look_ahead(interval)
-        began = self.task.clock()
-        outcome, state = self._run(engine, job)
-        self.replay_seconds += self.task.clock() - began
+        job, start, running = prepared.under_way()
+        outcome, state, seconds = running.result()
+        self.replay_seconds += seconds
         self.replayed_steps += len(interval.steps)
         self.environment = outcome.environment
         item = Replayed(
@@ -193,6 +191,66 @@ class ReplaySession:
             differences=tuple(self.differences(outcome.environment, interval.environment)),
         )
         return self._examine(item)
+
+    def _checked_data(self, interval: Interval) -> OpenedInterval:
+        """What the steps of ``interval`` consume. Raises NotOpened unless it is what the records say."""
+        if not interval.shown:
+            raise NotOpened("its records are not shown", "ask the prover to open them")
+        if not self.data.readable():
+            raise NotOpened("its data cannot be checked", _SEE_DATA)
+        opened = self._open_data(interval)
+        if not self.custom.check(interval, opened.batches, self._is_other_class(interval)):
+            raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
+        return opened
+
+    def _launch(self, prepared: "_Prepared") -> None:
+        """Have the interval replayed from its start on. Raises NotOpened where that is not at hand."""
+        interval = prepared.interval
+        prepared.start = start = self._start(interval)
+        prepared.job = job = ReplayJob(
+            start=start.data,
+            root=start.root,
+            first_step=interval.start.step,
+            last_step=interval.end.step,
+            batches=prepared.opened.batches,
+        )
+        engine = self._engine(interval.environment)
+        prepared.running = self._runner.submit(self._timed, engine, job)
+
+    def _timed(self, engine: Replayer, job: ReplayJob) -> tuple[ReplayOutcome, LoadedState, float]:
+        began = self.task.clock()
+        outcome, state = self._run(engine, job)
+        return outcome, state, self.task.clock() - began
+
+    def _look_ahead(self, interval: Interval) -> None:
+        """While ``interval`` replays, read the next one's start and open its data."""
+        following = self._next.get(interval.number)
+        if following is None or following.number in self.results:
+            return
+        if following.start.stored and following.start.root != interval.end.root:
+            self._prefetch.ask(following.start.root)
+        # Elsewhere another session replays; and where nothing is known about this machine yet, that comes first.
+        if following.environment != interval.environment or self.environment is None:
+            return
+        try:
+            self._ahead[following.number] = _Prepared(
+                interval=following, opened=self._checked_data(following)
+            )
+        except (NotOpened, *REPLAY_ERRORS) as error:
+            self._ahead[following.number] = _not_opened(error)
+
+    def _go_on(self, item: Replayed) -> None:
+        """``item`` passed every check of its bits: the next interval may start before the rest of it is measured.
+
+        Not earlier: as long as something may have to run again, no process holds a later state.
+        """
+        following = self._next.get(item.interval.number)
+        prepared = self._ahead.get(following.number) if following is not None else None
+        if isinstance(prepared, _Prepared):
+            try:
+                self._launch(prepared)
+            except (NotOpened, *REPLAY_ERRORS) as error:
+                self._ahead[prepared.interval.number] = _not_opened(error)
 
     def _is_other_class(self, interval: Interval) -> bool:
         """Whether bits are not owed here, or nothing is known about that yet."""
@@ -214,6 +272,7 @@ class ReplaySession:
             self._check_end(item)
             self._check_metrics(item)
             self._carry = item.state
+            self._go_on(item)
             return self.judge.equal(item)
         again = None if item.differences else self._again(item)
         confirmed = again is not None and _agree(item, again)
@@ -270,12 +329,6 @@ class ReplaySession:
             self._missing(interval, str(error))
             raise NotOpened(str(error), _RESTORE) from None
 
-    def _look_ahead(self, interval: Interval) -> None:
-        """Begin to read the next interval's start, unless that is where this one ends."""
-        following = self._next.get(interval.number)
-        if following is not None and following.start.stored and following.start.root != interval.end.root:
-            self._prefetch.ask(following.start.root)
-
     def _open_data(self, interval: Interval) -> OpenedInterval:
         try:
             opened = self.data.open(interval, self._engine(interval.environment))
@@ -304,14 +357,15 @@ class ReplaySession:
         return replace(item, outcome=outcome, state=state)
 
     def _check_end(self, item: Replayed) -> None:
-        """A stored end state is opened too: it has to be there, whole. Equal bytes need no second hash."""
+        """A stored end state has to be there. Its bytes are not read: those of the same root are at hand."""
         end = item.interval.end
         if not end.stored:
             return
         try:
-            data = self.task.objects.read(end.root, limit=len(item.state.data))
-            if not same_bytes(data, item.state.data):
-                load_state(self.task.objects, end.root)
+            size = self.task.objects.size(end.root)
+            if size != len(item.state.data):
+                found = f"it has {size} bytes, not {len(item.state.data)}"
+                self._missing(item.interval, f"object {end.root.hex()} (a state) is damaged: {found}")
         except Unavailable as error:
             self._missing(item.interval, str(error))
 
@@ -373,6 +427,27 @@ class ReplaySession:
             self._engine(environment)
             self._check = self._stack.enter_context(self.task.engines(environment))
         return self._check
+
+
+@dataclass(slots=True, kw_only=True)
+class _Prepared:
+    """An interval whose data are opened. ``running`` is its replay, once that was begun."""
+
+    interval: Interval
+    opened: OpenedInterval
+    start: LoadedState | None = None
+    job: ReplayJob | None = None
+    running: Future[tuple[ReplayOutcome, LoadedState, float]] | None = None
+
+    def under_way(self) -> tuple[ReplayJob, LoadedState, Future[tuple[ReplayOutcome, LoadedState, float]]]:
+        """What runs, from where, and its outcome."""
+        if self.job is None or self.start is None or self.running is None:
+            raise RuntimeError("the replay was not begun")
+        return self.job, self.start, self.running
+
+
+def _not_opened(error: Exception) -> NotOpened:
+    return error if isinstance(error, NotOpened) else NotOpened(str(error))
 
 
 def _agree(one: Replayed, other: Replayed) -> bool:

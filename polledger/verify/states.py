@@ -41,31 +41,33 @@ BLOCKS = 2
 def read_states(objects: ObjectStore, roots: Sequence[bytes]) -> Iterator[LoadedState | Unavailable]:
     """The state of each root in turn, every byte hashed, or why it cannot be read.
 
-    A state is valid until the one after the next is read: its memory is used again, because memory that was never
-    touched costs more than the hashing.
+    Valid as :meth:`StateReader.load` says.
     """
-    blocks = [bytearray() for _ in range(BLOCKS)]
+    reader = StateReader(objects)
     for root in roots:
         try:
-            data, blocks[0] = _read_into(objects, root, blocks[0])
-            state = check_state(data, root)
+            yield reader.load(root)
         except Unavailable as error:
             yield error
-            continue
-        yield state
-        blocks.append(blocks.pop(0))
 
 
-def _read_into(objects: ObjectStore, root: bytes, block: bytearray) -> tuple[memoryview, bytearray]:
-    """The bytes stored under ``root`` and the block they are in: ``block``, or a larger one."""
+class StateReader:
+    """Reads states into memory that is used again: such that was never touched costs more than the hashing."""
 
-    def room(size: int) -> memoryview:
-        nonlocal block
-        if len(block) < size:
-            block = bytearray(size)
-        return memoryview(block)[:size]
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._blocks = [bytearray() for _ in range(BLOCKS)]
 
-    return objects.read(root, limit=STATE_BYTES, room=room), block
+    def load(self, root: bytes) -> LoadedState:
+        """As :func:`load_state`; valid until the state after the next one was read."""
+        state = check_state(self._objects.read(root, limit=STATE_BYTES, room=self._room), root)
+        self._blocks.append(self._blocks.pop(0))
+        return state
+
+    def _room(self, size: int) -> memoryview:
+        if len(self._blocks[0]) < size:
+            self._blocks[0] = bytearray(size)
+        return memoryview(self._blocks[0])[:size]
 
 
 def hash_state(data: bytes | memoryview) -> LoadedState:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from polledger.core.records import Environment, Genesis, StateObject
+from polledger.core.replay import ReplayJob
 from polledger.core.report import IntervalResult, Report
 from polledger.core.sampling import draw, sample_seed
 from polledger.errors import EnvironmentMismatch
@@ -381,9 +382,7 @@ def test_the_stored_end_of_an_equal_interval_is_looked_at(tmp_path: Path, step: 
     found = session(built)
     interval = next(item for item in found.task.lineage.intervals if item.end.step == step)
     path = built.run.objects.path(interval.end.root)
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
+    path.write_bytes(path.read_bytes()[:-1])
     assert found.open(interval.number).exact
     assert [finding.outcome for finding in found.data.findings] == ["unverifiable"]
     assert interval.end.root.hex() in found.data.findings[0].detail
@@ -473,7 +472,7 @@ def test_genesis_objects_missing_from_the_state_do_not_crash(honest: Built) -> N
 def test_the_next_start_is_read_while_an_interval_replays(honest: Built) -> None:
     read = threading.Event()
     found = session(honest, Log(honest, on_replay=lambda job: read.wait(30)))
-    original = found._prefetch._objects
+    original = found._prefetch._reader._objects
 
     class Noticing:
         def read(self, root: bytes, **options: Any) -> Any:
@@ -481,7 +480,7 @@ def test_the_next_start_is_read_while_an_interval_replays(honest: Built) -> None
                 read.set()
             return original.read(root, **options)
 
-    found._prefetch._objects = Noticing()  # type: ignore[assignment]
+    found._prefetch._reader._objects = Noticing()  # type: ignore[assignment]
     found.expect([2, 4])
     assert found.open(2).exact
     assert read.is_set()
@@ -510,4 +509,64 @@ def test_a_start_that_is_the_end_before_is_not_read_again(honest: Built) -> None
     found.expect([2, 3])
     found.open(2)
     assert found._prefetch._ahead is None
+    found.close()
+
+
+def report_of(
+    built: Built, monkeypatch: pytest.MonkeyPatch, *, ahead: bool, **options: Any
+) -> dict[str, Any]:
+    """The report without its timing; ``ahead``: the next interval is opened while one replays."""
+    with monkeypatch.context() as patch:
+        if not ahead:
+            patch.setattr(ReplaySession, "expect", lambda self, numbers: None)
+        value = check(built, code=built.code(**options), clock=lambda: 0.0).to_json()
+    value.pop("timing")
+    return value
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"actual": OTHER_MACHINE}, {"fail": "replay"}, {"wrong_values": True}]
+)
+def test_a_report_is_the_same_whether_or_not_intervals_are_opened_ahead(
+    honest: Built, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    first, second = (report_of(honest, monkeypatch, ahead=ahead, **options) for ahead in (False, True))
+    assert first == second
+    assert len(first["intervals"]) == 5
+
+
+def test_the_next_interval_replays_while_the_rest_of_an_equal_one_is_measured(honest: Built) -> None:
+    begun: list[int] = []
+    second = threading.Event()
+
+    def note(job: ReplayJob) -> None:
+        begun.append(job.first_step)
+        if len(begun) == 2:
+            second.set()
+
+    found = session(honest, Log(honest, on_replay=note))
+    found.origin()
+    measure = found.judge.equal
+    found.judge = _Waiting(lambda item: second.wait(30) and measure(item))  # type: ignore[assignment]
+    found.expect([2, 4])
+    assert [found.open(number).outcome for number in (2, 4)] == ["pass", "pass"]
+    found.close()
+    assert begun == [2, 8]
+
+
+class _Waiting:
+    def __init__(self, equal: Callable[[Any], Any]) -> None:
+        self.equal = equal
+
+
+def test_where_bits_differ_no_process_gets_a_later_state_before_all_is_judged(honest: Built) -> None:
+    begun: list[int] = []
+    log = Log(honest, actual=OTHER_MACHINE, on_replay=lambda job: begun.append(job.first_step))
+    found = session(honest, log)
+    found.origin()
+    found.expect([2, 4])
+    found.open(2)
+    assert set(begun) == {2}
+    found.open(4)
+    assert begun == sorted(begun)
     found.close()
