@@ -68,13 +68,18 @@ class ObjectStore:
         with reported(path, "read"):
             return path.is_file()
 
-    def size(self, name: bytes) -> int:
-        """Bytes of the file of that name; its content is not looked at. Raises ObjectMissing, or Unavailable."""
+    def check_size(self, name: bytes, size: int) -> None:
+        """Raise ObjectMissing, or ObjectDamaged unless the file of that name has ``size`` bytes.
+
+        They are not looked at. Raises Unavailable if the file cannot be.
+        """
         path = self.path(name)
-        if not self.has(name):
-            raise ObjectMissing(name, path)
         with reported(path, "read"):
-            return path.stat().st_size
+            if not path.is_file():
+                raise self._missing(name)
+            found = path.stat().st_size
+        if found != size:
+            raise self._damaged(name, f"it has {found} bytes, not {size}")
 
     def put(self, data: bytes | memoryview) -> bytes:
         """Store ``data`` under its SHA-256 and return that. Raises Unavailable if it cannot be written."""
@@ -120,9 +125,12 @@ class ObjectStore:
         try:
             return read_bounded(path, limit=limit, room=room)
         except FileNotFoundError:
-            raise ObjectMissing(name, self._remedy or f"put it back at {path}") from None
+            raise self._missing(name) from None
         except Unavailable as error:
             raise self._damaged(name, str(error)) from error
+
+    def _missing(self, name: bytes) -> ObjectMissing:
+        return ObjectMissing(name, self._remedy or f"put it back at {self.path(name)}")
 
     def _damaged(self, name: bytes, reason: str) -> ObjectDamaged:
         return ObjectDamaged(name, reason, self._remedy or f"restore {self.path(name)} from a copy")

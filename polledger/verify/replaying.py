@@ -362,10 +362,7 @@ class ReplaySession:
         if not end.stored:
             return
         try:
-            size = self.task.objects.size(end.root)
-            if size != len(item.state.data):
-                found = f"it has {size} bytes, not {len(item.state.data)}"
-                self._missing(item.interval, f"object {end.root.hex()} (a state) is damaged: {found}")
+            self.task.objects.check_size(end.root, len(item.state.data))
         except Unavailable as error:
             self._missing(item.interval, str(error))
 

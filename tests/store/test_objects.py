@@ -251,3 +251,13 @@ def test_threads_may_put_the_same_objects(store: ObjectStore) -> None:
     assert len(files(store)) == len(payloads)
     for data in payloads:
         assert store.get(hashlib.sha256(data).digest(), limit=LIMIT) == data
+
+
+def test_a_size_is_checked_without_reading(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path / "objects")
+    name = store.put(b"twelve bytes")
+    store.check_size(name, 12)
+    with pytest.raises(ObjectDamaged, match="12 bytes, not 13"):
+        store.check_size(name, 13)
+    with pytest.raises(ObjectMissing, match=bytes(32).hex()):
+        store.check_size(bytes(32), 12)
