@@ -23,6 +23,7 @@ from polledger.cli import (
     export,
     inspect,
     keygen,
+    publish,
     redteam,
     renew,
     seal,
@@ -77,6 +78,9 @@ app.command("inspect", cls=Verb, short_help="Show what a run recorded.")(inspect
 app.command("claim", cls=Verb, short_help="Claim the model that a run ends with.", epilog=claim.EXAMPLES)(
     claim.run
 )
+app.command(
+    "publish", cls=Verb, short_help="Put a claim where anyone can check it.", epilog=publish.EXAMPLES
+)(publish.run)
 app.command("export", cls=Verb, short_help="Print the inclusion proof of one record.")(export.run)
 app.add_typer(timestamp.app, name="timestamp")
 timestamp.app.command("renew", cls=Verb, epilog=renew.EXAMPLES)(renew.run)
