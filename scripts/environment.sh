@@ -32,6 +32,9 @@ install() {
     # Stock merkletools is the peer that exported proofs must satisfy. Its one requirement does not compile on
     # Python 3.11 and later and is not needed there.
     "${pip[@]}" --no-deps merkletools==1.0.3 || die "pip could not install merkletools (see above)"
+    # Carries axe-core, which looks at pages for what keeps people from reading them. It requires a browser driver that
+    # nothing here uses.
+    "${pip[@]}" --no-deps axe-playwright-python==0.1.8 || die "pip could not install axe-playwright-python (see above)"
 }
 
 # make_environment EXTRA: puts an environment with polledger (editable) and its EXTRA, in the pinned versions, on PATH.
@@ -62,13 +65,13 @@ make_environment() {
     unset PYTHONHOME PYTHONPATH
 }
 
-# The tests have `openssl ts` check our tokens.
-need_openssl() {
-    ! command -v openssl > /dev/null 2>&1 || return 0
+# need_command NAME WHY: the tests need it; where nobody is there to install it, it is installed.
+need_command() {
+    ! command -v "$1" > /dev/null 2>&1 || return 0
     if [ "$(id -u)" = 0 ] && [ -n "${CI:-}" ] && command -v apt-get > /dev/null 2>&1; then
-        say "installing openssl, the peer that checks our time-stamp tokens"
-        apt-get update -qq && apt-get install -y -qq openssl || die "apt-get could not install openssl"
+        say "installing $1, $2"
+        apt-get update -qq && apt-get install -y -qq "$1" || die "apt-get could not install $1"
         return 0
     fi
-    die "the tests need the openssl command (on Debian: apt-get install openssl)"
+    die "the tests need the $1 command, $2 (on Debian: apt-get install $1)"
 }
