@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from polledger.core.digest import sha256
 from polledger.core.dsse import ENVELOPE_LIMITS, parse_envelope
 from polledger.core.publicproof import PUBLIC_PROOF_LIMITS, PublicProof, parse_public_proof
+from polledger.core.records import TokenRef
 from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.publish.page import render_page
 from polledger.publish.store import Destination
 from polledger.store.claimfiles import CLAIM, PROOF, TOKENS, ClaimFiles
 from polledger.store.tokens import files_of
@@ -17,6 +19,8 @@ from polledger.timestamp.trust import REVOCATION_BYTES
 from polledger.verify.claim import ReadClaim, read_claim
 
 NEXT = "next/"
+
+PAGE = "index.html"
 
 CHAIN = 1000
 """Claims that supersede each other at one place, at most."""
@@ -47,12 +51,18 @@ def gather(files: ClaimFiles) -> Publication:
         raise UsageError(f"{files.path}: {error}") from None
     tokens = _tokens(files, shown)
     named = {f"{TOKENS}/{name.hex()}": data for name, data in tokens.items()}
-    return Publication(read=read, envelope=envelope, files={PROOF: proof, **named})
+    responses = dict.fromkeys(token.response for token in _references(shown))
+    page = render_page(envelope=envelope, proof=proof, tokens=[tokens[name] for name in responses])
+    return Publication(read=read, envelope=envelope, files={PROOF: proof, **named, PAGE: page})
 
 
 def _tokens(files: ClaimFiles, proof: PublicProof) -> dict[bytes, bytes]:
-    every = [*(token for seal in proof.seals for token in seal.tokens), *proof.claim]
-    return {name: files.tokens.get(name, limit=REVOCATION_BYTES) for name in files_of(every)}
+    names = files_of(_references(proof))
+    return {name: files.tokens.get(name, limit=REVOCATION_BYTES) for name in names}
+
+
+def _references(proof: PublicProof) -> list[TokenRef]:
+    return [*(token for seal in proof.seals for token in seal.tokens), *proof.claim]
 
 
 def publish(publication: Publication, destination: Destination) -> str:

@@ -18,6 +18,8 @@ from polledger.core.encoding import encode
 from polledger.core.head import Head, parse_note, sign_head
 from polledger.core.records import Parent, parse_record
 from polledger.publish.page import SCRIPTS, render_page
+from polledger.publish.publishing import PAGE, gather, publish
+from polledger.publish.store import Folder
 from polledger.timestamp.authority import EmbeddedAuthority, LocalAuthority
 from polledger.timestamp.client import make_request
 from tests.browser import Browser, Page
@@ -35,6 +37,8 @@ from tests.publish.claims import (
     tensor,
 )
 from tests.publish.reading import MODEL_FINDINGS, Reader, said
+from tests.verify.build import make_run
+from tests.verify.claiming import write_claim
 
 PLACE = Path(__file__).resolve().parents[2] / "polledger" / "publish" / "browser"
 
@@ -71,6 +75,17 @@ PARENT = Parent(head=sha256(b"head"), mode="model", claim=sha256(b"claim"))
 def test_other_kinds_of_run_hold(read: Reader, authority: EmbeddedAuthority, genesis: dict[str, Any]) -> None:
     found = read(Maker(authority=authority, genesis=genesis).make())
     assert (found.verdict, found.top) == ("holds", [])
+
+
+def test_the_published_page_of_a_real_run_holds(chromium: Browser, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    files = write_claim(run, tmp_path / "claim", tsa=tmp_path / "tsa")
+    publish(gather(files), Folder(tmp_path / "site"))
+    with chromium.page((tmp_path / "site" / PAGE).as_uri()) as page:
+        found = said(page)
+    assert (found.verdict, found.top) == ("holds", [])
+    assert {outcome for outcome, _ in found.findings} == {"holds"}
+    assert len(found.findings) == 9
 
 
 # The claim: its signature, and each field held against a record that the same key signed

@@ -18,7 +18,7 @@ from polledger.core.digest import sha256
 from polledger.core.dsse import IN_TOTO, encode_envelope, parse_envelope, sign_envelope
 from polledger.errors import Unavailable, UsageError
 from polledger.keys import signer_of
-from polledger.publish.publishing import Publication, gather, publish
+from polledger.publish.publishing import PAGE, Publication, gather, publish
 from polledger.publish.store import Destination, Folder, Remote, open_destination
 from polledger.store.claimfiles import CLAIM, PROOF, TOKENS, ClaimFiles
 from polledger.verify.claimalone import read_claim_files, verify_alone
@@ -51,7 +51,7 @@ def everything(directory: Path) -> dict[str, bytes]:
 def test_what_is_published_is_a_claim_that_verifies(files: ClaimFiles, tmp_path: Path) -> None:
     assert publish(gather(files), Folder(tmp_path / "site")) == ""
     site = everything(tmp_path / "site")
-    assert {CLAIM, PROOF} < set(site)
+    assert {CLAIM, PROOF, PAGE} < set(site)
     assert all(sha256(data).hex() == name[7:] for name, data in site.items() if name.startswith(f"{TOKENS}/"))
     published = ClaimFiles(path=tmp_path / "site" / CLAIM)
     report = verify_alone(published, read_claim_files(published), request())
