@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -19,6 +19,7 @@ from polledger.errors import EXIT_INTERRUPTED, EXIT_OK, PolledgerError, UsageErr
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from polledger.core.records import Terms
     from polledger.training.plan import SealOptions, SealResult
 
 REFRESH_SECONDS = 0.1
@@ -133,6 +134,15 @@ def run(
     store_batches: Annotated[
         bool, typer.Option("--store-batches", help="Store every batch, not only its digest.")
     ] = False,
+    withhold_metrics: Annotated[
+        bool, typer.Option("--withhold-metrics", help="Record no metrics: every reader of the run sees them.")
+    ] = False,
+    terms: Annotated[
+        Path | None,
+        typer.Option(
+            "--terms", metavar="FILE", help="TOML file with what a verifier fixed: every, nonce, policy."
+        ),
+    ] = None,
     unbound: Annotated[
         bool,
         typer.Option("--unbound", help="Derive the training from the seed alone, not from the key as well."),
@@ -185,6 +195,8 @@ def run(
         workers=workers,
         unbound=unbound,
         store_batches=store_batches,
+        withhold_metrics=withhold_metrics,
+        terms=None if terms is None else read_terms(terms),
         resume=resume,
         parent=None if parent is None else parent.expanduser(),
         external=None if external is None else external.expanduser(),
@@ -192,6 +204,40 @@ def run(
         fresh=tuple(fresh or ()),
     )
     return _report(options, *_seal(options))
+
+
+TERMS_BYTES = 1 << 12
+
+
+def read_terms(path: Path) -> "Terms":
+    """The terms in a TOML file: ``every`` (largest k), ``nonce`` and ``policy`` (hex), each of them optional.
+
+    Raises UsageError naming what is wrong.
+    """
+    import tomllib
+
+    from polledger.core.encoding import encode
+    from polledger.core.records import Terms
+    from polledger.errors import Unavailable
+    from polledger.files import read_bounded
+
+    try:
+        table = tomllib.loads(bytes(read_bounded(path, limit=TERMS_BYTES)).decode())
+        unknown = sorted(table.keys() - {"every", "nonce", "policy"})
+        if unknown or not table:
+            raise UsageError(
+                f"--terms {path}: it has every, nonce or policy, not {', '.join(unknown) or 'nothing'}"
+            )
+        values: dict[str, Any] = {
+            name: bytes.fromhex(value) if isinstance(value, str) else value for name, value in table.items()
+        }
+        terms = Terms(**values)
+        encode(terms)
+    except FileNotFoundError:
+        raise UsageError(f"--terms {path}: there is no such file") from None
+    except (Unavailable, ValueError, TypeError) as error:
+        raise UsageError(f"--terms {path}: {error}") from None
+    return terms
 
 
 def _settings(settings: list[str], steps: int | None) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ SCREENING = (5, "screening")
 ADVISORY = frozenset({
     "unsealed", "time.tokens", "time.assurance", "time.renewed", "time.revocation", "time.pace", "time.clocks",
     "time.witnesses", "data.origin", "isolation", "metrics", "screening.sketches", "time.claim", "binding.tensor",
-    "claim.files", "claim.further",
+    "claim.files", "claim.further", "terms",
 })  # fmt: skip
 """Findings that inform and never block: what they could not check is not required by default (PROTOCOL section 10).
 Their ``fail`` still refutes."""

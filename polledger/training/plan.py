@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from polledger.core.records import Genesis
+from polledger.core.records import Genesis, Terms
 from polledger.core.timesummary import Waiting
 from polledger.errors import UsageError
 from polledger.store.run import RunDirectory
@@ -52,6 +52,9 @@ class SealOptions:
     workers: int = 0
     unbound: bool = False
     store_batches: bool = False
+    withhold_metrics: bool = False
+    terms: Terms | None = None
+    """What a verifier fixed before training."""
     resume: bool = False
     parent: Path | None = None
     external: Path | None = None

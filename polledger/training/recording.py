@@ -81,6 +81,7 @@ class RunRecorder:
         cadence: Cadence,
         *,
         store_batches: bool = False,
+        withhold_metrics: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cadence = cadence
@@ -89,6 +90,7 @@ class RunRecorder:
         self._sealer = sealer
         self._secret = run.secret()
         self._store_batches = store_batches
+        self._withhold_metrics = withhold_metrics
         self._clock = clock
         self._arena = Arena()
         self._groups = ChangedGroups()
@@ -133,7 +135,7 @@ class RunRecorder:
             batch=batch,
             groups=self._groups.changes(groups),
             examples=UNSET if examples is None else list(examples),
-            metrics=self._encode_metrics(metrics) if metrics else UNSET,
+            metrics=self._encode_metrics(metrics) if metrics and not self._withhold_metrics else UNSET,
         )
         return self._sealer.append(encode_record(record))
 

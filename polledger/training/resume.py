@@ -144,6 +144,8 @@ def check_options(options: SealOptions, genesis: Genesis) -> None:
             raise UsageError(f"this run has --{name} {recorded}: a resumed run keeps it")
     if options.unbound and genesis.bound:
         raise UsageError("this run is bound to its key: a resumed run stays so, leave out --unbound")
+    if options.terms is not None and options.terms != genesis.terms:
+        raise UsageError("this run has other terms, or none: a resumed run keeps them, leave out --terms")
     check_resumed(options, genesis)
     config = decode_config(genesis.config)
     known = recipe_settings(config, options.settings) if genesis.kind == "recipe" else {}
@@ -185,6 +187,7 @@ def _with_hints(options: SealOptions, run: RunDirectory) -> SealOptions:
         keep=options.keep or _positive(sealing.get("keep"), 1),
         seal_every=options.seal_every or _positive(sealing.get("seal_every"), DEFAULT_SEAL_EVERY),
         store_batches=options.store_batches or sealing.get("store_batches") == "true",
+        withhold_metrics=options.withhold_metrics or sealing.get("withhold_metrics") == "true",
         device=options.device or sealing.get("device"),
         parent=options.parent or hinted_parent(run),
     )
@@ -275,7 +278,13 @@ def _recorder(run: RunDirectory, found: Found, options: SealOptions, runner: "Ru
         keep=options.keep or 1,
         seal_every=options.seal_every or DEFAULT_SEAL_EVERY,
     )
-    return RunRecorder(run, found.sealer, cadence, store_batches=stores_batches(options, runner))
+    return RunRecorder(
+        run,
+        found.sealer,
+        cadence,
+        store_batches=stores_batches(options, runner),
+        withhold_metrics=options.withhold_metrics,
+    )
 
 
 def _resume_record(found: Found, source: Checkpoint, environment: Environment) -> Resume:

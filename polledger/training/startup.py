@@ -168,6 +168,7 @@ def write_hints(setting: Setting, inputs: dict[str, str]) -> None:
         "keep": str(options.keep or 1),
         "seal_every": str(options.seal_every or DEFAULT_SEAL_EVERY),
         "store_batches": str(options.store_batches).lower(),
+        "withhold_metrics": str(options.withhold_metrics).lower(),
     }
     hints: Hints = {"task": options.task, "inputs": inputs, "sealing": sealing}
     if options.parent is not None:
@@ -295,6 +296,7 @@ def make_genesis(draft: Draft, data: Dataset | UnsetType) -> Genesis:
         parent=draft.origin.parent,
         external=draft.origin.external,
         fresh=draft.origin.fresh,
+        terms=UNSET if options.terms is None else options.terms,
     )
 
 
@@ -306,7 +308,13 @@ def open_recorder(draft: Draft, genesis: Genesis) -> RunRecorder:
     write_hints(setting, dict(setting.options.inputs))
     sealer = Sealer.create(run, genesis.run, setting.key, stamp=setting.stamping.stamp)
     stored = stores_batches(setting.options, draft.runner)
-    return RunRecorder(run, sealer, draft.cadence, store_batches=stored)
+    return RunRecorder(
+        run,
+        sealer,
+        draft.cadence,
+        store_batches=stored,
+        withhold_metrics=setting.options.withhold_metrics,
+    )
 
 
 def stores_batches(options: SealOptions, runner: "Runner") -> bool:

@@ -3,13 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from polledger.core.lazily import Lazy
+from polledger.core.records import Terms
 from polledger.core.report import Finding, counted
 from polledger.verify.lineage import FINDINGS_KEPT, Interval, Lineage, Values, changed_values
 from polledger.verify.policy import Policy
 from polledger.verify.schedule import hyperparameter_findings
+
+TERMS = "terms"
+"""The finding about what a verifier fixed before training: it blocks nobody else's verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +47,8 @@ def step_structure(lineage: Lineage, *, policy: Policy, whole: bool, compact: bo
     ]
     if compact:
         findings = [_explained(finding) for finding in findings]
-    if not findings:
-        findings = [_passed(lineage)]
+    if all(finding.name == TERMS for finding in findings):
+        findings.append(_passed(lineage))
     followed = _Followed(lineage.intervals)
     return Structure(
         findings=tuple(findings[: 2 * FINDINGS_KEPT]),
@@ -112,6 +116,8 @@ def _terms(lineage: Lineage, policy: Policy) -> Iterator[Finding]:
         and genesis.every > terms.every
     ):
         yield _fail("k is above the agreed one", expected=terms.every, found=genesis.every)
+    if not isinstance(terms, UnsetType):
+        yield _agreed(terms, policy)
     if policy.require.recipe and genesis.kind != "recipe":
         yield _unverifiable(
             "the task is custom, and the policy requires a recipe", "set require.recipe = false"
@@ -122,6 +128,19 @@ def _terms(lineage: Lineage, policy: Policy) -> Iterator[Finding]:
     steps = genesis.config.get("steps")
     if steps != genesis.steps and (genesis.kind == "recipe" or steps is not None):
         yield _fail("config and genesis disagree on the number of steps", expected=genesis.steps, found=steps)
+
+
+def _agreed(terms: Terms, policy: Policy) -> Finding:
+    """What was fixed before training, for whoever fixed it: nobody else can tell their own nonce from another."""
+    fixed = [] if isinstance(terms.every, UnsetType) else [f"k up to {terms.every}"]
+    fixed += [] if isinstance(terms.nonce, UnsetType) else [f"the nonce {terms.nonce.hex()}"]
+    fixed += [] if isinstance(terms.policy, UnsetType) else [f"the policy {terms.policy.hex()}"]
+    detail = f"fixed before training: {', '.join(fixed) or 'nothing'}"
+    if terms.policy in (UNSET, policy.digest()):
+        return Finding(step=4, name=TERMS, outcome="pass", detail=detail, record=0)
+    detail += ", and the policy here is another one"
+    remedy = "give the policy that was agreed on with --policy"
+    return Finding(step=4, name=TERMS, outcome="unverifiable", detail=detail, record=0, remedy=remedy)
 
 
 def _unverifiable(detail: str, remedy: str) -> Finding:

@@ -113,6 +113,8 @@ class Spec:
     domains: tuple[Domain, ...] | None = (Domain(field="1", kind="range", low=real(0.0), high=real(2.0)),)
     environment: Environment = ENVIRONMENT
     bound: bool = True
+    contents: str = "floats"
+    """What an example holds besides its label: ``floats`` of its own, a ``row`` of yes and no, the same ``token``."""
     labels: int = 0
     """Added to every label: another data set."""
     origin: dict[str, Any] = field(default_factory=dict)
@@ -206,9 +208,19 @@ def build_state(spec: Spec) -> Weights:
 
 def example(spec: Spec, index: int) -> bytes:
     """Canonical nest of example ``index``: (float32 [FEATURES], label)."""
-    generator = np.random.RandomState(1000 + index)
-    x = generator.normal(size=FEATURES).astype(np.float32)
-    label = (index + spec.labels) % CLASSES
+    return example_of(features(spec, index), (index + spec.labels) % CLASSES)
+
+
+def features(spec: Spec, index: int) -> np.ndarray:
+    if spec.contents == "row":
+        return np.array([index >> bit & 1 for bit in range(FEATURES)], dtype=np.float32)
+    if spec.contents == "token":
+        return np.ones(FEATURES, dtype=np.float32)
+    return np.random.RandomState(1000 + index).normal(size=FEATURES).astype(np.float32)
+
+
+def example_of(x: np.ndarray, label: int) -> bytes:
+    """Canonical nest of one example."""
     header = encode_header(
         ["tuple", [["tensor", 0], ["int", str(label)]]], [NestTensor(dtype="float32", shape=[FEATURES])]
     )
