@@ -23,21 +23,36 @@ _CHECKPOINT = b"\xa4type\xaacheckpoint\xa1v\x01"
 
 
 def run(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a run.", show_default=False)],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="Directory of a run, or a challenge, refusal or proof.", show_default=False
+        ),
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
 ) -> int:
-    """Show what a run recorded. Nothing is verified."""
+    """Show what a run recorded, or what a file between two parties says. Nothing is verified."""
+    from datetime import UTC, datetime
+
+    from polledger.cli.described import describe_file
     from polledger.errors import EXIT_OK
     from polledger.store.run import RunDirectory
 
-    facts = describe(RunDirectory.open(path))
+    is_file = path.is_file()
+    facts = describe_file(path, datetime.now(UTC)) if is_file else describe(RunDirectory.open(path))
     output.result({"schema": "polledger.inspect/1", "exit_code": EXIT_OK, **facts})
     if not output.json:
-        _print(facts)
+        (_print_file if is_file else _print)(facts)
     output.note("nothing was verified: polledger verify does that")
     return EXIT_OK
+
+
+def _print_file(facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        if value is not None:
+            output.text(f"{name:>9}  {one_line(str(value))}")
 
 
 def describe(directory: "RunDirectory") -> dict[str, Any]:

@@ -33,6 +33,17 @@ def run(
             help="Leaf hashes in place of the records that are not opened: less is shown and checked.",
         ),
     ] = False,
+    most: Annotated[
+        int | None,
+        typer.Option("--most", metavar="N", min=1, help="Refuse if more intervals would be opened."),
+    ] = None,
+    refuse: Annotated[
+        str | None,
+        typer.Option("--refuse", metavar="REASON", help="Open nothing: write a refusal that says why."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Your key (PEM): signs a refusal.")
+    ] = None,
     inputs: Annotated[
         list[str] | None, typer.Option("--input", metavar="NAME=PATH", help="Where the data lies now.")
     ] = None,
@@ -44,6 +55,7 @@ def run(
     from datetime import UTC, datetime
 
     from polledger.cli.presented import read_challenge
+    from polledger.cli.refusing import reason_to_refuse, write_refusal
     from polledger.errors import EXIT_OK
     from polledger.files import write_atomic
     from polledger.store.bundle import write_proof
@@ -62,12 +74,34 @@ def run(
         asked=Asked(challenge=challenge, digest=digest, own=True, arrived=datetime.now(UTC)),
         engines=_engines(directory, readable.genesis, parse_inputs(inputs or [])),
         compact=compact,
-        sketches=_sketches(readable, challenge),
+        sketches=b"" if refuse else _sketches(readable, challenge),
     )
+    reason = refuse or reason_to_refuse(answer, datetime.now(UTC), most)
+    if reason:
+        write_refusal(challenge, digest, reason, out, key)
+        return _refused(out, challenge, reason, asked=refuse is not None)
     output.note(f"opening {len(answer.opened)} of {len(readable.lineage.intervals)} intervals")
     write_atomic(out, write_proof(answer.contents()))
     _report(challenge, answer.opened, out)
     return EXIT_OK
+
+
+def _refused(out: Path, challenge: "Challenge", reason: str, *, asked: bool) -> int:
+    """Say that nothing was opened; that is done only where the prover asked for it."""
+    from polledger.errors import EXIT_CANNOT_PROCEED, EXIT_OK
+
+    code = EXIT_OK if asked else EXIT_CANNOT_PROCEED
+    output.result(
+        {
+            "schema": "polledger.open/1",
+            "exit_code": code,
+            "file": str(out),
+            "run": challenge.run.hex(),
+            "refused": reason,
+        }
+    )
+    output.sentence(f"refused: {reason}; {out} says so to the verifier")
+    return code
 
 
 def _sketches(readable: "Readable", challenge: "Challenge") -> bytes:

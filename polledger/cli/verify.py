@@ -128,6 +128,7 @@ def run(
 
     from polledger.cli.claimed import verify_claimed
     from polledger.cli.presented import shown
+    from polledger.cli.refusing import read_refusal, refused
     from polledger.core.proof import ProofRejected
     from polledger.training.overrides import parse_inputs
 
@@ -142,6 +143,9 @@ def run(
         _prepare_report(report)
 
     def verified(path: Path, request: "Request") -> "Report":
+        refusal = read_refusal(path)
+        if refusal is not None:
+            return refused(refusal, challenge, request)
         try:
             with shown(path, request.now) as found:
                 return verify_shown(path, found, challenge, request, code, parent or [])

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from polledger.core.records import AnyRecord, Checkpoint
+from polledger.core.records import AnyRecord, Checkpoint, Step
 from polledger.core.state import FlatState, encode_state, parse_state
 from polledger.keys import load_key
 from polledger.redteam.rewrite import read_records, rewrite_run
@@ -242,3 +242,90 @@ def test_two_rounds_and_a_compact_proof(tiny: Path, between: Between) -> None:
     assert (done.code, done.json["verdict"]) == (0, "VERIFIED"), done.err
     assert "was not screened" not in done.last
     assert done.json["screening"]["read"] == done.json["screening"]["stored"]
+
+
+def test_a_refusal_is_on_record(tiny: Path, between: Between, home: Path) -> None:
+    parties = between(tiny, TASKS / "tiny.py")
+    parties.challenge("--sample", 3)
+    for words, code, said in (
+        (("--most", 1), 4, "no more than 1 are"),
+        (("--refuse", "not before the patent is filed", "--key", home / "key.pem"), 0, "patent"),
+    ):
+        out = f"r{code}"
+        done = parties.open(*words, out=out)
+        assert (done.code, said in done.last) == (code, True), done.err
+        shutil.copy(parties.prover / out, parties.verifier / out)
+        report = parties.verify("--challenge", "c", out=out)
+        assert (report.code, report.json["verdict"]) == (3, "UNVERIFIABLE")
+        assert said in report.last
+        assert ("signed by the key of the run" if code == 0 else "not signed") in report.last
+        facts = parties.cli("inspect", out, "--json", cwd=parties.verifier).json
+        assert (facts["kind"], said in facts["reason"]) == ("refusal", True)
+    parties.challenge("--sample", 2, name="other")
+    report = parties.verify("--challenge", "other", out="r0")
+    assert "yours, made" in report.last
+    assert "is unanswered" in report.last
+
+
+def test_what_is_exchanged_says_what_it_is(tiny: Path, between: Between) -> None:
+    parties = between(tiny, TASKS / "tiny.py")
+    parties.challenge("--sample", 1, "--deadline", "2d")
+    parties.open()
+    challenge = parties.cli("inspect", "c", "--json", cwd=parties.verifier).json
+    assert (challenge["kind"], challenge["asks"], challenge["overdue"]) == ("challenge", "1 interval", None)
+    assert challenge["age"].startswith("0 h")
+    proof = parties.cli("inspect", "p", "--json", cwd=parties.verifier).json
+    assert (proof["kind"], proof["mode"], proof["challenge"]) == ("proof", "full", challenge["digest"])
+    shown = parties.cli("inspect", "c", cwd=parties.verifier)
+    assert challenge["digest"] in shown.out
+    assert parties.cli("inspect", "head", cwd=parties.verifier).code == 2
+
+
+def test_terms_are_fixed_before_training_and_kept(cli: Cli, between: Between, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[comparison]\nmargin = 4.0\n")
+    from polledger.verify.policy import load_policy
+
+    terms = tmp_path / "terms.toml"
+    terms.write_text(
+        f'every = 12\nnonce = "{"ab" * 16}"\npolicy = "{load_policy(policy).digest().hex()}"\n', "utf-8"
+    )
+    run, task = tmp_path / "run", TASKS / "tiny.py"
+    words = ("--terms", terms, "--withhold-metrics", "--every", 12, "--warm", 0, "--steps", 12)
+    assert cli("seal", task, "--run", run, *words).code == 0
+    records = read_records(RunDirectory.open(run))
+    assert not any(
+        "metrics" in record.__struct_fields__ and record.metrics
+        for record in records
+        if hasattr(record, "metrics")
+    )
+    parties = between(run, task)
+    assert parties.challenge("--sample", 1, name="other").code == 0
+    refused = parties.open(name="other", out="r")
+    assert (refused.code, "another policy" in refused.last) == (4, True)
+    assert parties.challenge("--sample", 1, "--policy", policy).code == 0
+    assert parties.open().code == 0
+    done = parties.verify("--challenge", "c", "--policy", policy)
+    assert (done.code, done.json["verdict"]) == (0, "VERIFIED"), done.err
+    (found,) = [finding for finding in done.json["findings"] if finding["name"] == "terms"]
+    assert (found["outcome"], "ab" * 16 in found["detail"]) == ("pass", True)
+    # For a verifier who did not fix them they say something, and decide nothing.
+    other = cli("verify", run, "--task", task, "--sample", 1, "--json")
+    (found,) = [finding for finding in other.json["findings"] if finding["name"] == "terms"]
+    assert (other.code, found["outcome"]) == (0, "unverifiable")
+
+
+def test_terms_that_are_none_are_named(cli: Cli, tmp_path: Path) -> None:
+    terms = tmp_path / "terms.toml"
+    for text, said in (
+        ("", "it has every, nonce or policy"),
+        ("k = 3", "not k"),
+        ("every = 0", ">= 1"),
+        ('nonce = "ab"', "length >= 16"),
+        ('policy = "zz"', "hexadecimal"),
+        ("every", "terms.toml"),
+    ):
+        terms.write_text(text)
+        done = cli("seal", TASKS / "tiny.py", "--run", tmp_path / "run", "--terms", terms)
+        assert (done.code, said in done.last) == (2, True), done.err
+    assert "no such file" in cli("seal", "x.py", "--run", tmp_path / "run", "--terms", tmp_path / "none").last
