@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from polledger.core.records import AnyRecord, Checkpoint, Step
+from polledger.core.records import AnyRecord, Checkpoint
 from polledger.core.state import FlatState, encode_state, parse_state
 from polledger.keys import load_key
 from polledger.redteam.rewrite import read_records, rewrite_run

@@ -143,9 +143,29 @@ def test_config_and_genesis_must_agree_on_the_steps(honest: Built, custom: Built
         assert any("number of steps" in finding.detail for finding in found.findings)
 
 
+def kept(found: Structure) -> Finding:
+    """The one finding beside what is said about terms."""
+    (finding,) = [finding for finding in found.findings if finding.name != "terms"]
+    return finding
+
+
 def test_k_above_the_agreed_one_is_refuted(honest: Built) -> None:
-    assert only(structure(with_genesis(honest, terms=Terms(every=4)))).outcome == "pass"
-    assert only(structure(with_genesis(honest, terms=Terms(every=3)))).outcome == "fail"
+    assert kept(structure(with_genesis(honest, terms=Terms(every=4)))).outcome == "pass"
+    assert kept(structure(with_genesis(honest, terms=Terms(every=3)))).outcome == "fail"
+
+
+def test_terms_are_said_and_block_nobody(honest: Built) -> None:
+    for terms, outcome, said in (
+        (Terms(every=8, nonce=b"n" * 16), "pass", "k up to 8, the nonce 6e6e"),
+        (Terms(policy=Policy().digest()), "pass", "the policy"),
+        (Terms(policy=b"p" * 32), "unverifiable", "another one"),
+        (Terms(), "pass", "nothing"),
+    ):
+        found = structure(with_genesis(honest, terms=terms))
+        assert kept(found).outcome == "pass"
+        (finding,) = [finding for finding in found.findings if finding.name == "terms"]
+        assert (finding.outcome, finding.blocks) == (outcome, False)
+        assert said in finding.detail
 
 
 def test_k_above_policy_is_unverifiable_and_k_at_policy_is_not(honest: Built) -> None:
