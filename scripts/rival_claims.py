@@ -10,7 +10,9 @@ to standard output.
 """
 
 import argparse
+import base64
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -24,12 +26,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evidence import ROOT, machine
+from evidence import ROOT, machine, table
 
 sys.path.insert(0, str(ROOT))
 from polledger.core.records import Checkpoint, Final
 from polledger.core.start import model_tensors
 from polledger.files import file_digest
+from polledger.keys import load_or_create_key
 from polledger.redteam.rewrite import read_records, rewrite_run
 from polledger.redteam.seals import stamp_again
 from polledger.redteam.spoof import Attempt
@@ -46,6 +49,8 @@ TASK = "polledger.examples.digits"
 STEPS = 60
 YEARS = 3
 WIDTH = 118
+CLAIM = "claim/claim.dsse.json"
+SAMPLE = ("--sample", 4)
 
 SCENES = (
     "The owner",
@@ -71,6 +76,10 @@ class Session:
         """Where a party's keys and authority lie."""
         return self.work / f"{who}-home"
 
+    def environment(self, who: str) -> dict[str, str]:
+        """What a party's commands find set."""
+        return {"POLLEDGER_HOME": str(self.home(who)), "COLUMNS": str(WIDTH), "PYTHONPATH": str(ROOT)}
+
     def say(self, text: str) -> None:
         """A paragraph of the document."""
         self.lines += [text.strip(), ""]
@@ -80,11 +89,11 @@ class Session:
     ) -> str:
         """``polledger`` with these words, as they are shown; its output goes into the document.
 
-        ``only``: the lines that begin with one of these and those that continue them. Raises AssertionError for another
-        exit code: the document may not say what did not happen.
+        ``only``: the rows that begin with one of these. ``sentence``: with the last line on standard error. Raises
+        AssertionError for another exit code: the document may not say what did not happen.
         """
         done = subprocess.run(
-            [sys.executable, "-m", "polledger.cli.app", "--quiet", *map(str, words)],
+            [sys.executable, "-m", "polledger.cli.app", *map(str, words)],
             cwd=self.work,
             env={
                 **os.environ,
@@ -109,7 +118,6 @@ class Session:
             "```",
             "",
         ]
-        return done.stdout
 
     @contextlib.contextmanager
     def acting(self, who: str) -> Iterator[None]:
@@ -133,9 +141,7 @@ def _only(lines: list[str], wanted: tuple[str, ...]) -> list[str]:
         name = line.strip()
         if any(name.startswith(f"{item} ") for item in wanted):
             keeping = True
-        elif not line.startswith("    "):
-            keeping = False
-        elif keeping and line[:12].strip():
+        elif not line.startswith("    ") or (keeping and line[:12].strip()):
             keeping = False
         if keeping:
             kept.append(line)
@@ -202,298 +208,154 @@ BETWEEN = (
     "authorities",
     "equivocation",
 )
-TIMES = ("time", "genesis by", "end by", "vouching", "verdict")
+TIMES = ("time", "genesis by", "end by", "vouching")
+TRUST = ("--trust", "trust.toml")
+SHORT = ("--steps", 30, "--set", "lr=0.01", "--tsa", "example")
 
 
 def owner(session: Session) -> None:
-    session.say(
-        "The owner trains, claims the model and publishes claim and weights. An authority that everybody here "
-        "trusts stamps the heads."
-    )
+    session.say("""
+The owner trains, claims the model, and publishes the claim and the weights. An authority that everybody here trusts
+stamps the heads.""")
     session.run("owner", "seal", TASK, "--run", "owner", "--steps", STEPS, "--tsa", "example", expect=0)
     torch.save(final_model(session.work / "owner"), session.work / "model.pt")
-    key = session.home("owner") / "key.pem"
-    shutil.copy(key, session.work / "owner-key.pem")
-    session.run(
-        "owner",
-        "claim",
-        "owner",
-        "--key",
-        "owner-key.pem",
-        "-o",
-        "claim/claim.dsse.json",
-        "--model",
-        "model.pt",
-        "--name",
-        "The owner",
-        "--tsa",
-        "example",
-        expect=0,
-    )
-    session.run(
-        "owner",
-        "verify",
-        "owner",
-        "--sample",
-        4,
-        "--trust",
-        "trust.toml",
-        "--model",
-        "model.pt",
-        expect=0,
-        only=VERIFY,
-    )
+    shutil.copy(session.home("owner") / "key.pem", session.work / "owner-key.pem")
+    words = ("--model", "model.pt", "--name", "The owner", "--tsa", "example")
+    session.run("owner", "claim", "owner", "--key", "owner-key.pem", "-o", CLAIM, *words, expect=0)
+    session.run("judge", "verify", "owner", *SAMPLE, *TRUST, "--model", "model.pt", expect=0, only=VERIFY)
+    session.run("judge", "verify", CLAIM, *TRUST, expect=3, only=("time", "10 binding"))
 
 
 def another_name(session: Session) -> None:
-    session.say(
-        "The thief copies the claim and puts its own name into it. The name is inside what was signed, and the "
-        "thief has no key that sealed the run."
-    )
+    session.say("""
+The thief copies the claim and puts another name into it. The name is inside what was signed, and the thief does not
+have the key that sealed the run, so that it cannot sign anew either.""")
     shutil.copytree(session.work / "claim", session.work / "thiefs-claim")
     path = session.work / "thiefs-claim" / "claim.dsse.json"
-    import base64
-    import json
-
     envelope = json.loads(path.read_text())
     payload = base64.b64decode(envelope["payload"]).replace(b"The owner", b"The thief")
     envelope["payload"] = base64.b64encode(payload).decode()
     path.write_text(json.dumps(envelope, separators=(",", ":"), sort_keys=True))
-    session.run(
-        "thief", "verify", "thiefs-claim/claim.dsse.json", "--trust", "trust.toml", expect=3, only=("claim",)
-    )
+    session.run("judge", "verify", "thiefs-claim/claim.dsse.json", *TRUST, expect=3, only=("10 binding",))
 
 
 def signed_anew(session: Session) -> None:
-    session.say(
-        "Worse than the story asks for: the thief has the owner's whole directory, private files and all, and signs "
-        "every record under its own key. The training seed hangs on the key that signs, so the first state is another."
-    )
+    session.say("""
+More than a thief would have: the owner's whole directory, private files and all. Every record is signed again, under
+the thief's key. But the training seed hangs on the key that signs: under this one the first state and the order of
+the data are others.""")
     with session.acting("thief"):
-        from polledger.keys import load_or_create_key
-
         rewrite_run(session.work / "owner", session.work / "copy", key=load_or_create_key(None), edit=list)
-    session.run("judge", "verify", "copy", "--sample", 4, "--trust", "trust.toml", expect=1, only=VERIFY)
-    session.run("judge", "compare", "owner", "copy", "--sample", 4, "--trust", "trust.toml", expect=0)
+    session.run("judge", "compare", "owner", "copy", *SAMPLE, *TRUST, expect=0)
 
 
 def tuned(session: Session) -> None:
-    session.say(
-        "The thief trains on from the stolen weights and says so: `--external` commits the file's SHA-256. That is honest, and "
-        "VERIFIED once the file is at hand; the verdict names the file, and it is the one that the owner's claim lists."
-    )
+    session.say("""
+The thief trains on from the published weights and says so: `--external` commits the file's SHA-256. That is honest,
+and VERIFIED once the file is at hand. The verdict names the file; it is the one in the owner's claim.""")
+    session.run("thief", "seal", TASK, "--run", "tuned", "--external", "model.pt", *SHORT, expect=0)
+    session.run("judge", "verify", "tuned", *SAMPLE, *TRUST, expect=3, only=("8 origin",))
+    words = (*SAMPLE, *TRUST, "--external", "model.pt")
+    session.run("judge", "verify", "tuned", *words, expect=0, only=VERIFY)
+    session.say(f"`sha256sum model.pt` gives `{file_digest(session.work / 'model.pt').hex()}`.")
     session.run(
-        "thief",
-        "seal",
-        TASK,
-        "--run",
-        "tuned",
-        "--external",
-        "model.pt",
-        "--steps",
-        30,
-        "--set",
-        "lr=0.01",
-        "--tsa",
-        "example",
-        expect=0,
-    )
-    session.run(
-        "judge", "verify", "tuned", "--sample", 4, "--trust", "trust.toml", expect=3, only=("8 origin",)
-    )
-    session.run(
-        "judge",
-        "verify",
-        "tuned",
-        "--sample",
-        4,
-        "--trust",
-        "trust.toml",
-        "--external",
-        "model.pt",
-        expect=0,
-        only=VERIFY,
-    )
-    session.say(f"(`sha256sum model.pt` gives `{file_digest(session.work / 'model.pt').hex()}`.)")
-    session.run(
-        "judge",
-        "compare",
-        "owner",
-        "tuned",
-        "--sample",
-        4,
-        "--trust",
-        "trust.toml",
-        "--external",
-        "model.pt",
-        expect=0,
-        only=(*TIMES, *BETWEEN),
+        "judge", "compare", "owner", "tuned", *TRUST, "--no-replay", expect=0, only=(*TIMES, *BETWEEN)
     )
 
 
 def silent(session: Session) -> None:
-    session.say(
-        "The same, declared as from scratch (`polledger redteam` calls it spoof 13). Every interval replays; only the beginning is a "
-        "lie, and the seed tells. `compare` sees where it began whatever genesis says."
-    )
+    session.say("""
+The same, declared as from scratch (spoof 13 of `polledger redteam`). Every interval is training and replays; only the
+beginning is a lie, and the seed tells. `compare` sees where it began, whatever genesis says.""")
     place = session.work / "attempt"
     place.mkdir()
     with session.acting("thief"):
         forge_stolen(target_of(session.work / "owner", task=TASK), Attempt(directory=place, seed=1))
     (place / "run").rename(session.work / "silent")
-    session.run("judge", "verify", "silent", "--sample", 4, "--trust", "trust.toml", expect=1, only=VERIFY)
-    session.run(
-        "judge",
-        "compare",
-        "owner",
-        "silent",
-        "--sample",
-        4,
-        "--trust",
-        "trust.toml",
-        expect=0,
-        only=("verdict", *BETWEEN),
-    )
+    session.run("judge", "verify", "silent", *SAMPLE, *TRUST, expect=1, only=VERIFY)
+    session.run("judge", "compare", "owner", "silent", *TRUST, "--no-replay", expect=0, only=BETWEEN)
 
 
 def cut(session: Session) -> None:
-    session.say(
-        "Half of the numbers of every weight matrix are set to 0. The file is not the claimed model; trained on from it, the "
-        "run shows where it began: within half of the owner's way from the owner's end."
-    )
+    session.say("""
+The smaller half of every weight matrix is set to 0. The file is not the claimed model. Trained on from it, the run
+shows where it began: within half of the owner's way from the owner's end.""")
     torch.save(pruned(final_model(session.work / "owner")), session.work / "pruned.pt")
-    session.run(
-        "judge",
-        "verify",
-        "owner",
-        "--sample",
-        4,
-        "--trust",
-        "trust.toml",
-        "--model",
-        "pruned.pt",
-        expect=3,
-        only=("10 binding",),
-    )
-    session.run(
-        "thief",
-        "seal",
-        TASK,
-        "--run",
-        "pruned",
-        "--external",
-        "pruned.pt",
-        "--steps",
-        30,
-        "--set",
-        "lr=0.01",
-        "--tsa",
-        "example",
-        expect=0,
-    )
-    session.run(
-        "judge",
-        "compare",
-        "owner",
-        "pruned",
-        "--sample",
-        4,
-        "--trust",
-        "trust.toml",
-        "--external",
-        "pruned.pt",
-        expect=0,
-        only=("verdict", *BETWEEN),
-    )
+    words = (*TRUST, "--model", "pruned.pt")
+    session.run("judge", "verify", CLAIM, *words, expect=3, only=("10 binding",), sentence=False)
+    session.run("thief", "seal", TASK, "--run", "pruned", "--external", "pruned.pt", *SHORT, expect=0)
+    session.run("judge", "compare", "owner", "pruned", *TRUST, "--no-replay", expect=0, only=BETWEEN)
 
 
 def backdated(session: Session) -> None:
-    session.say(
-        f"The signed copy again, now stamped by the thief's own embedded authority with its clock set back {YEARS} years. "
-        "Self-asserted time orders nothing, whatever it says: neither with a trust file nor without."
-    )
+    session.say(f"""
+The signed copy again, stamped by the thief's own embedded authority with its clock set back {YEARS} years.
+Self-asserted time orders nothing, whatever it says: neither with a trust file nor without.""")
     run = RunDirectory.open(Path(shutil.copytree(session.work / "copy", session.work / "backdated")))
     with session.acting("thief"):
         embedded = Embedded(authority=EmbeddedAuthority.open(session.home("thief") / "tsa"))
         stamp_again(run, embedded, now=datetime.now(UTC) - timedelta(days=365 * YEARS))
     session.run("judge", "inspect", "backdated", expect=0, only=("seals",), sentence=False)
-    session.run(
-        "judge",
-        "compare",
-        "owner",
-        "backdated",
-        "--sample",
-        4,
-        "--trust",
-        "trust.toml",
-        expect=0,
-        only=(*TIMES, "models", "first"),
-    )
-    session.run("judge", "compare", "owner", "backdated", "--no-replay", expect=0, only=("first",))
+    words = ("owner", "backdated", "--no-replay")
+    session.run("judge", "compare", *words, *TRUST, expect=0, only=(*TIMES, "models", "first"))
+    session.run("judge", "compare", *words, expect=0, only=("time", "first"))
 
 
 def for_himself(session: Session) -> None:
-    session.say(
-        "The control: the same task on the same data, trained by somebody else under another key. Both are VERIFIED, nothing is "
-        "shared but the code, and the models are apart."
-    )
+    session.say("""
+The control: somebody else trains the same task on the same data, under another key. Both are VERIFIED, nothing is
+shared but the code, and the models are further apart than either went.""")
     session.run("other", "seal", TASK, "--run", "other", "--steps", STEPS, "--tsa", "example", expect=0)
-    session.run(
-        "judge",
-        "compare",
-        "owner",
-        "other",
-        "--sample",
-        4,
-        "--trust",
-        "trust.toml",
-        expect=0,
-        only=("verdict", *BETWEEN),
-    )
+    words = (*SAMPLE, *TRUST)
+    session.run("judge", "compare", "owner", "other", *words, expect=0, only=("verdict", *BETWEEN))
 
 
 PLAYED = (owner, another_name, signed_anew, tuned, silent, cut, backdated, for_himself)
 
 INTRODUCTION = """# Rival claims: a thief's session
 
-Written by `scripts/rival_claims.py` from what the commands printed ({cpu}, {cores} cores, torch {torch}; shortened to the lines that
-are spoken of, widths of {width} characters). Owner and thief have homes and keys of their own and share only what is published: the weights and the
-claim. Where the thief is given more than that, it is said.
+Written by `scripts/rival_claims.py` from what the commands printed ({cpu}, {cores} cores, torch {torch}), shortened to
+the lines that are spoken of. Owner and thief have homes and keys of their own and share only what is published: the
+weights and the claim. Where the thief is given more than that, it is said.
 
-What decides between rivals is not here: `compare` puts facts side by side and gives no score ([0040](decisions/0040-what-compare-says.md)). Its exit code
-is 0 where everything could be compared, whatever came out; 3 where something could not, and it says what; 2 for wrong usage.
+`compare` puts facts side by side and gives no score ([decision 0040](decisions/0040-what-compare-says.md)). Its exit
+code is 0 where everything could be compared, whatever came out, 3 where something could not (it says what), and 2 for
+wrong usage.
 
-How to read its lines: *exact*: one model root. *Derived*: one run begins at the other's end, or within half of the other's way from it. *Near*: the ends are closer than half of the
-longer way. *Apart*: they are not. A way is the l2 distance from a run's first model to its last.
+How to read its lines. *Exact*: one model root. *Derived*: one run begins at the other's end, or within half of the
+other's way from it. *Near*: the ends are closer than half of the longer way. *Apart*: they are not. A way is the l2
+distance from a run's first model to its last.
 """
 
-CONCLUSION = """## What came of it
+OUTCOMES = (
+    ("the claim under another name", "UNVERIFIABLE: no valid signature", "no run of the thief's to compare"),
+    ("the run signed anew", "REFUTED", "exact; every state and batch stands in both ledgers"),
+    ("fine-tuning, declared", "VERIFIED, naming the file", "begins at the owner's end; the owner was first"),
+    ("fine-tuning, not declared", "REFUTED at step 8", "begins at the owner's end, and does not say so"),
+    ("pruning, then training on", "VERIFIED, naming the file", "derived: begins close to the owner's end"),
+    ("backdating", "REFUTED (the copy)", "exact; nothing orders the two in time"),
+    ("an honest stranger", "VERIFIED", "apart; nothing shared but the code"),
+)
 
-| attempt | `verify` | `compare` |
-|---|---|---|
-| the claim under another name | UNVERIFIABLE: the signature is not over this text | – (no run of the thief's) |
-| the run signed anew | REFUTED at step 8 | exact; every state and every batch stands in both ledgers |
-| fine-tuning, declared | VERIFIED, naming the file it starts from | begins at the owner's final model, bit for bit; the owner is first by external time |
-| fine-tuning, not declared | REFUTED at step 8 | the same, and genesis does not say so |
-| pruned, then trained on | VERIFIED, naming the pruned file | derived: begins close to the owner's end |
-| backdated | REFUTED at step 8, time self-asserted | nothing orders the two |
-| an honest stranger | VERIFIED | apart; nothing shared but the code |
-
-What remains open to a thief: to train on stolen weights and say where they came from, to distil, and to keep silent about everything. A stranger who reads the verdict sees the first;
-nobody's tool sees the other two. And a thief who stamps first is first: earlier proves possession, not authorship, so claim early.
+CONCLUSION = """
+What remains open to a thief: to train on stolen weights and say where they came from, to distil them, or to keep
+silent. Whoever reads the verdict sees the first; no tool sees the other two. And whoever stamps first is first:
+earlier proves possession, not authorship.
 """
 
 
 def play(session: Session) -> str:
     """The whole document."""
     here = machine()
-    session.say(INTRODUCTION.format(cpu=here["cpu"], cores=here["cores"], torch=here["torch"], width=WIDTH))
+    session.say(INTRODUCTION.format(cpu=here["cpu"], cores=here["cores"], torch=here["torch"]))
     with serving(session.work / "authority" / "tsa", "--name", "Example Ltd") as served:
         trusting(session, served)
         for heading, scene in zip(SCENES, PLAYED, strict=True):
             print(heading, file=sys.stderr)
             session.lines += [f"## {heading}", ""]
             scene(session)
+    session.lines += ["## What came of it", ""]
+    session.say(table(("attempt", "`verify`", "`compare`"), OUTCOMES))
     session.say(CONCLUSION)
     return "\n".join(session.lines).rstrip() + "\n"
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions
     from polledger.cli.presented import Shown
     from polledger.publish.compare import Question
+    from polledger.publish.directory import ReportDirectory
     from polledger.publish.side import Side
     from polledger.verify.verifier import Request
 
@@ -71,6 +72,12 @@ def run(
     no_replay: Annotated[
         bool, typer.Option("--no-replay", help="Compare what the files say; no verdicts.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="DIR", help="Directory to write a page into (index.html, compare.json)."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
@@ -78,9 +85,11 @@ def run(
     """Set A and B side by side: models, times, coverage, verdicts under one nonce, and who starts from whom."""
     from polledger.cli.presented import shown
     from polledger.publish.compare import compare_sides
+    from polledger.publish.comparepage import compare_page
     from polledger.training.overrides import parse_inputs
 
     request = _request(sample, nonce, policy, trust, external)
+    target = None if report is None else _report_directory(report)
     options = _options(task or [], trust_code or [], parse_inputs(inputs or []))
     # A run that starts from its rival has its parent at hand.
     runs = [*(parent or ()), *(path for path in (a, b) if path.is_dir())]
@@ -91,6 +100,8 @@ def run(
         ]
         output.note("comparing models and checkpoints")
         found = compare_sides(sides[0], sides[1], _question(request, replay=not no_replay))
+    if target is not None:
+        target.write(found, compare_page(found))
     output.result({**found})
     if not output.json and not output.quiet:
         from polledger.cli.comparing import comparison_text
@@ -98,6 +109,16 @@ def run(
         output.styled(comparison_text(found, output.console()))
     output.sentence(found["sentence"])
     return found["exit_code"]
+
+
+def _report_directory(path: Path) -> "ReportDirectory":
+    """Where the page goes, once files can be made there."""
+    from polledger.publish.compare import SCHEMA
+    from polledger.publish.directory import ReportDirectory
+
+    directory = ReportDirectory(path=path.expanduser(), page="index.html", twin="compare.json", schema=SCHEMA)
+    directory.prepare()
+    return directory
 
 
 def _question(request: "Request", *, replay: bool) -> "Question":

@@ -1,33 +1,19 @@
 """A comparison for people: the two side by side, then what lies between them, then what none of it shows."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from polledger.cli.reporting import origin_text
-from polledger.core.compareform import (
-    AnchorForm,
-    ApartForm,
-    BindingForm,
-    LineageForm,
-    PathForm,
-    RivalsForm,
-    SideForm,
-    StartForm,
-)
-from polledger.core.report import counted
-from polledger.core.reportform import Number
+from polledger.core.compareform import BindingForm, RivalsForm
 from polledger.core.text import one_line
+from polledger.publish.compared import between, short, side_facts
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 TENSORS = 12
 """Rows of the table of tensors; --json has more."""
-
-Row = tuple[str, str, str]
 
 
 def comparison_text(found: RivalsForm, console: "Console") -> str:
@@ -53,70 +39,6 @@ def _print_sides(found: RivalsForm, console: "Console") -> None:
     console.print()
 
 
-def side_facts(side: SideForm) -> Iterator[tuple[str, str]]:
-    """What one side says, and what of it was checked: name and text of each fact, in one order for both."""
-    coverage, time = side["coverage"], side["time"]
-    yield "name", side["name"]
-    yield "run", side["run"] or "not authentic"
-    yield "key", side["key"] or "unknown"
-    yield "seed", {True: "bound to the key", False: "NOT bound to the key", None: "unknown"}[side["bound"]]
-    yield "model root", side["model_root"] or "none: not finished"
-    yield "code", f"{side['kind'] or 'unknown'}, {side['task'] or 'unknown'}"
-    yield "data", side["dataset"] or "no data set committed"
-    yield "origin", _origin(side)
-    yield (
-        "covers",
-        (
-            f"{counted(coverage['steps'], 'step')}, {counted(coverage['intervals'], 'interval')}, "
-            f"{counted(coverage['records'], 'record')} under {counted(coverage['seals'], 'seal')}; "
-            f"{counted(coverage['stored'], 'stored checkpoint')}"
-        ),
-    )
-    yield "gaps", "; ".join(coverage["gaps"]) or _interruptions(side)
-    yield "time", time["assurance"]
-    yield "genesis by", _anchor(time["genesis"]) + _order_of_genesis(side)
-    yield "end by", _anchor(time["end"])
-    yield "vouching", ", ".join(time["operators"]) or "no operator of the trust file"
-    yield "pace", _pace(time["steps_per_second"])
-    verdict = side["verdict"]
-    yield "verdict", "not replayed" if verdict is None else verdict["sentence"]
-    yield "missing", "; ".join(side["missing"]) or "nothing"
-
-
-def _origin(side: SideForm) -> str:
-    kind = side["origin"].get("kind")
-    if kind is None:
-        return "unknown"
-    return "from its seed alone" if kind == "scratch" else origin_text(side["origin"])
-
-
-def _interruptions(side: SideForm) -> str:
-    coverage = side["coverage"]
-    if not coverage["complete"]:
-        return "it is not complete"
-    resumes = counted(coverage["resumes"], "resume")
-    return f"none; {resumes}, {counted(coverage['abandoned'], 'record')} abandoned"
-
-
-def _anchor(anchor: AnchorForm | None) -> str:
-    return "no external time" if anchor is None else f"{anchor['time']} ± {anchor['accuracy']} s"
-
-
-def _order_of_genesis(side: SideForm) -> str:
-    first = side["time"]["genesis_first"]
-    return (
-        "" if first is None else ", sealed before step 0" if first else ", sealed only after training began"
-    )
-
-
-def _pace(value: Number | None) -> str:
-    return (
-        "unknown without external anchors"
-        if value is None
-        else f"{_short(value)} steps a second between its anchors"
-    )
-
-
 def _print_between(found: RivalsForm, console: "Console") -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(justify="right", no_wrap=True)
@@ -126,101 +48,6 @@ def _print_between(found: RivalsForm, console: "Console") -> None:
     console.print("Between them:", style="bold")
     console.print(grid)
     console.print()
-
-
-def between(found: RivalsForm) -> Iterator[tuple[str, str]]:
-    """What the two show about each other: name and text of each fact."""
-    yield "models", _models(found["binding"])
-    yield "first", f"{_order(found)}; {found['order']['why']}"
-    yield "A from B", _start(found["lineage"]["a_from_b"], "A", "B")
-    yield "B from A", _start(found["lineage"]["b_from_a"], "B", "A")
-    yield "shared", _shared(found["lineage"])
-    path = found["path"]
-    if path is not None:
-        yield "along", _along(path)
-    yield "keys", {True: "one key signed both", False: "two keys", None: "unknown"}[found["same_key"]]
-    yield "authorities", _authorities(found)
-    equivocation = found["equivocation"]
-    if equivocation is not None:
-        yield "equivocation", f"{equivocation['detail']}: heads {' and '.join(equivocation['heads'])}"
-    yield "nonce", f"{found['nonce']}, one for both samples"
-    for text in found["missing"]:
-        yield "not compared", text
-
-
-def _along(path: PathForm) -> str:
-    last = len(path["steps"]) - 1
-    begin, end = (f"{_short(path['distance'][at])} after step {path['steps'][at]}" for at in (0, last))
-    return f"{begin}, {end} ({counted(last + 1, 'pair')} of checkpoints compared)"
-
-
-def _models(binding: BindingForm) -> str:
-    relation, total = binding["relation"], binding["total"]
-    ways = ", ".join(
-        f"{label} went {_short(way)}"
-        for label, way in zip("AB", binding["ways"], strict=True)
-        if way is not None
-    )
-    if relation == "exact":
-        return f"exact: one model root{f'; {ways}' if ways else ''}"
-    if total is None:
-        return relation
-    unmatched = (
-        f"; {counted(len(binding['unmatched']), 'tensor')} without a counterpart"
-        if binding["unmatched"]
-        else ""
-    )
-    return f"{relation}: {_apart(total)}{f'; {ways}' if ways else ''}{unmatched}"
-
-
-def _apart(total: ApartForm) -> str:
-    share = total["equal"] / total["numbers"] if total["numbers"] else 0.0
-    zeros = [count / total["numbers"] for count in total["zeros"]] if total["numbers"] else [0.0, 0.0]
-    return (
-        f"l2 distance {_short(total['l2'])} ({_short(total['relative'])} of A's norm), "
-        f"cosine {_short(total['cosine'])}, "
-        f"{share:.1%} of the numbers equal, zeros {zeros[0]:.1%} in A and {zeros[1]:.1%} in B"
-    )
-
-
-def _order(found: RivalsForm) -> str:
-    genesis, end = found["order"]["genesis"], found["order"]["end"]
-    if end is None:
-        return "not known"
-    said = {"tie": "at the same time", "A": "A", "B": "B"}
-    return f"genesis {said[genesis] if genesis else 'not known'}, end {said[end]}"
-
-
-def _start(start: StartForm, child: str, parent: str) -> str:
-    declared = (
-        f"{child} says so in its genesis" if start["declared"] else f"{child}'s genesis does not say so"
-    )
-    if start["exact"] is None:
-        return f"{declared}; the models are not at hand"
-    if start["exact"]:
-        return f"{child} begins at {parent}'s final model, bit for bit; {declared}"
-    if start["distance"] is None:
-        return f"no tensors in common; {declared}"
-    share = f", {_short(start['share'])} of {parent}'s way" if start["share"] is not None else ""
-    return f"{child} begins {_short(start['distance'])} from {parent}'s final model{share}; {declared}"
-
-
-def _shared(lineage: LineageForm) -> str:
-    shared = lineage["shared"]
-    parts = [f"{counted(shared['states'], 'state root')}", f"{counted(shared['batches'], 'batch digest')}"]
-    parts += [text for key, text in _SHARED if shared[key]]  # type: ignore[literal-required]
-    return ", ".join(parts)
-
-
-_SHARED = (("run", "the run id"), ("dataset", "the salted data root"), ("task", "the code"))
-
-
-def _authorities(found: RivalsForm) -> str:
-    known = found["authorities"]
-    if not any(known.values()):
-        return "none that you trust"
-    parts = [("both", known["common"]), ("A alone", known["only_a"]), ("B alone", known["only_b"])]
-    return "; ".join(f"{who}: {', '.join(names)}" for who, names in parts if names)
 
 
 def _print_tensors(binding: BindingForm, console: "Console") -> None:
@@ -233,9 +60,9 @@ def _print_tensors(binding: BindingForm, console: "Console") -> None:
         table.add_row(
             Text(one_line(one["name"])),
             one["dtypes"][0] if len(set(one["dtypes"])) == 1 else ", ".join(one["dtypes"]),
-            _short(one["l2"]),
-            _short(one["relative"]),
-            _short(one["cosine"]),
+            short(one["l2"]),
+            short(one["relative"]),
+            short(one["cosine"]),
             f"{share:.1%}",
         )
     console.print(table)
@@ -252,7 +79,3 @@ def _print_list(texts: list[str], console: "Console") -> None:
     for text in texts:
         grid.add_row("-", text)
     console.print(grid)
-
-
-def _short(value: Number | None) -> str:
-    return "unknown" if value is None else value if isinstance(value, str) else f"{value:.4g}"

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from polledger.cli.waiting import waiting_rows
-from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted
-from polledger.core.reportform import FlagForm, OriginForm, PaceForm, RenewalForm
+from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted, origin_text
+from polledger.core.reportform import FlagForm, PaceForm, RenewalForm
 from polledger.core.text import one_line
 from polledger.core.timesummary import Lag, Waiting
 
@@ -101,16 +101,6 @@ def _print_facts(report: Report, console: "Console") -> None:
         grid.add_row(Text(name, style="dim"), Text(one_line(value)))
     console.print(grid)
     console.print()
-
-
-def origin_text(origin: OriginForm) -> str:
-    """What a run starts from besides its seed: the ``origin`` object of a report, in words."""
-    but = f", but for {', '.join(origin['fresh'])}" if "fresh" in origin else ""
-    if origin["kind"] == "external":
-        return f"a model file, sha256 {origin['sha256']}{but}"
-    part = "whole final state" if origin["mode"] == "continue" else "final model"
-    who = f"run {origin['run']}, {origin['verdict']}" if "run" in origin else "another run"
-    return f"the {part}{but} of {who} (head {origin['head']})"
 
 
 def _tokens(seals: int, stamped: int, lag: Lag | None, waiting: Sequence[Waiting]) -> list[tuple[str, str]]:

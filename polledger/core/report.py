@@ -377,6 +377,16 @@ def sentence(report: Report) -> str:
     return f"{report.verdict}: {where}: {_place(bad)}{bad.detail}{remedy}"
 
 
+def origin_text(origin: OriginForm) -> str:
+    """What a run starts from besides its seed: the ``origin`` object of a report, in words."""
+    but = f", but for {', '.join(origin['fresh'])}" if "fresh" in origin else ""
+    if origin["kind"] == "external":
+        return f"a model file, sha256 {origin['sha256']}{but}"
+    part = "whole final state" if origin["mode"] == "continue" else "final model"
+    who = f"run {origin['run']}, {origin['verdict']}" if "run" in origin else "another run"
+    return f"the {part}{but} of {who} (head {origin['head']})"
+
+
 def _starts(origin: OriginForm) -> list[str]:
     """What a verdict stands on besides the seed, down to the first of the parents."""
     found = []
