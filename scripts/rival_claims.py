@@ -86,7 +86,7 @@ class Session:
 
     def run(
         self, who: str, *words: object, expect: int, only: tuple[str, ...] = (), sentence: bool = True
-    ) -> str:
+    ) -> None:
         """``polledger`` with these words, as they are shown; its output goes into the document.
 
         ``only``: the rows that begin with one of these. ``sentence``: with the last line on standard error. Raises
@@ -95,12 +95,7 @@ class Session:
         done = subprocess.run(
             [sys.executable, "-m", "polledger.cli.app", *map(str, words)],
             cwd=self.work,
-            env={
-                **os.environ,
-                "POLLEDGER_HOME": str(self.home(who)),
-                "COLUMNS": str(WIDTH),
-                "PYTHONPATH": str(ROOT),
-            },
+            env={**os.environ, **self.environment(who)},
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -109,15 +104,8 @@ class Session:
         shown = _only(done.stdout.rstrip().splitlines(), only)
         last = [line for line in done.stderr.strip().splitlines()[-1:] if sentence]
         gap = [""] if shown and last else []
-        self.lines += [
-            "```",
-            f"$ {shlex.join(['polledger', *map(str, words)])}",
-            *shown,
-            *gap,
-            *last,
-            "```",
-            "",
-        ]
+        command = shlex.join(["polledger", *map(str, words)])
+        self.lines += ["```", f"$ {command}", *shown, *gap, *last, "```", ""]
 
     @contextlib.contextmanager
     def acting(self, who: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """``polledger compare``: two rivals in text and JSON."""
 
+import json
 from pathlib import Path
 
 from polledger.publish.compare import POSSESSION
@@ -43,3 +44,19 @@ def test_what_is_no_run_is_a_usage_error(command: Command, sealed: Built, tmp_pa
     assert said.code == 2
     assert said.json["schema"] == "polledger.compare/1"
     assert "does not exist" in said.json["error"]
+
+
+def test_a_report_is_a_page_and_its_twin_in_a_directory_of_its_own(
+    command: Command, sealed: Built, tmp_path: Path
+) -> None:
+    target = tmp_path / "report"
+    words = ("compare", sealed.run.path, sealed.run.path, "--no-replay", "--nonce", "5e" * 16)
+    said = command(*words, "--report", target, "--json")
+    assert said.code == 0
+    assert json.loads((target / "compare.json").read_text()) == said.json
+    assert "Two rivals compared" in (target / "index.html").read_text()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").write_text("x")
+    refused = command(*words, "--report", tmp_path / "theirs")
+    assert refused.code == 2
+    assert "is not empty" in refused.last
