@@ -22,7 +22,7 @@ def verify_claimed(
     from polledger.store.claimfiles import ClaimFiles
     from polledger.verify.claimalone import damaged_claim, read_claim_files, verify_alone
 
-    if not _is_claim(path):
+    if not is_claim(path):
         if run is not None:
             raise UsageError(f"--run names the run of a claim, and {path} is no claim")
         return verified(path, request)
@@ -37,7 +37,7 @@ def verify_claimed(
     return verified(place, replace(request, claim=asked))
 
 
-def _is_claim(path: Path) -> bool:
+def is_claim(path: Path) -> bool:
     """Whether ``path`` is a file that begins as JSON does."""
     if not path.is_file():
         return False

@@ -1,5 +1,6 @@
 """``polledger compare``: two rivals side by side, facts first. PROTOCOL sections 13 and 14."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,6 @@ from polledger.cli.output import output
 
 if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions
-    from polledger.cli.presented import Shown
     from polledger.publish.compare import Question
     from polledger.publish.directory import ReportDirectory
     from polledger.publish.side import Side
@@ -23,7 +23,10 @@ EXAMPLES = (
 
 def run(
     a: Annotated[
-        Path, typer.Argument(metavar="A", help="Directory of a run, or a proof.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="A", help="Directory of a run, a proof of one, or a claim.", show_default=False
+        ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="Its rival, likewise.", show_default=False)],
     sample: Annotated[
@@ -83,7 +86,6 @@ def run(
     ] = False,
 ) -> int:
     """Set A and B side by side: models, times, coverage, verdicts under one nonce, and who starts from whom."""
-    from polledger.cli.presented import shown
     from polledger.publish.compare import compare_sides
     from polledger.publish.comparepage import compare_page
     from polledger.training.overrides import parse_inputs
@@ -93,11 +95,8 @@ def run(
     options = _options(task or [], trust_code or [], parse_inputs(inputs or []))
     # A run that starts from its rival has its parent at hand.
     runs = [*(parent or ()), *(path for path in (a, b) if path.is_dir())]
-    with shown(a, request.now) as one, shown(b, request.now) as other:
-        sides = [
-            _side(path, found, request, options, runs, replay=not no_replay)
-            for path, found in ((a, one), (b, other))
-        ]
+    with contextlib.ExitStack() as stack:
+        sides = [_side(path, stack, request, options, runs, replay=not no_replay) for path in (a, b)]
         output.note("comparing models and checkpoints")
         found = compare_sides(sides[0], sides[1], _question(request, replay=not no_replay))
     if target is not None:
@@ -155,17 +154,23 @@ def _options(tasks: list[str], trust_code: list[str], inputs: dict[str, str]) ->
 
 def _side(
     path: Path,
-    found: "Shown",
+    stack: contextlib.ExitStack,
     request: "Request",
     options: "CodeOptions",
     runs: list[Path],
     *,
     replay: bool,
 ) -> "Side":
-    """What lies at ``path``, and its verdict under the request."""
+    """What lies at ``path``, and its verdict under the request. What has to be unpacked stays as long as ``stack``."""
+    from polledger.cli.claimed import is_claim
+    from polledger.cli.presented import shown
     from polledger.cli.verify import verify_shown
-    from polledger.publish.side import read_side
+    from polledger.publish.side import claimed_side, read_side
+    from polledger.store.claimfiles import ClaimFiles
 
+    if is_claim(path):
+        return claimed_side(str(path), ClaimFiles(path=path), request, verdict=replay)
+    found = stack.enter_context(shown(path, request.now))
     side = read_side(str(path), found.evidence, trust=request.trust, policy=request.policy, now=request.now)
     if replay:
         output.note(f"verifying {path}")

@@ -71,9 +71,13 @@ class SideVerdictForm(TypedDict):
 
 
 class SideForm(TypedDict):
-    """One rival. ``missing``: what could not be looked at. Fields are None where nothing authentic says."""
+    """One rival: a run or a proof of one, or a claim with its public proof. ``missing``: what could not be looked at.
+
+    Fields are None where nothing authentic says.
+    """
 
     name: str
+    what: Literal["run", "claim"]
     run: Hex | None
     key: Hex | None
     bound: bool | None
@@ -115,7 +119,8 @@ class BindingForm(TypedDict):
     """The final models. ``ways``: how far each run went from its first model; None where that is not at hand.
 
     ``tensors``: those that differ most, furthest first; ``left_out`` more are compared. ``unmatched``: names without a
-    counterpart of their shape.
+    counterpart of their shape. ``equal_digests``: how many tensors of how many have one digest on both sides, where a
+    claim shows nothing else.
     """
 
     relation: Relation
@@ -124,6 +129,7 @@ class BindingForm(TypedDict):
     tensors: list[TensorApartForm]
     left_out: int
     unmatched: list[str]
+    equal_digests: list[int] | None
 
 
 class StartForm(TypedDict):

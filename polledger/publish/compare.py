@@ -23,8 +23,7 @@ from polledger.core.compareform import (
     SharedForm,
     StartForm,
 )
-from polledger.core.digest import sha256
-from polledger.core.merkle import Frontier, leaf_hash
+from polledger.core.merkle import Frontier
 from polledger.core.moment import utc_text
 from polledger.core.records import Checkpoint
 from polledger.core.reportform import Number, number
@@ -77,7 +76,9 @@ def compare_sides(a: Side, b: Side, question: Question) -> RivalsForm:
     order = _order(a, b, question)
     path = _path(a, b)
     missing = [
-        f"{label}: {text}" for label, side in (("A", a), ("B", b)) for text in _missing(side, question)
+        f"{label}: {text}"
+        for label, side in (("A", a), ("B", b))
+        for text in _missing(side, question, binding["relation"])
     ]
     found: RivalsForm = {
         "schema": "polledger.compare/1",
@@ -104,10 +105,12 @@ def compare_sides(a: Side, b: Side, question: Question) -> RivalsForm:
     return found
 
 
-def _missing(side: Side, question: Question) -> list[str]:
+def _missing(side: Side, question: Question, relation: Relation) -> list[str]:
     missing = list(dict.fromkeys(side.missing))
-    if side.lineage is not None and side.lineage.final is None:
+    if side.genesis is not None and side.final is None:
         missing.append("the run is not finished: it has no final model")
+    if relation == "unknown" and side.final is not None and not side.missing and side.last_model() is None:
+        missing.append("its final model is not at hand")
     if question.replayed and side.report is not None and not side.report.intervals:
         missing.append("nothing was replayed: " + _reason(side))
     return missing
@@ -115,6 +118,8 @@ def _missing(side: Side, question: Question) -> list[str]:
 
 def _reason(side: Side) -> str:
     """Why no interval of it was replayed."""
+    if side.facts is not None:
+        return "a claim shows no training; compare the run, or a proof of it"
     findings = () if side.report is None else side.report.findings
     found = next((item for item in findings if item.name == "code" and item.blocks), None)
     if found is None:
@@ -133,7 +138,18 @@ def _binding(a: Side, b: Side) -> BindingForm:
         "tensors": apart.tensors[:SHOWN],
         "left_out": max(0, len(apart.tensors) - SHOWN),
         "unmatched": apart.unmatched,
+        "equal_digests": None if apart.comparable else _equal_digests(a, b),
     }
+
+
+def _equal_digests(a: Side, b: Side) -> list[int] | None:
+    ours, theirs = a.tensor_digests(), b.tensor_digests()
+    if ours is None or theirs is None:
+        return None
+    return [
+        sum(theirs.get(name) == digest for name, digest in ours.items()),
+        len(ours.keys() | theirs.keys()),
+    ]
 
 
 def _number(value: float | None) -> Number | None:
@@ -312,12 +328,13 @@ def _contradictions(side: Side, other: Side) -> Iterator[EquivocationForm]:
 def _roots(side: Side, sizes: set[int]) -> dict[int, bytes]:
     """Root of the first n sealed records, for every n of ``sizes`` that they reach."""
     tree, found = Frontier(), {}
-    for size, record in enumerate(side.evidence.records[: side.heads.sealed], start=1):
-        if record is None:
+    for index in range(0 if side.evidence is None else side.heads.sealed):
+        leaf = None if side.evidence is None else side.evidence.leaf(index)
+        if leaf is None:
             break
-        tree.append(leaf_hash(sha256(record)))
-        if size in sizes:
-            found[size] = tree.root()
+        tree.append(leaf)
+        if index + 1 in sizes:
+            found[index + 1] = tree.root()
     return found
 
 

@@ -19,7 +19,7 @@ from polledger.core.reportform import Number
 def side_facts(side: SideForm) -> Iterator[tuple[str, str]]:
     """What one side says, and what of it was checked: name and text of each fact, in one order for both."""
     coverage, time = side["coverage"], side["time"]
-    yield "name", side["name"]
+    yield "name", f"{side['name']}{' (a claim)' if side['what'] == 'claim' else ''}"
     yield "run", side["run"] or "not authentic"
     yield "key", side["key"] or "unknown"
     yield "seed", {True: "bound to the key", False: "NOT bound to the key", None: "unknown"}[side["bound"]]
@@ -55,6 +55,8 @@ def _origin(side: SideForm) -> str:
 
 def _interruptions(side: SideForm) -> str:
     coverage = side["coverage"]
+    if side["what"] == "claim":
+        return "a claim shows the ends of a run alone"
     if not coverage["complete"]:
         return "it is not complete"
     resumes = counted(coverage["resumes"], "resume")
@@ -116,7 +118,8 @@ def _models(binding: BindingForm) -> str:
     if relation == "exact":
         return f"exact: one model root{f'; {ways}' if ways else ''}"
     if total is None:
-        return relation
+        digests = binding["equal_digests"]
+        return relation if digests is None else f"{relation}: {digests[0]} of {digests[1]} tensors are equal"
     unmatched = (
         f"; {counted(len(binding['unmatched']), 'tensor')} without a counterpart"
         if binding["unmatched"]

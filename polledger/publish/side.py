@@ -1,31 +1,43 @@
-"""One of two rivals: what its files establish, before anything is set against the other. PROTOCOL section 13.
+"""One of two rivals, a run or a claim: what its files establish by themselves. PROTOCOL section 13.
 
 Reading and hashing only. What is missing or damaged is named, and never taken for something.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from msgspec import UnsetType
 
+from polledger.core.claim import Claim
 from polledger.core.compareform import AnchorForm, CoverageForm, SideForm, SideTimeForm, SideVerdictForm
+from polledger.core.dtypes import byte_size
 from polledger.core.moment import utc_text
-from polledger.core.records import Checkpoint, Genesis, Step
+from polledger.core.publicproof import parse_public_proof
+from polledger.core.records import AnyRecord, Checkpoint, Final, Genesis, Step
 from polledger.core.report import Report, sentence
 from polledger.core.reportform import HeadForm, OriginForm
 from polledger.core.start import MODEL, Tensors, model_tensors
-from polledger.errors import Unavailable, UsageError
+from polledger.core.state import TensorEntry, flat_model_root, tensor_root
+from polledger.errors import MalformedError, Unavailable, UsageError
+from polledger.store.claimfiles import ClaimFiles
 from polledger.store.objects import ObjectStore
 from polledger.timestamp.trust import Trust, operator_key
 from polledger.verify.ancestry import describe_origin
+from polledger.verify.claimalone import read_claim_files, verify_alone
+from polledger.verify.claimed import RunFacts
 from polledger.verify.evidence import Evidence
 from polledger.verify.heads import Heads, SealedHead, match_heads, parse_records, step_heads, step_parse
 from polledger.verify.lineage import Lineage, build_lineage
 from polledger.verify.policy import Policy
+from polledger.verify.publicproof import NOTHING, PublicRun, check_public_proof
 from polledger.verify.states import load_state
 from polledger.verify.time import Times, step_time
 from polledger.verify.tokens import Stamp
+from polledger.verify.verifier import Request
+
+Digests = Mapping[str, tuple[str, tuple[int, ...], bytes]]
+"""Dtype, shape and tensor root by name in the ``state_dict``."""
 
 GAPS = 8
 """Gaps that are listed: the first ones show what kind of damage it is."""
@@ -45,14 +57,19 @@ class Anchored:
 
 @dataclass(slots=True, kw_only=True)
 class Side:
-    """One rival. ``report``: its verdict, None where nothing was replayed. ``missing`` grows while it is looked at."""
+    """One rival. ``report``: its verdict, None where nothing was replayed. ``missing`` grows while it is looked at.
+
+    ``facts``: what a public proof shows, where that is all there is; ``digests``: those of a claimed model's tensors.
+    """
 
     name: str
-    evidence: Evidence
+    evidence: Evidence | None
     heads: Heads
     lineage: Lineage | None
     times: Times | None
     gaps: list[str]
+    facts: RunFacts | None = None
+    digests: Digests | None = None
     report: Report | None = None
     missing: list[str] = field(default_factory=list)
     _models: dict[bytes, Tensors | None] = field(default_factory=dict)
@@ -60,13 +77,21 @@ class Side:
     @property
     def genesis(self) -> Genesis | None:
         """Its first record, authenticated."""
-        return None if self.lineage is None else self.lineage.genesis
+        if self.lineage is not None:
+            return self.lineage.genesis
+        return None if self.facts is None else self.facts.genesis
+
+    @property
+    def final(self) -> Final | None:
+        """Its last record, where it is finished."""
+        if self.lineage is not None:
+            return self.lineage.final
+        return None if self.facts is None else self.facts.final
 
     @property
     def model_root(self) -> bytes | None:
         """Root of the published model, where the run is finished."""
-        final = None if self.lineage is None else self.lineage.final
-        return None if final is None else final.model_root
+        return None if self.final is None else self.final.model_root
 
     @property
     def checkpoints(self) -> Sequence[Checkpoint]:
@@ -77,7 +102,7 @@ class Side:
         """The published object's tensors at ``checkpoint``; None where its state is not at hand. ``keep`` it."""
         if checkpoint.root in self._models:
             return self._models[checkpoint.root]
-        found = self._read(self.evidence.objects, checkpoint)
+        found = None if self.evidence is None else self._read(self.evidence.objects, checkpoint)
         if keep:
             self._models[checkpoint.root] = found
         return found
@@ -88,13 +113,19 @@ class Side:
 
     def last_model(self) -> Tensors | None:
         """Where it ends: the published model of a finished run."""
-        finished = self.lineage is not None and self.lineage.final is not None
-        return self.model(self.checkpoints[-1], keep=True) if finished and self.checkpoints else None
+        return self.model(self.checkpoints[-1], keep=True) if self.final and self.checkpoints else None
+
+    def tensor_digests(self) -> Digests | None:
+        """Dtype, shape and root of each tensor of the final model; None where it is not at hand."""
+        model = self.last_model()
+        if model is None:
+            return self.digests
+        return {name: (item.dtype, tuple(item.shape), tensor_root(item.data)) for name, item in model.items()}
 
     def _read(self, objects: ObjectStore, checkpoint: Checkpoint) -> Tensors | None:
-        final = None if self.lineage is None else self.lineage.final
         if not checkpoint.stored:
             return None
+        final = self.final
         try:
             return model_tensors(
                 load_state(objects, checkpoint.root).flat, MODEL if final is None else final.object
@@ -127,6 +158,59 @@ def read_side(name: str, evidence: Evidence, *, trust: Trust | None, policy: Pol
     if side.lineage is None:
         side.missing.append("no record of it is authentic")
     return side
+
+
+def claimed_side(name: str, files: ClaimFiles, request: Request, *, verdict: bool) -> Side:
+    """What a claim and the public proof beside it establish; ``verdict``: with what ``verify`` says to it.
+
+    Raises UsageError if there is no claim, MalformedError if the file is none.
+    """
+    asked = read_claim_files(files)
+    shown, problem = _public_run(files)
+    side = Side(
+        name=name,
+        evidence=None,
+        heads=shown.heads,
+        lineage=None,
+        times=step_time(
+            shown.heads, files.tokens, trust=request.trust, policy=request.policy, now=request.now
+        ),
+        gaps=[finding.detail for finding in shown.findings if finding.outcome != "pass"],
+        facts=shown.facts,
+        digests=_claimed_digests(asked.read.claim, shown.facts),
+        report=verify_alone(files, asked, request) if verdict else None,
+    )
+    if shown.facts is None:
+        side.missing.append(problem or "the proof beside the claim shows no finished run")
+    return side
+
+
+def _public_run(files: ClaimFiles) -> tuple[PublicRun, str]:
+    try:
+        data = files.read_proof()
+        if data is None:
+            return NOTHING, "there is no public proof beside the claim"
+        return check_public_proof(parse_public_proof(data)), ""
+    except (MalformedError, Unavailable) as error:
+        return NOTHING, f"the proof beside the claim cannot be read: {error}"
+
+
+def _claimed_digests(claim: Claim, facts: RunFacts | None) -> Digests | None:
+    """The tensors that the claim lists, if they are those of the model that the sealed run ends with."""
+    entries = [
+        TensorEntry(
+            v=1,
+            path=item.name,
+            dtype=item.dtype,
+            shape=item.shape,
+            bytes=byte_size(item.dtype, item.shape),
+            root=bytes.fromhex(item.root),
+        )
+        for item in claim.model.tensors
+    ]
+    if facts is None or flat_model_root(entries) != facts.final.model_root:
+        return None
+    return {item.path: (item.dtype, tuple(item.shape), item.root) for item in entries}
 
 
 def anchored(side: Side, seal: SealedHead | None, *, policy: Policy) -> Anchored | None:
@@ -170,6 +254,7 @@ def side_form(side: Side, *, policy: Policy) -> SideForm:
     root, dataset = side.model_root, None if genesis is None else genesis.dataset
     return {
         "name": side.name,
+        "what": "run" if side.facts is None else "claim",
         "run": None if genesis is None else genesis.run.hex(),
         "key": None if genesis is None else genesis.key.hex(),
         "bound": None if genesis is None else genesis.bound,
@@ -209,7 +294,7 @@ def _coverage(side: Side) -> CoverageForm:
     return {
         "records": side.heads.sealed,
         "seals": sum(item.matches is True for item in side.heads.heads),
-        "steps": sum(len(interval.steps) for interval in lineage.intervals) if lineage else 0,
+        "steps": _steps(side),
         "intervals": len(lineage.intervals) if lineage else 0,
         "stored": sum(checkpoint.stored for checkpoint in side.checkpoints),
         "resumes": len(lineage.resumes) if lineage else 0,
@@ -217,6 +302,12 @@ def _coverage(side: Side) -> CoverageForm:
         "complete": lineage is not None and lineage.complete and side.heads.whole,
         "gaps": [*side.gaps, *(item.detail for item in (lineage.findings if lineage else ()))][:GAPS],
     }
+
+
+def _steps(side: Side) -> int:
+    if side.lineage is None:
+        return 0 if side.final is None else side.final.steps
+    return sum(len(interval.steps) for interval in side.lineage.intervals)
 
 
 def _time(side: Side, policy: Policy) -> SideTimeForm:
@@ -232,9 +323,16 @@ def _time(side: Side, policy: Policy) -> SideTimeForm:
         "genesis": None if genesis is None else genesis.form(),
         "end": None if end is None else end.form(),
         "operators": sorted(operators(side).values()),
-        "genesis_first": None if first is None else not any(isinstance(item, Step) for item in covered),
+        "genesis_first": _genesis_first(first, covered),
         "steps_per_second": None if pace is None else pace["steps_per_second"],
     }
+
+
+def _genesis_first(first: SealedHead | None, covered: Sequence[AnyRecord]) -> bool | None:
+    """Whether the first head covers no step; None where its records are not shown."""
+    if first is None or len(covered) < first.head.size:
+        return None
+    return not any(isinstance(item, Step) for item in covered)
 
 
 def _verdict(report: Report) -> SideVerdictForm:

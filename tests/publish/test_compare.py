@@ -19,14 +19,15 @@ from polledger.core.state import TensorData
 from polledger.core.text import json_text
 from polledger.publish.apart import models_apart
 from polledger.publish.compare import POSSESSION, Question, compare_sides
-from polledger.publish.side import Side, read_side
+from polledger.publish.side import Side, claimed_side, read_side
 from polledger.store.run import RunDirectory
 from polledger.timestamp.trust import Trust
 from polledger.verify.evidence import read_evidence
 from polledger.verify.policy import Policy
 from polledger.verify.verifier import Code
 from tests.verify.build import NOW, START, Built, Spec, authority, make_run, reseal, write_seals
-from tests.verify.check import check, copy_of
+from tests.verify.check import check, copy_of, request
+from tests.verify.claiming import write_claim
 from tests.verify.test_ancestry import child_of, end_of, finding, taking
 from tests.verify.test_time import entry, reference, tsa, with_tokens
 
@@ -307,3 +308,61 @@ def test_code_that_is_not_at_hand_is_missing(honest: Built) -> None:
     found = compared(a, b, replayed=True)
     assert found["missing"] == ["B: nothing was replayed: replay would run your code; read it"]
     assert found["exit_code"] == 3
+
+
+def claim_of(built: Built, path: Path, **changes: Any) -> Side:
+    files = write_claim(built, path, **changes)
+    return claimed_side(str(files.path), files, request(), verdict=True)
+
+
+def test_a_claim_is_held_against_its_run_and_against_another(honest: Built, tmp_path: Path) -> None:
+    claim = claim_of(honest, tmp_path / "claim")
+    same = compared(claim, side_of(honest.run))
+    assert (same["a"]["what"], same["b"]["what"]) == ("claim", "run")
+    assert same["binding"]["relation"] == "exact"
+    assert same["a"]["model_root"] == same["b"]["model_root"]
+    assert same["a"]["time"]["genesis_first"] is None
+    assert same["equivocation"] is None
+    # Only the ends of a run are in a claim: the models of two cannot be held against each other but by digest.
+    other = compared(claim, side_of(make_run(tmp_path / "other", Spec(seed=9)).run))
+    assert other["binding"]["relation"] == "unknown"
+    assert other["binding"]["equal_digests"] == [1, 4]
+    assert other["missing"] == ["A: its final model is not at hand"]
+    # The run that a claim is about and another one of the same id and key are two histories.
+    assert other["equivocation"] is not None
+
+
+def test_a_claim_shows_no_training(honest: Built, tmp_path: Path) -> None:
+    found = compared(claim_of(honest, tmp_path / "claim"), side_of(honest.run), replayed=True)
+    verdict = found["a"]["verdict"]
+    assert verdict is not None
+    assert (verdict["verdict"], verdict["replayed"]) == ("UNVERIFIABLE", 0)
+    assert found["missing"] == [
+        "A: nothing was replayed: a claim shows no training; compare the run, or a proof of it"
+    ]
+
+
+def test_a_run_that_starts_from_a_claimed_one_is_seen_by_the_head_that_it_names(
+    honest: Built, tmp_path: Path
+) -> None:
+    claim, child = claim_of(honest, tmp_path / "claim"), side_of(child_of(honest, tmp_path / "child").run)
+    assert compared(claim, child)["lineage"]["b_from_a"]["declared"] is True
+    assert compared(child, claim)["lineage"]["a_from_b"]["declared"] is True
+
+
+def test_digests_that_are_not_of_the_sealed_model_count_for_nothing(honest: Built, tmp_path: Path) -> None:
+    def lie(statement: dict[str, Any]) -> None:
+        statement["predicate"]["model"]["tensors"][0]["root"] = "00" * 32
+
+    found = compared(claim_of(honest, tmp_path / "claim", change=lie), side_of(honest.run))
+    assert found["binding"]["equal_digests"] is None
+    # What the sealed records say of the model stays.
+    assert found["binding"]["relation"] == "exact"
+
+
+def test_a_claim_without_its_proof_says_nothing_of_a_run(honest: Built, tmp_path: Path) -> None:
+    files = write_claim(honest, tmp_path / "claim")
+    files.proof_path.unlink()
+    found = compared(claimed_side("claim", files, request(), verdict=False), side_of(honest.run))
+    assert found["a"]["model_root"] is None
+    assert found["missing"] == ["A: there is no public proof beside the claim"]
