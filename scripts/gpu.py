@@ -3,6 +3,7 @@
 
     scripts/gpu.py --work DIR [--device cuda] [--minutes 4] [--jobs 8]    measures, writes docs/evidence/gpu.json
     scripts/gpu.py --table                                                prints what that file says
+    scripts/gpu.py --hashing                                              measures how fast states are hashed there
 
 DIR keeps what was found, so that a measurement that was cut off goes on, or is written down with --minutes 0.
 
@@ -37,6 +38,9 @@ from typing import Any
 from evidence import EVIDENCE, command, machine, short, table, write_evidence, write_key, write_text
 
 NAME = "gpu"
+HASHING = "gpu_hashing"
+TENSORS = 16
+"""Of a state that is hashed."""
 
 METHOD = "polledger seal and polledger verify --json, as scripts/gpu.py says"
 
@@ -280,6 +284,54 @@ class Timings:
             torch.cuda.synchronize()
 
 
+def hashing(
+    device: str, *, sizes: Sequence[int] = (1 << 26, 1 << 30), repeats: int = 7
+) -> list[dict[str, Any]]:
+    """Median seconds of the roots of ``sizes`` bytes on the device, fetched and hashed on one core, and copied there.
+
+    The device's first time, which compiles the kernel, does not count. The roots have to be equal.
+    """
+    import torch
+
+    from polledger.core.state import tensor_root
+    from polledger.training.devicehash import roots_on_device
+
+    def fetched(parts: Sequence[Any]) -> list[bytes]:
+        return [tensor_root(memoryview(part.cpu().numpy())) for part in parts]
+
+    rows = []
+    for size in sizes:
+        whole = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
+        parts, other = list(whole.chunk(TENSORS)), torch.empty_like(whole)
+        if roots_on_device(parts) != fetched(parts):
+            raise RuntimeError("the device computes other roots")
+        found = Timings(device)
+        for _ in range(repeats):
+            found.time("device", partial(roots_on_device, parts))
+            found.time("fetched", partial(fetched, parts))
+            found.time("copied", partial(other.copy_, whole))
+        rows.append(
+            {"bytes": size, **{name: statistics.median(taken) for name, taken in found.seconds.items()}}
+        )
+    return rows
+
+
+def hashing_text(value: Mapping[str, Any]) -> str:
+    """The table of what :func:`hashing` found. A copy within the device reads and writes every byte."""
+    rows = [
+        (
+            f"{row['bytes'] >> 20} MiB",
+            *(short(row["bytes"] / row[name] / 1e9) for name in ("device", "fetched")),
+            short(2 * row["bytes"] / row["copied"] / 1e9),
+            short(row["fetched"] / row["device"]),
+        )
+        for row in value["rows"]
+    ]
+    columns = ("state", "on the device, GB/s", "fetched and hashed, GB/s", "memory, GB/s", "times faster")
+    where = value["machine"]
+    return f"{where['gpu']}; CPU {where['cpu']}, torch {where['torch']}.\n\n{table(columns, rows)}"
+
+
 def described(device: str) -> dict[str, Any]:
     """The GPU and what drives it, as a run records it."""
     from polledger.training.determinism import describe_environment
@@ -389,7 +441,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="runs whose name contains this")
     parser.add_argument("--out", type=Path, default=EVIDENCE, help="directory to write to")
     parser.add_argument("--table", action="store_true", help="measure nothing; print what was found")
+    parser.add_argument("--hashing", action="store_true", help="measure how fast states are hashed there")
     wanted = parser.parse_args()
+    if wanted.hashing:
+        value = {"machine": machine(), "rows": hashing(wanted.device)}
+        write_evidence(HASHING, value, directory=wanted.out)
+        print(hashing_text(value))
+        return
     if not wanted.table:
         if wanted.work is None:
             parser.error("--work DIR says where the runs go")

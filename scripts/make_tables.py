@@ -22,6 +22,7 @@ sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
 import bench_ledger  # noqa: E402
 import figure1  # noqa: E402
+import gpu  # noqa: E402
 import honest  # noqa: E402
 import outage  # noqa: E402
 import redteam  # noqa: E402
@@ -98,6 +99,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
     },
     "time.md": {"outage": ("outage", lambda value: outage.render(value["rows"]))},
     "benchmarks.md": {
+        "gpu_hashing": ("gpu_hashing", gpu.hashing_text),
         "ledger": ("ledger", lambda value: f"{where(value)}\n\n{bench_ledger.render(value)}"),
         "time_cost_tokens": ("time_cost", time_cost.token_table),
         "time_cost_runs": ("time_cost", time_cost.run_table),
