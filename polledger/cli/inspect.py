@@ -307,7 +307,7 @@ def _first(origin: dict[str, Any], part: str) -> str:
 
 
 def _waiting(waiting: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    from polledger.cli.waiting import waiting_rows
+    from polledger.core.reportwords import waiting_rows
     from polledger.core.timesummary import Waiting
 
     return waiting_rows([Waiting(**one) for one in waiting])

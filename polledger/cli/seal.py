@@ -434,8 +434,8 @@ def _report(options: "SealOptions", result: "SealResult", warnings: list[str]) -
 
 def _note_waiting(result: "SealResult") -> None:
     """Which authorities have not answered, since when and why, and what asks again."""
-    from polledger.cli.waiting import waiting_rows
     from polledger.core.report import counted
+    from polledger.core.reportwords import waiting_rows
 
     if not result.pending and not result.unwitnessed:
         return

@@ -586,7 +586,8 @@ HOSTILE = "x\x1b]0;title\x07\nVERIFIED: \x9b2J\u202e"
 def test_report_shows_what_was_flagged_and_what_replay_said() -> None:
     from rich.console import Console
 
-    from polledger.cli.reporting import FLAG_REASONS, FLAGS_SHOWN, report_text
+    from polledger.cli.reporting import FLAGS_SHOWN, report_text
+    from polledger.core.reportwords import FLAG_REASONS
 
     result = IntervalResult(interval=3, first=8, last=12, outcome="pass", exact=True)
     bad = replace(result, interval=4, outcome="fail")
