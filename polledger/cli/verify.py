@@ -1,20 +1,18 @@
 """``polledger verify``: check a run by its records and by replaying a sample of it. PROTOCOL sections 10 and 14."""
 
-import contextlib
-import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polledger.cli.output import output
-from polledger.core.text import json_text
 
 if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions
     from polledger.cli.presented import Shown
     from polledger.core.report import IntervalResult, Report
+    from polledger.publish.directory import ReportDirectory
     from polledger.store.run import RunDirectory
     from polledger.verify.verifier import Request
 
@@ -25,7 +23,8 @@ EXAMPLES = (
 
 NONCE_BYTES = 32
 
-REPORT = "report.json"
+PAGE, OBJECT = "report.html", "report.json"
+"""Files of ``--report``."""
 
 _LEAST_NONCE = 16
 """Bytes of a nonce given by hand, at least: what nobody can guess or try out."""
@@ -117,7 +116,11 @@ def run(
     ] = False,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="DIR", help="Directory to write the report into (report.json)."),
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            help=f"Directory for {PAGE} and {OBJECT}: new, or one that holds a report.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
@@ -139,8 +142,7 @@ def run(
     _check_asking(sample, nonce, challenge)
     request = replace(request, replay=not no_replay, scan=not no_scan)
     request = replace(request, external=existing_file(external, "--external"))
-    if report is not None:
-        _prepare_report(report)
+    place = _report_directory(report) if report is not None else None
 
     def verified(path: Path, request: "Request") -> "Report":
         refusal = read_refusal(path)
@@ -154,8 +156,8 @@ def run(
 
     result = verify_claimed(path, run_of, request, verified)
     _print(result)
-    if report is not None:
-        _write_report(result, report)
+    if place is not None:
+        _write_report(result, place)
     return result.exit_code
 
 
@@ -199,11 +201,20 @@ def verify_shown(
 
 def rejected(error: Exception, request: "Request") -> "Report":
     """The report over a proof that cannot be read: it shows nothing, and nothing against anybody."""
+    from polledger import __version__
+    from polledger.core.moment import utc_text
     from polledger.core.report import Finding, Report
 
     remedy = "ask the prover for the file again"
     finding = Finding(step=1, name="parse", outcome="unverifiable", detail=str(error), remedy=remedy)
-    return Report(run=None, head=None, findings=(finding,), policy=request.policy.digest().hex())
+    return Report(
+        run=None,
+        head=None,
+        findings=(finding,),
+        policy=request.policy.digest().hex(),
+        at=utc_text(request.now.replace(microsecond=0)),
+        version=__version__,
+    )
 
 
 def _check_engine(engine: str) -> None:
@@ -338,32 +349,23 @@ class _Watcher:
         output.detail(f"interval {result.interval} (steps {result.first} to {result.last}): {result.outcome}")
 
 
-def _prepare_report(directory: Path) -> None:
-    """Make the directory for the report. Raises Unavailable unless files can be made in it."""
-    import tempfile
+def _report_directory(directory: Path) -> "ReportDirectory":
+    from polledger.core.report import SCHEMA
+    from polledger.publish.directory import ReportDirectory
 
-    with _reporting(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-        target = directory / REPORT
-        if target.exists() and not target.is_file():
-            raise FileExistsError(errno.EEXIST, f"{REPORT} there is not a file")
+    place = ReportDirectory(path=directory, page=PAGE, twin=OBJECT, schema=SCHEMA)
+    place.prepare()
+    return place
 
 
-def _write_report(report: "Report", directory: Path) -> None:
-    with _reporting(directory):
-        (directory / REPORT).write_text(json_text(report.to_json()) + "\n", encoding="utf-8")
+def _write_report(report: "Report", place: "ReportDirectory") -> None:
+    from hashlib import sha256
 
+    from polledger.publish.report import report_page
 
-@contextlib.contextmanager
-def _reporting(directory: Path) -> Iterator[None]:
-    from polledger.errors import Unavailable
-
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable(f"cannot write the report to {directory}: {error.strerror or error}") from None
+    value = report.to_json()
+    digest = sha256(place.twin_bytes(value)).hexdigest()
+    place.write(value, report_page(value, digest=digest))
 
 
 def _print(report: "Report") -> None:
