@@ -1,6 +1,5 @@
 """What a report's page shows, out of its JSON object: few enough things for a page, whatever the run's length."""
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,9 @@ Fate = Literal["failed", "unchecked", "drawn", "added", "closed"]
 """What became of an interval: the first that applies. ``drawn`` and ``added`` passed; ``closed`` was not opened."""
 
 FATES: tuple[Fate, ...] = ("failed", "unchecked", "drawn", "added", "closed")
+
+_LEAST = 1e-100
+"""Numbers below this and above its inverse are not drawn: axes that reach so far overflow."""
 
 _SEVERITY: dict[Outcome, int] = {"fail": 2, "unverifiable": 1, "pass": 0}
 
@@ -84,8 +86,10 @@ def _state(
 
 
 def finite(value: Number | None) -> float | None:
-    """``value`` where it is a number that can be drawn."""
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    """``value`` where it is a number that can be drawn; it is written in any case."""
+    if not isinstance(value, int | float) or not abs(value) <= 1 / _LEAST:
+        return None
+    return value if not 0 < abs(value) < _LEAST else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,7 @@ VALUES = 200
 _CODE = {
     "recipe": (
         "A recipe: polledger itself runs forward, backward and step. What has to be read is model, data "
-        "set, loss and "
-        "collation."
+        "set, loss and collation."
     ),
     "custom": (
         "A custom task: its own code decides what a step does. All of it has to be read to know what was trained."
@@ -41,7 +40,9 @@ def findings_section(value: VerificationForm) -> Markup:
     """What every step found, and what helps."""
     headings = ("Step", "Outcome", "What was found")
     rows = [row for item in step_states(value) for row in _step_rows(item)]
-    return section("findings", "Findings", table("Findings by step", headings, rows, quiet=True))
+    return section(
+        "findings", "Findings", table("Findings by step", headings, rows, quiet=True, kind="findings")
+    )
 
 
 def _step_rows(item: StepState) -> Iterator[Sequence[Content]]:
@@ -132,8 +133,7 @@ def _class_words(differences: Sequence[str] | None) -> str:
         return "The replay ran in the recorded environment class: equal bits are owed."
     return (
         f"The replay ran in another environment class ({len(differences)} differences): bits may differ, "
-        "and what differs is "
-        "judged by the tolerance."
+        "and what differs is judged by the tolerance."
     )
 
 
@@ -202,9 +202,8 @@ def record_section(value: VerificationForm, *, digest: str) -> Markup:
         "For the record",
         element(
             "p",
-            "Whoever has the run can repeat this with the same nonce and policy, and gets the same "
-            "sample. This page is made "
-            "from report.json alone and says nothing that is not in it.",
+            "Whoever has the run can repeat this with the same nonce and policy, and gets the same sample. "
+            "This page is made from report.json alone and says nothing that is not in it.",
         ),
         facts(
             [

@@ -68,14 +68,11 @@ def _marks(axes: Any, points: Sequence[ErrorPoint]) -> None:
 
 def _strip(axes: Any, points: Sequence[ErrorPoint]) -> None:
     """Intervals that have no error: equal bits, or nothing to compare."""
-    rows = {"bit for bit": ("D", "good", 1), "not compared": ("X", "open", 0)}
-    kinds = {"bit for bit": "equal", "not compared": "not compared"}
-    for name, (marker, colour, height) in rows.items():
-        at = [point.interval for point in points if point.bits == kinds[name]]
-        axes.plot(
-            at, [height] * len(at), linestyle="none", marker=marker, markersize=4, color=COLOURS[colour]
-        )
-    axes.set_yticks([height for _, _, height in rows.values()], list(rows))
+    for bits, marker, colour, height in (("equal", "D", "good", 1), ("not compared", "X", "open", 0)):
+        at = [point.interval for point in points if point.bits == bits]
+        style = {"marker": marker, "markersize": 4, "color": COLOURS[colour]}
+        axes.plot(at, [height] * len(at), linestyle="none", **style)
+    axes.set_yticks([1, 0], ["bit for bit", "not compared"])
     axes.set_ylim(-0.6, 1.6)
     axes.grid(visible=False)
 
@@ -255,7 +252,16 @@ def _power(value: float, _position: int) -> str:
 def _legend(axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)
+        axes.legend(
+            handles,
+            labels,
+            loc="lower left",
+            bbox_to_anchor=(0, 1.0),
+            ncols=5,
+            borderaxespad=0.2,
+            handletextpad=0.4,
+            columnspacing=1.4,
+        )
 
 
 def _whole(axes: Any, label: str, values: Sequence[int]) -> None:

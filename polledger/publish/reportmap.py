@@ -6,6 +6,10 @@ from polledger.publish.markup import Markup, element, joined
 from polledger.publish.reportdata import Cell, Fate
 
 COLUMNS = 50
+
+_FEW = 500
+"""Up to here cells are shown larger."""
+
 _STEP, _SIZE = 14, 11
 _MARGIN = 56
 """Pixels to the left, where the number of a row's first interval stands."""
@@ -38,6 +42,7 @@ def interval_map(cells: Sequence[Cell], label: str) -> Markup:
     """``cells`` in rows of COLUMNS; ``label`` says in words what is to be seen."""
     rows = -(-len(cells) // COLUMNS)
     width = _MARGIN + min(COLUMNS, max(len(cells), 1)) * _STEP
+    scale = 1.25 if len(cells) <= _FEW else 1
     numbers = (
         element("text", str(cells[row * COLUMNS].first), x=_MARGIN - 8, y=row * _STEP + _SIZE - 1)
         for row in range(rows)
@@ -50,8 +55,8 @@ def interval_map(cells: Sequence[Cell], label: str) -> Markup:
         role="img",
         aria_label=label,
         viewBox=f"0 -1 {width} {rows * _STEP + 1}",
-        width=width,
-        height=rows * _STEP + 1,
+        width=round(width * scale),
+        height=round((rows * _STEP + 1) * scale),
     )
 
 

@@ -38,6 +38,9 @@ from polledger.publish.style import facts, table
 ROWS = 40
 """Rows of one table; the JSON object has the rest."""
 
+DRAWN = 150
+"""Seals in the figure."""
+
 FLAGS = 12
 """Rows of the table of flags."""
 
@@ -102,10 +105,8 @@ def errors_section(value: VerificationForm) -> Markup:
     rules = value["rules"]
     caption = (
         f"{words}Error, tolerance, noise floor and displacement are l2 norms of the group of the state "
-        "whose error is the "
-        f"largest part of its displacement. The tolerance is {rules['margin']:g} times the noise floor and "
-        "has to lie below "
-        f"{rules['rho']:g} displacements."
+        f"whose error is the largest part of its displacement. The tolerance is {rules['margin']:g} times "
+        f"the noise floor and has to lie below {rules['rho']:g} displacements."
     )
     if merged > 1:
         caption += f" Of each {merged} neighbours the one with most to tell is shown."
@@ -192,15 +193,16 @@ def _timeline(value: VerificationForm, seals: Sequence[SealForm], operators: Map
         return element("p", "No seal has a time that can be shown.")
     words = tokens_words(value["time"]["seals"], value["time"]["stamped"], value["time"]["lag"])
     caption = (
-        "Each seal covers the steps before it. Bars show the accuracy that a token states; the line from "
-        "a seal to its "
-        "tokens is the time it waited. A head existed by the time of its token, and may be older."
+        "Each seal covers the steps before it. Bars show the accuracy that a token states; the line from a "
+        "seal to its tokens is the time it waited. A head existed by the time of its token, and may be "
+        "older."
     )
-    omitted = value["time"]["timeline"]["left_out"]
+    drawn = spread(seals, DRAWN)
+    omitted = value["time"]["timeline"]["left_out"] + len(seals) - len(drawn)
     if omitted:
         caption += f" {counted(omitted, 'seal')} between those shown are left out."
     letters = (element("li", element("b", letter), " ", name) for name, letter in operators.items())
-    figure = timeline_figure(seals, operators, start, words)
+    figure = timeline_figure(drawn, operators, start, words)
     return joined(
         [
             shown(figure, caption, _seal_table(seals, operators)),
@@ -272,9 +274,9 @@ def trajectory_section(value: VerificationForm) -> Markup:
         f"{counted(len(flags), 'flag')}."
     )
     caption = (
-        f"{words} Distances from the start are estimated from a sketch (standard error "
-        f"{way['error']:.0%}); displacements "
-        "between stored checkpoints are exact. A flag has intervals opened and accuses nobody."
+        f"{words} Distances from the start are estimated from a sketch (standard error {way['error']:.0%}); "
+        "displacements between stored checkpoints are exact. A flag has intervals opened and accuses "
+        "nobody."
     )
     if way["merged"] > 1:
         caption += f" A point stands for {way['merged']} stretches and the largest displacement among them."
@@ -350,8 +352,7 @@ def sample_section(value: VerificationForm) -> Markup:
     words = _sample_words(value)
     caption = (
         f"{words} The draw follows from the verifier's nonce, the last head and the policy; first and last "
-        "interval, those "
-        f"that move furthest and flagged ones are opened besides.{note}"
+        f"interval, those that move furthest and flagged ones are opened besides.{note}"
     )
     return section(
         "sample",

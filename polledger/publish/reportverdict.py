@@ -9,6 +9,7 @@ from polledger.core.reportwords import (
     code_words,
     comparison_words,
     drawn_words,
+    origin_words,
 )
 from polledger.publish.markup import Content, Markup, element, joined
 from polledger.publish.reportdata import StepState, blocks, step_states
@@ -65,6 +66,12 @@ def facts_list(value: VerificationForm) -> Markup:
             ("Sealed", f"{head['size']} records under seal {head['seal']}" if head else "no authentic head"),
             ("Time", anchors_words(time["assurance"], time["first"], time["last"])),
             ("Sample", _sampled(value)),
+            (
+                "Starts from",
+                origin_words(value["origin"])
+                if value["origin"].get("kind", "scratch") != "scratch"
+                else None,
+            ),
             ("Code", code_words(value["code"]) if value["code"] else None),
             (
                 "Comparison",
@@ -110,16 +117,15 @@ def _verified(value: VerificationForm) -> Iterator[Content]:
     exact = sum(result["exact"] for result in value["intervals"])
     yield (
         "The records are complete, in order, and under heads signed with the run's own key; the settings "
-        "of every step "
-        "are the committed ones; the first state comes from what was committed."
+        "of every step are the committed ones; the first state comes from what was committed."
     )
     yield (
         f"{counted(len(value['intervals']), 'interval')} "
-        f"{'was' if len(value['intervals']) == 1 else 'were'} trained again "
-        f"from the committed code, settings and examples: {exact} gave the recorded state bit for bit"
-        f"{_within(len(value['intervals']) - exact)}."
+        f"{'was' if len(value['intervals']) == 1 else 'were'} trained again from the committed code, "
+        f"settings and examples: {exact} gave the recorded state bit for "
+        f"bit{_within(len(value['intervals']) - exact)}."
     )
-    yield "Which ones were drawn, the prover could not know before the last record was sealed."
+    yield "The draw follows from a number that the verifier chose after the last record was sealed."
     tenth = next((odds for odds in value["odds"] if odds["share"] == "10 %"), None)
     if tenth is not None:
         yield (
@@ -145,8 +151,7 @@ def _dated(value: VerificationForm) -> str:
 def _refuted(value: VerificationForm) -> Iterator[Content]:
     yield (
         "Bytes under a head signed with the run's own key contradict each other, or what a replay of the "
-        "committed code "
-        "gives. Whoever has the same records can repeat the check."
+        "committed code gives. Whoever has the same records can repeat the check."
     )
     bad = value["first_bad"]
     if bad is not None:
@@ -154,14 +159,13 @@ def _refuted(value: VerificationForm) -> Iterator[Content]:
     others = sum(finding["outcome"] == "fail" for finding in value["findings"]) - 1
     if others > 0:
         yield f"{others} more failed, see the findings below."
-    yield "It does not say who changed what, or why: a prover may be the victim of somebody else with the same key."
+    yield "It does not say who made it so, or why."
 
 
 def _unverifiable(value: VerificationForm) -> Iterator[Content]:
     yield (
-        "Something that a verdict needs could not be checked here. That is no accusation, for loss, "
-        "damage and refusal look "
-        "the same; and it is no confirmation either."
+        "Something that a verdict needs could not be checked here. That is no accusation, for loss, damage "
+        "and refusal look the same; and it is no confirmation either."
     )
     stopped = [finding for finding in value["findings"] if blocks(finding)]
     for finding in stopped[:BLOCKING]:

@@ -54,10 +54,11 @@ def table(
     *,
     numbers: Iterable[int] = (),
     quiet: bool = False,
+    kind: str | None = None,
 ) -> Markup:
     """A table whose first column names its rows. ``numbers``: columns of figures. ``quiet``: a caption for ears only.
 
-    Wider than the page it can be scrolled, by keyboard too.
+    ``kind``: a class for the page's own style.     Wider than the page it can be scrolled, by keyboard too.
     """
     right = frozenset(numbers)
     head = (
@@ -70,6 +71,7 @@ def table(
         element("caption", caption, class_="hidden" if quiet else None),
         element("thead", element("tr", *head)),
         element("tbody", *body),
+        class_=kind,
     )
     return element("div", whole, class_="wide", role="region", aria_label=caption, tabindex=0)
 

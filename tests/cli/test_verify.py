@@ -5,6 +5,7 @@ import importlib.metadata
 import io
 import json
 import math
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,32 +91,56 @@ def test_damage_is_named_in_the_last_line(command: Command, copied: Built) -> No
     assert "seal 1" in said.last
 
 
-def test_report_directory_gets_the_json(command: Command, sealed: Built, tmp_path: Path) -> None:
-    command("verify", sealed.run.path, "--no-replay", "--report", tmp_path / "deep" / "report")
-    written = json.loads((tmp_path / "deep" / "report" / "report.json").read_text())
-    assert written["schema"] == "polledger.verify/1"
+def test_report_directory_gets_the_object_and_its_page(
+    command: Command, sealed: Built, tmp_path: Path
+) -> None:
+    where = tmp_path / "deep" / "report"
+    words = ("verify", sealed.run.path, "--no-replay", "--nonce", NONCE, "--report", where)
+    said = command(*words, "--json")
+    data = (where / "report.json").read_bytes()
+    assert json.loads(data) == said.json
+    validate(json.loads(data))
+    page = (where / "report.html").read_text("utf-8")
+    assert said.json["sentence"].split(": ", 1)[1][1:] in page
+    assert hashlib.sha256(data).hexdigest() in page
+    assert command(*words).code == 3
 
 
 def test_a_report_directory_that_cannot_be_made_is_one_line(
     command: Command, sealed: Built, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    (tmp_path / "taken" / "report.json").mkdir(parents=True)
-    for name in ("file", "file/deeper", "taken", "/proc"):
+    for name in ("file", "file/deeper", "/proc"):
         said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path / name)
         assert (said.code, said.out) == (4, "")
         assert "cannot write the report" in said.last
         assert "UNVERIFIABLE" not in said.err
 
 
+def test_somebody_elses_directory_is_refused_before_anything_is_done(
+    command: Command, sealed: Built, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    for path in (tmp_path, sealed.run.path):
+        said = command("verify", sealed.run.path, "--no-replay", "--report", path)
+        assert (said.code, said.out) == (2, "")
+        assert "name a new directory" in said.last
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
 def test_the_verdict_is_said_before_the_report_is_written(
     command: Command, sealed: Built, tmp_path: Path
 ) -> None:
-    (tmp_path / "report.json").symlink_to(tmp_path / "gone" / "report.json")
-    said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert said.code == 4
     assert "What this does not say" in said.out
     assert [line.split(":")[0] for line in said.err.splitlines()[-2:]] == ["UNVERIFIABLE", "polledger"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["/dev/null", "."])
