@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from polledger.core.report import ADVISORY, STEP_NAMES
 from polledger.core.reportform import (
     FindingForm,
+    GroupForm,
     IntervalForm,
     Number,
     SealForm,
@@ -17,6 +18,7 @@ from polledger.core.reportform import (
     VerificationForm,
 )
 from polledger.core.reportwords import worst_group
+from polledger.core.screening import is_parameters
 from polledger.core.tolerance import Outcome
 
 POINTS = 300
@@ -120,8 +122,8 @@ class ErrorPoint:
 
 
 def error_point(result: IntervalForm, *, margin: float) -> ErrorPoint:
-    """``result`` by its worst group; the tolerance is ``margin`` times the noise floor."""
-    name, group = worst_group(result) or ("", None)
+    """``result`` by its worst group, with equal bits by its parameters; the tolerance is ``margin`` times the noise."""
+    name, group = _telling_group(result) or ("", None)
     nu = finite(group.get("nu")) if group else None
     apart = result["distances"].get(name)
     return ErrorPoint(
@@ -137,6 +139,11 @@ def error_point(result: IntervalForm, *, margin: float) -> ErrorPoint:
         normalised=apart.get("d_ref_normalised") if apart else None,
         why=result["why"],
     )
+
+
+def _telling_group(result: IntervalForm) -> tuple[str, GroupForm] | None:
+    parameters = (item for item in result["groups"].items() if is_parameters(item[0]))
+    return next(parameters, None) if result["exact"] else worst_group(result)
 
 
 def error_points(value: VerificationForm, *, count: int = POINTS) -> tuple[list[ErrorPoint], int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from polledger.core.report import counted
 from polledger.core.reportform import FindingForm, VerificationForm
 from polledger.core.reportwords import seconds
 from polledger.publish.markup import Content, Markup, element, joined
@@ -132,7 +133,7 @@ def _class_words(differences: Sequence[str] | None) -> str:
     if not differences:
         return "The replay ran in the recorded environment class: equal bits are owed."
     return (
-        f"The replay ran in another environment class ({len(differences)} differences): bits may differ, "
+        f"The replay ran in another environment class ({counted(len(differences), 'difference')}): bits may differ, "
         "and what differs is judged by the tolerance."
     )
 

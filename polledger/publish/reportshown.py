@@ -77,7 +77,7 @@ def shown(figure: Markup | None, caption: Content, numbers: Markup) -> Markup:
 
 def outcome(word: str) -> Markup:
     """An outcome in its colour."""
-    return element("span", word, class_=_OUTCOMES.get(word))
+    return element("span", word, class_=f"outcome {_OUTCOMES.get(word, '')}".rstrip())
 
 
 def left_out(count: int, noun: str) -> Content:
@@ -104,9 +104,9 @@ def errors_section(value: VerificationForm) -> Markup:
     words = f"{opened} replayed, {exact} of them bit for bit; {bad} did not pass. "
     rules = value["rules"]
     caption = (
-        f"{words}Error, tolerance, noise floor and displacement are l2 norms of the group of the state "
-        f"whose error is the largest part of its displacement. The tolerance is {rules['margin']:g} times "
-        f"the noise floor and has to lie below {rules['rho']:g} displacements."
+        f"{words}Error, tolerance, noise floor and displacement are l2 norms of the group of the state whose error "
+        "is the largest part of its displacement; where bits are equal, of the parameters. The tolerance is "
+        f"{rules['margin']:g} times the noise floor and has to lie below {rules['rho']:g} displacements."
     )
     if merged > 1:
         caption += f" Of each {merged} neighbours the one with most to tell is shown."

@@ -110,7 +110,7 @@ def test_a_report_directory_that_cannot_be_made_is_one_line(
     command: Command, sealed: Built, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    for name in ("file", "file/deeper", "/proc"):
+    for name in ("file", "file/deeper", "/proc/nowhere"):
         said = command("verify", sealed.run.path, "--no-replay", "--report", tmp_path / name)
         assert (said.code, said.out) == (4, "")
         assert "cannot write the report" in said.last
