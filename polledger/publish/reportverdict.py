@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 
-from polledger.core.report import STEP_NAMES, counted
+from polledger.core.report import STEP_NAMES, counted, origin_text
 from polledger.core.reportform import FindingForm, VerificationForm
 from polledger.core.reportwords import (
     anchors_words,
     code_words,
     comparison_words,
     drawn_words,
-    origin_words,
 )
 from polledger.publish.markup import Content, Markup, element, joined
 from polledger.publish.reportdata import StepState, blocks, step_states
@@ -68,9 +67,7 @@ def facts_list(value: VerificationForm) -> Markup:
             ("Sample", _sampled(value)),
             (
                 "Starts from",
-                origin_words(value["origin"])
-                if value["origin"].get("kind", "scratch") != "scratch"
-                else None,
+                origin_text(value["origin"]) if value["origin"].get("kind", "scratch") != "scratch" else None,
             ),
             ("Code", code_words(value["code"]) if value["code"] else None),
             (
