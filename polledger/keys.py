@@ -30,6 +30,9 @@ PASSWORD_VARIABLE = "POLLEDGER_KEY_PASSWORD"  # noqa: S105 - the name of a varia
 KEY_FILE_BYTES = 1 << 16
 """Largest key file that is read; an encrypted Ed25519 key has about 400 bytes."""
 
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Order of the group of P-256 (FIPS 186-4, D.1.2.3)."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -108,6 +111,35 @@ def signer_of(key: "Ed25519PrivateKey") -> KeySigner:
     from polledger.core.dsse import PublicKey
 
     return KeySigner(public=PublicKey(algorithm="ed25519", key=public_key(key)), sign=key.sign)
+
+
+def model_signer(key: "Ed25519PrivateKey") -> tuple[KeySigner, bytes]:
+    """The P-256 key that belongs to ``key``, for tools that take no Ed25519, and its public half in PEM.
+
+    Derived by HKDF-SHA-256 from the 32 bytes of ``key``: whoever keeps that one has both, and the public halves tell
+    nothing of each other.
+    """
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    from polledger.core.dsse import PublicKey
+
+    # 48 bytes: what the reduction favours is below 2^-128.
+    stretched = HKDF(algorithm=hashes.SHA256(), length=48, salt=None, info=b"polledger/model-signing/1")
+    number = int.from_bytes(stretched.derive(key.private_bytes_raw()), "big")
+    derived = ec.derive_private_key(number % (P256_ORDER - 1) + 1, ec.SECP256R1())
+    point = derived.public_key().public_bytes(
+        serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+    )
+    pem = derived.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    signer = KeySigner(
+        public=PublicKey(algorithm="ecdsa-p256", key=point),
+        sign=lambda message: derived.sign(message, ec.ECDSA(hashes.SHA256())),
+    )
+    return signer, pem
 
 
 def load_signer(path: Path) -> KeySigner:

@@ -8,7 +8,7 @@ import typer
 from polledger.cli.output import output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from polledger.core.dsse import Envelope
     from polledger.core.records import TokenRef
@@ -80,8 +80,9 @@ def run(
     """Claim the model that RUN ends with: a signed, timestamped in-toto statement, and a public proof beside it."""
     from polledger.cli.verify import read_torch_file
     from polledger.core.dsse import IN_TOTO, sign_envelope
-    from polledger.keys import load_key, load_signer, signer_of
+    from polledger.keys import load_key, load_signer, model_signer, signer_of
     from polledger.publish.claim import Wishes, finished_run, make_claim
+    from polledger.publish.extras import make_extras
     from polledger.store.claimfiles import ClaimFiles
     from polledger.store.run import RunDirectory
     from polledger.training.stamping import choose_authorities
@@ -89,7 +90,9 @@ def run(
 
     directory = RunDirectory.open(path)
     files = ClaimFiles(path=out.expanduser())
-    signers = [signer_of(load_key(key.expanduser()))]
+    own = load_key(key.expanduser())
+    for_tools, pem = model_signer(own)
+    signers = [signer_of(own), *([for_tools] if model else [])]
     signers += [load_signer(one.expanduser()) for one in second_key or ()]
     authorities = choose_authorities(tsa or ())
     finished = finished_run(read_evidence(directory))
@@ -105,7 +108,8 @@ def run(
     files.prepare()
     envelope = sign_envelope(IN_TOTO, payload, tuple(signers))
     tokens = _stamp(envelope, authorities, files)
-    _write(files, finished, envelope, tokens)
+    extras = make_extras(envelope, for_tools, pem) if model else {}
+    _write(files, finished, envelope, tokens, extras)
     return _report(files, finished, envelope, tokens)
 
 
@@ -158,13 +162,17 @@ def _stamp(envelope: "Envelope", authorities: "Sequence[Authority]", files: "Cla
 
 
 def _write(
-    files: "ClaimFiles", finished: "FinishedRun", envelope: "Envelope", tokens: "list[TokenRef]"
+    files: "ClaimFiles",
+    finished: "FinishedRun",
+    envelope: "Envelope",
+    tokens: "list[TokenRef]",
+    extras: "Mapping[str, bytes]",
 ) -> None:
     from polledger.publish.claim import copy_tokens, make_proof
 
     proof = make_proof(finished, tokens)
     copy_tokens(proof, finished.evidence.objects, files.tokens)
-    files.write(envelope, proof)
+    files.write(envelope, proof, extras)
 
 
 def _report(

@@ -25,7 +25,7 @@ def run(
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
 ) -> int:
-    """Publish CLAIM with its proof and tokens. Nothing that is there is overwritten."""
+    """Publish CLAIM with its proof, its tokens and a page that checks it. Nothing that is there is overwritten."""
     from polledger.core.digest import sha256
     from polledger.errors import EXIT_OK
     from polledger.publish.publishing import gather, publish

@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta
 
@@ -30,15 +32,16 @@ SIGNATURES = 64
 SIGNATURE_CHARACTERS = 1 << 13
 """Longest signature in base64: ML-DSA-44 has 2,420 bytes, ML-DSA-87 4,627."""
 
-Algorithm: TypeAlias = Literal["ed25519", "ml-dsa-44"]
+Algorithm: TypeAlias = Literal["ed25519", "ml-dsa-44", "ecdsa-p256"]
 
-_KEY_BYTES: Final[dict[Algorithm, int]] = {"ed25519": 32, "ml-dsa-44": 1312}
+_KEY_BYTES: Final[dict[Algorithm, int]] = {"ed25519": 32, "ml-dsa-44": 1312, "ecdsa-p256": 65}
 
 _SPKI: Final[dict[Algorithm, bytes]] = {
     "ed25519": bytes.fromhex("302a300506032b6570032100"),
     "ml-dsa-44": bytes.fromhex("30820532300b06096086480165030403110382052100"),
+    "ecdsa-p256": bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200"),
 }
-"""What stands before the raw key in its SubjectPublicKeyInfo: RFC 8410, RFC 9881."""
+"""What stands before the raw key in its SubjectPublicKeyInfo: RFC 8410, RFC 9881, RFC 5480 (uncompressed point)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,9 @@ class PublicKey:
         try:
             if self.algorithm == "ed25519":
                 Ed25519PublicKey.from_public_bytes(self.key).verify(signature, message)
+            elif self.algorithm == "ecdsa-p256":
+                point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), self.key)
+                point.verify(signature, message, ec.ECDSA(hashes.SHA256()))
             else:
                 _verify_ml_dsa(self.key, message, signature)
         except (InvalidSignature, ValueError):

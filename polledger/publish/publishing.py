@@ -18,9 +18,8 @@ from polledger.store.tokens import files_of
 from polledger.timestamp.trust import REVOCATION_BYTES
 from polledger.verify.claim import ReadClaim, read_claim
 
-NEXT = "next/"
-
 PAGE = "index.html"
+NEXT = "next/"
 
 CHAIN = 1000
 """Claims that supersede each other at one place, at most."""
@@ -37,7 +36,7 @@ class Publication:
 
 
 def gather(files: ClaimFiles) -> Publication:
-    """Read the claim and what lies beside it.
+    """Read the claim and what lies beside it, and make its page.
 
     Raises UsageError if it is no claim or has no proof, Unavailable if something it names is missing.
     """
@@ -53,7 +52,8 @@ def gather(files: ClaimFiles) -> Publication:
     named = {f"{TOKENS}/{name.hex()}": data for name, data in tokens.items()}
     responses = dict.fromkeys(token.response for token in _references(shown))
     page = render_page(envelope=envelope, proof=proof, tokens=[tokens[name] for name in responses])
-    return Publication(read=read, envelope=envelope, files={PROOF: proof, **named, PAGE: page})
+    every = {PROOF: proof, **named, **files.read_extras(), PAGE: page}
+    return Publication(read=read, envelope=envelope, files=every)
 
 
 def _tokens(files: ClaimFiles, proof: PublicProof) -> dict[bytes, bytes]:
@@ -104,7 +104,8 @@ def _check_follows(publication: Publication, before: bytes | None) -> None:
 
 def _put(publication: Publication, destination: Destination, folder: str) -> None:
     for name, data in publication.files.items():
-        if not destination.create(f"{folder}{name}", data):
+        # The page of another version of polledger shows the same bytes.
+        if not destination.create(f"{folder}{name}", data) and name != PAGE:
             _check_same(destination, f"{folder}{name}", data)
     if not destination.create(f"{folder}{CLAIM}", publication.envelope):
         _check_same(destination, f"{folder}{CLAIM}", publication.envelope)

@@ -1,5 +1,7 @@
 """A claim and what lies beside it: envelope, public proof, tokens. docs/decisions/0034."""
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,13 @@ from polledger.store.tokens import TokenFolder
 CLAIM = "claim.dsse.json"
 PROOF = "proof.msgpack"
 TOKENS = "tokens"
+MODEL_SIGNATURE = "model.sig"
+MODEL_KEY = "model.pub.pem"
+BOM = "mlbom.cdx.json"
+EXTRAS = (MODEL_SIGNATURE, MODEL_KEY, BOM)
+"""What stands beside a claim for the tools of others; ``verify`` reads none of it."""
+
+EXTRA_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +44,22 @@ class ClaimFiles:
         """Make the directory. Raises UsageError if one of the files is there: a claim is never overwritten."""
         with reported(self.path.parent, "make"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        for path in (self.path, self.proof_path):
+        for path in (self.path, self.proof_path, *map(self.path.parent.joinpath, EXTRAS)):
             if path.exists():
                 raise UsageError(
                     f"{path} exists and is never overwritten: give the claim a directory of its own"
                 )
 
-    def write(self, envelope: Envelope, proof: PublicProof) -> None:
-        """Write the proof, and last the envelope; whatever ``proof`` names among the tokens is there already.
+    def write(self, envelope: Envelope, proof: PublicProof, extras: Mapping[str, bytes]) -> None:
+        """Write the proof, the ``extras`` by name, and last the envelope. The tokens that ``proof`` names are there.
 
         Raises UsageError if one of the files is there, Unavailable if one cannot be written.
         """
         make_directory(self.tokens.directory)
         try:
             write_once(self.proof_path, encode(proof), mode=PUBLIC_FILE)
+            for name, data in extras.items():
+                write_once(self.path.parent / name, data, mode=PUBLIC_FILE)
             write_once(self.path, encode_envelope(envelope), mode=PUBLIC_FILE)
         except FileExistsError as error:
             raise UsageError(f"{error} exists and is never overwritten") from None
@@ -59,6 +70,14 @@ class ClaimFiles:
             return bytes(read_bounded(self.path, limit=ENVELOPE_LIMITS.size))
         except FileNotFoundError:
             raise UsageError(f"{self.path} does not exist: give the file of a claim") from None
+
+    def read_extras(self) -> dict[str, bytes]:
+        """The extras that are there, by name. Raises Unavailable if one cannot be read."""
+        found = {}
+        for name in EXTRAS:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = bytes(read_bounded(self.path.parent / name, limit=EXTRA_BYTES))
+        return found
 
     def read_proof(self) -> bytes | None:
         """The bytes of the public proof; None if there is none. Raises Unavailable if it cannot be read."""

@@ -61,7 +61,7 @@ def write_claim(
     stamps = [] if tsa is None else [_stamp(envelope, made, tsa)]
     proof = make_proof(run, stamps)
     copy_tokens(proof, built.run.objects, made.tokens)
-    made.write(envelope, proof)
+    made.write(envelope, proof, {})
     return made
 
 

@@ -52,7 +52,7 @@ const isClaim = isStruct({
   claimant: isStruct({
     key: isHex32, name: isPlain(0, 1024), contact: isPlain(0, 1024),
     'further?': isList(
-      isStruct({ algorithm: isOneOf('ed25519', 'ml-dsa-44'), key: isText(64, 2624) }),
+      isStruct({ algorithm: isOneOf('ed25519', 'ml-dsa-44', 'ecdsa-p256'), key: isText(64, 2624) }),
       16,
     ),
   }),
