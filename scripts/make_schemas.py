@@ -22,9 +22,11 @@ sys.path.insert(0, str(ROOT))
 
 from polledger.core import (  # noqa: E402
     challenge,
+    claim,
     compareform,
     nest,
     proof,
+    publicproof,
     records,
     renewal,
     reportform,
@@ -53,8 +55,12 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "challenge": challenge.Challenge,
     "refusal": challenge.Refusal,
     "proof": proof.ProofHeader,
+    "public_proof": publicproof.PublicProof,
 }
 """Everything that is encoded on its own, by its ``type``."""
+
+TEXTS: dict[str, type[msgspec.Struct]] = {"claim": claim.Statement}
+"""What is signed as JSON: the payload of a claim's envelope."""
 
 REPORTS: dict[str, tuple[Any, ...]] = {
     "verify-report": (reportform.VerificationForm, reportform.FailureForm),
@@ -86,7 +92,7 @@ record = genesis / step / checkpoint / resume / final
 
 def json_schemas() -> Iterator[tuple[str, str]]:
     """File name and text of every JSON Schema."""
-    kinds = {name: (kind,) for name, kind in KINDS.items()} | REPORTS
+    kinds = {name: (kind,) for name, kind in (KINDS | TEXTS).items()} | REPORTS
     for name, alternatives in kinds.items():
         schema = _schema(alternatives)
         head = {

@@ -71,6 +71,10 @@ SEAL = {"v": 1, "type": "seal", "index": 0, "note": b"polledger/run/00\n", "toke
 COSIGNATURE = "— witness.example/w1 AAAA\n".encode()
 SEAL_COSIGNED = SEAL | {"cosignatures": [COSIGNATURE, bytes(512)]}
 SEAL_FULL = SEAL | {"index": 12, "tokens": [TOKEN | {"chain": [D3], "revocation": [D1, D2]}, TOKEN]}
+PUBLIC_PROOF = {
+    "v": 1, "type": "public_proof", "run": RUN, "seals": [SEAL], "consistency": [],
+    "records": [{"record": b"r", "path": []}], "claim": [],
+}  # fmt: skip
 RENEWAL = {"v": 1, "type": "renewal", "index": 0, "statement": b"s", "tokens": [TOKEN]}
 STATEMENT = {
     "v": 1,
@@ -148,6 +152,11 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "challenge-second": CHALLENGE_SECOND,
     },
     "refusal": {"refusal": REFUSAL},
+    "public_proof": {
+        "public-proof": PUBLIC_PROOF,
+        "public-proof-full": PUBLIC_PROOF
+        | {"seals": [SEAL, SEAL_FULL], "consistency": [[D1, D2]], "claim": [TOKEN]},
+    },
     "proof": {"proof": PROOF, "proof-compact": PROOF | {"mode": "compact", "size": 7, "sketches": D3}},
 }
 
@@ -242,6 +251,26 @@ def _rejected_fields() -> Iterator[StructRejection]:
     yield bad("reason-1025", "length <= 1024", RESUME, reason="r" * 1025)
     yield "seal-note-text", "seal", "Expected `bytes`, got `str`", SEAL | {"note": "text"}
     yield "seal-note-65537", "seal", "length <= 65536", SEAL | {"note": bytes(65537)}
+    yield "public-proof-without-seal", "public_proof", "length >= 1", PUBLIC_PROOF | {"seals": []}
+    yield "public-proof-without-record", "public_proof", "length >= 1", PUBLIC_PROOF | {"records": []}
+    yield (
+        "public-proof-consistency-of-one",
+        "public_proof",
+        "one consistency",
+        PUBLIC_PROOF | {"consistency": [[]]},
+    )
+    yield (
+        "public-proof-path-65",
+        "public_proof",
+        "length <= 64",
+        PUBLIC_PROOF | {"records": [{"record": b"r", "path": [D1] * 65}]},
+    )
+    yield (
+        "public-proof-record-empty",
+        "public_proof",
+        "length >= 1",
+        PUBLIC_PROOF | {"records": [{"record": b"", "path": []}]},
+    )
     yield "renewal-without-token", "renewal", "length >= 1", RENEWAL | {"tokens": []}
     yield "renewal-statement-8193", "renewal", "length <= 8192", RENEWAL | {"statement": bytes(8193)}
     yield "statement-of-nothing", "statement", ">= 1", STATEMENT | {"size": 0}

@@ -119,9 +119,12 @@ def _with_missing(findings: list[Finding], *, model: bool) -> tuple[Finding, ...
             findings.append(
                 Finding(step=step, name=name, outcome="unverifiable", detail=NOT_SHOWN, remedy=REMEDY)
             )
-    # What is wrong with the claim comes before what it cannot show.
-    order = sorted(findings, key=lambda finding: (finding.detail == NOT_SHOWN, finding.step))
-    return tuple(order)
+    return tuple(sorted(findings, key=_weight))
+
+
+def _weight(finding: Finding) -> tuple[bool, bool, int]:
+    """What is wrong with the claim itself comes first, what a claim cannot show last."""
+    return finding.detail == NOT_SHOWN, not (finding.name == "claim" and finding.blocks), finding.step
 
 
 def _report(findings: tuple[Finding, ...], request: Request, shown: PublicRun, claim: Claim | None) -> Report:

@@ -8,6 +8,7 @@ from typing import Any
 from polledger.core.challenge import parse_challenge, parse_refusal
 from polledger.core.encoding import Limits, parse
 from polledger.core.proof import parse_header
+from polledger.core.publicproof import parse_public_proof
 from polledger.core.records import parse_record, parse_seal
 from polledger.core.renewal import parse_renewal, parse_statement
 from polledger.core.source import parse_source
@@ -22,6 +23,7 @@ GATES = {
     "challenge": parse_challenge,
     "refusal": parse_refusal,
     "proof": parse_header,
+    "public_proof": parse_public_proof,
 }
 
 

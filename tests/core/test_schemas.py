@@ -108,6 +108,8 @@ def test_every_type_has_a_schema() -> None:
         "challenge",
         "refusal",
         "proof",
+        "public_proof",
+        "claim",
         "verify-report",
         "compare-report",
     }
@@ -124,6 +126,6 @@ def test_the_cddl_file_names_every_field() -> None:
 def test_vectors_cover_every_type_that_is_encoded_on_its_own() -> None:
     assert {vector.content["json"]["type"] for vector in VALID} == {
         "genesis", "step", "checkpoint", "resume", "final", "seal", "renewal", "statement", "source",
-        "challenge", "refusal", "proof",
+        "challenge", "refusal", "proof", "public_proof",
     }  # fmt: skip
     assert all(encode(vector.parse()) == vector.data for vector in VALID)
