@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from polledger.core.claim import Anchor, ClaimedHead, ClaimedParent, Data, Tensor, Training
 from polledger.core.digest import sha256
-from polledger.core.records import Environment, Final, Genesis, Resume
+from polledger.core.records import Environment, Final, Genesis, Resume, Unshown
 from polledger.core.state import Entry, TensorEntry
 from polledger.errors import MalformedError, Unavailable
 from polledger.store.objects import ObjectStore
@@ -37,16 +37,20 @@ class RunFacts:
 
 
 def run_facts(record: bytes, heads: Heads, lineage: Lineage) -> RunFacts | None:
-    """What is known of a run whose records are all at hand; None unless it is whole and finished."""
+    """What is known of a run, or of a proof that opens a sample of it; None unless it is whole and finished."""
     if lineage.final is None or not lineage.complete or heads.newest is None or not heads.whole:
         return None
+    resumes, whole = 0, True
+    for one in heads.records:
+        resumes += isinstance(one, Resume)
+        whole = whole and not isinstance(one, Unshown)
     return RunFacts(
         record=record,
         genesis=lineage.genesis,
         final=lineage.final,
         head=heads.newest,
-        resumes=sum(isinstance(one, Resume) for one in heads.records),
-        whole=True,
+        resumes=resumes,
+        whole=whole,
     )
 
 

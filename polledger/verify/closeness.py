@@ -42,7 +42,8 @@ class Closeness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compared:
-    """Two tensors of one name. ``kind``: cast, pruned, quantised, moved, shape or unknown (values not at hand)."""
+    """Two tensors of one name. ``kind``: equal, cast, pruned, quantised, moved, shape, type (no
+    distance between them) or unknown (values not at hand)."""
 
     kind: str
     detail: str
@@ -111,11 +112,17 @@ def _compare(
     if ours is None:
         return _Compared(kind="unknown", detail="other bytes")
     if not is_floating(entry.dtype):
-        return _Compared(kind="moved", detail=f"other values of {entry.dtype}")
+        kind = "moved" if other.dtype == entry.dtype else "type"
+        return _Compared(
+            kind=kind,
+            detail=f"other values of {entry.dtype}"
+            if kind == "moved"
+            else f"{other.dtype} instead of {entry.dtype}",
+        )
     if not is_floating(other.dtype):
         return _quantised(ours, theirs)
     if _is_complex(entry.dtype) != _is_complex(other.dtype):
-        return _Compared(kind="moved", detail=f"{other.dtype} instead of {entry.dtype}")
+        return _Compared(kind="type", detail=f"{other.dtype} instead of {entry.dtype}")
     if entry.dtype != other.dtype and _is_cast(ours, theirs):
         return _Compared(kind="cast", detail=f"the same numbers, rounded to {other.dtype}")
     return _moved(ours, theirs)
@@ -192,11 +199,11 @@ def _moved(ours: TensorData, theirs: TensorData) -> _Compared:
 def _quantised(ours: TensorData, theirs: TensorData) -> _Compared:
     """Whole numbers in place of real ones: how far the best scale and offset of them stay from the model."""
     if theirs.dtype not in _INTEGERS or not len(ours.data):
-        return _Compared(kind="moved", detail=f"{theirs.dtype} instead of {ours.dtype}")
+        return _Compared(kind="type", detail=f"{theirs.dtype} instead of {ours.dtype}")
     a = np.concatenate(list(_values(ours)))
     q = np.concatenate(list(_values(theirs)))
     if len(a) != len(q) or not np.isfinite(a).all():
-        return _Compared(kind="moved", detail=f"{theirs.dtype} instead of {ours.dtype}")
+        return _Compared(kind="type", detail=f"{theirs.dtype} instead of {ours.dtype}")
     centred = q - q.mean()
     spread = float(np.dot(centred, centred))
     scale = float(np.dot(centred, a)) / spread if spread else 0.0
@@ -231,6 +238,11 @@ def _verdict(kinds: set[str], compared: Sequence[_Compared]) -> str:
     if "shape" in kinds:
         odd = sum(one.kind == "shape" for one in compared)
         return f"another architecture: {odd} of {counted(len(compared), 'tensor')} have another shape"
+    if "type" in kinds:
+        odd = sum(one.kind == "type" for one in compared)
+        return (
+            f"another kind of tensor: {odd} of {counted(len(compared), 'tensor')} hold values of another type"
+        )
     if "unknown" in kinds:
         of = f"{len(changed)} of {counted(len(compared), 'tensor')}"
         return f"{of} differ; how far is known only with the run at hand"

@@ -24,6 +24,7 @@ from polledger.verify.evidence import read_evidence
 from tests.verify.build import KEY, Built
 from tests.verify.check import check, copy_of, named, validate
 from tests.verify.claiming import alone, change_proof, write_claim
+from tests.verify.presenting import challenge_of, check_proof, prove
 
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 ZEROS = "0" * 64
@@ -312,6 +313,22 @@ def test_statements_that_break_a_bound_are_refused(
     files = write_claim(honest, tmp_path / "claim", change=change)
     with pytest.raises(MalformedError):
         read_claim_files(files)
+
+
+@pytest.mark.parametrize("compact", [False, True], ids=["full", "compact"])
+def test_a_claim_beside_a_proof_on_the_verifiers_challenge(
+    honest: Built, claimed: ClaimFiles, tmp_path: Path, compact: bool
+) -> None:
+    challenge = challenge_of(honest)
+    proof = prove(honest, challenge, tmp_path / "p.polproof", compact=compact)
+    report = check_proof(honest, proof, challenge, claim=read_claim_files(claimed))
+    assert [finding.outcome for finding in claim_findings(report)] == ["pass"]
+    lie = write_claim(honest, tmp_path / "lie", change=edit("training", "steps", value=600))
+    report = check_proof(honest, proof, challenge, claim=read_claim_files(lie))
+    assert report.verdict == "REFUTED"
+    hidden = write_claim(honest, tmp_path / "hidden", change=edit("training", "resumes", value=3))
+    report = check_proof(honest, proof, challenge, claim=read_claim_files(hidden))
+    assert report.verdict == ("UNVERIFIABLE" if compact else "REFUTED")
 
 
 # The public proof
