@@ -111,7 +111,6 @@ class ErrorPoint:
     nu: Number | None
     tolerance: float | None
     normalised: Number | None
-    why: str
 
     @property
     def closeness(self) -> tuple[int, float]:
@@ -137,7 +136,6 @@ def error_point(result: IntervalForm, *, margin: float) -> ErrorPoint:
         nu=nu,
         tolerance=None if nu is None else margin * nu,
         normalised=apart.get("d_ref_normalised") if apart else None,
-        why=result["why"],
     )
 
 

@@ -136,7 +136,7 @@ def _error_row(point: ErrorPoint) -> list[Content]:
     return [
         str(point.interval),
         f"{point.steps[0]}-{point.steps[1]}",
-        joined([outcome(point.outcome), element("small", point.why) if point.why else None]),
+        outcome(point.outcome),
         point.bits,
         point.group if differ else "",
         figures(point.e) if differ else "",
