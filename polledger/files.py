@@ -86,7 +86,7 @@ def write_atomic(
     With ``durable`` content and name have reached the disk on return. Raises Unavailable.
     """
     with reported(path, "write"):
-        temporary = _temporary(path)
+        temporary = temporary_path(path.parent)
         try:
             _write_new(temporary, chunks, mode=mode, durable=durable)
             temporary.replace(path)
@@ -112,7 +112,7 @@ def write_once(path: Path, data: bytes, *, mode: int) -> None:
 
     Raises FileExistsError if there is a file, Unavailable if it cannot be written.
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path.parent)
     with reported(path, "write"):
         try:
             _write_new(temporary, [data], mode=mode, durable=True)
@@ -124,9 +124,10 @@ def write_once(path: Path, data: bytes, *, mode: int) -> None:
     sync_directory(path.parent)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_path(directory: Path) -> Path:
+    """Where an unfinished file of ``directory`` lies."""
     # A name of its own for every write, also where processes of several machines share a directory.
-    return path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    return directory / f"{TEMPORARY}{secrets.token_hex(8)}"
 
 
 def _linked(temporary: Path, path: Path) -> bool:

@@ -237,7 +237,8 @@ def largest(intervals: Iterable[Mapping[str, Any]], under: str) -> float | None:
 def checkpoints(device: str, text: Path, *, width: int, layers: int) -> dict[str, Any]:
     """Median seconds that a step and the parts of a checkpoint of one transformer take, over six checkpoints.
 
-    ``copied``: tensors brought to the CPU; ``kept``: copied into the recorder's buffer; ``hashed``: the state root.
+    ``copied``: tensors brought to the CPU one by one; ``kept``: copied into the recorder's memory from where they are,
+    to the end of it; ``hashed``: the state root.
     """
     from polledger.core.state import encode_state
     from polledger.examples.chars import Chars
@@ -254,9 +255,9 @@ def checkpoints(device: str, text: Path, *, width: int, layers: int) -> dict[str
     for number in range(8):
         found.time("step", partial(runner.step, number, runner.batch(number)))
         if number >= 2:
-            flat = found.time("copied", runner.flatten)
-            kept = found.time("kept", partial(arena.copy, flat))
-            encoded = found.time("hashed", partial(encode_state, kept))
+            found.time("copied", runner.flatten)
+            kept = found.time("kept", lambda: arena.copy(runner.live()))
+            encoded = found.time("hashed", partial(encode_state, kept.state))
     medians = {name: statistics.median(values[-6:]) for name, values in found.seconds.items()}
     name = described(device)["device"]
     return {"device": name, "width": width, "layers": layers, "bytes": encoded.size, **medians}

@@ -39,15 +39,15 @@ SMOOTHING = 0.3
 LINE_SECONDS = 10.0
 """How often a line is written where there is no terminal to draw on."""
 
+NOTABLE = 0.01
+"""Share of the time that training waits for sealing from which on it is said."""
 
-def parse_keep(value: object) -> int:
-    """The number given with ``--keep``. Raises UsageError for anything else, ``auto`` among it."""
-    if value == "auto":
-        raise UsageError("--keep auto is not part of this version: give a number of checkpoints")
-    try:
-        return int(str(value))
-    except ValueError:
-        raise UsageError(f"--keep takes a number of checkpoints, not {str(value)[:80]!r}") from None
+
+def parse_keep(value: object) -> Any:
+    """What ``--keep`` takes: a number, or :class:`polledger.training.keeping.Auto`. Raises UsageError otherwise."""
+    from polledger.training import keeping
+
+    return value if isinstance(value, keeping.Auto) else keeping.parse_keep(value)
 
 
 def run(
@@ -81,7 +81,8 @@ def run(
             "--keep",
             metavar="K",
             parser=parse_keep,
-            help="Store the state of every K-th checkpoint, commit all. Default: 1, store all.",
+            help="Store the state of every K-th checkpoint, commit all. auto: as many as fit into a tenth of the free "
+            "disk; auto:50GB: into so much. Default: 1, store all.",
         ),
     ] = None,
     seal_every: Annotated[
@@ -420,12 +421,18 @@ def _report(options: "SealOptions", result: "SealResult", warnings: list[str]) -
             "timestamps_waiting": result.waiting,
             "timestamps_pending": [one.to_json() for one in result.pending],
             "witnesses_pending": [one.to_json() for one in result.unwitnessed],
+            "seconds_waited": round(result.blocked, 3),
             "seconds": round(result.seconds, 3),
             "warnings": warnings,
             "verify": verify,
             "resume": again,
         }
     )
+    if result.blocked > max(1.0, NOTABLE * result.seconds):
+        output.note(
+            f"training waited {result.blocked:.1f} of {result.seconds:.1f} s for sealing, which was slower: a larger "
+            "--every or --keep costs less"
+        )
     _note_waiting(result)
     output.text(again if again is not None else verify)
     output.sentence(_sentence(result))

@@ -9,13 +9,13 @@ entries, skeletons first, each kind sorted by path. A state file is named by its
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from itertools import chain, islice
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta
 
-from polledger.core.digest import Buffer, u64
+from polledger.core.digest import ZERO, Buffer, u64
 from polledger.core.dtypes import byte_size
 from polledger.core.encoding import STATE_LIMITS, parse
 from polledger.core.merkle import leaf_hash
@@ -27,10 +27,12 @@ from polledger.errors import MalformedError, UsageError
 __all__ = [
     "CHUNK",
     "OUTSIDE",
+    "PIECE",
     "EncodedState",
     "Entry",
     "FlatState",
     "Groups",
+    "Mapped",
     "SkeletonEntry",
     "StateManifest",
     "TensorData",
@@ -40,6 +42,7 @@ __all__ = [
     "file_root",
     "flat_model_root",
     "group_of",
+    "header_size",
     "model_root",
     "parse_state",
     "published_entries",
@@ -56,6 +59,9 @@ __all__ = [
 
 CHUNK = 65536
 """Bytes per leaf of a tensor's tree: the smallest chunk at which SHA-256 reaches its full speed."""
+
+PIECE = 64 * CHUNK
+"""Bytes that are hashed before they are handed on: from 4 MiB on handing on costs nothing beside hashing."""
 
 OUTSIDE = "#0"
 """Segment under which a module's tensors lie that its ``state_dict`` leaves out (non-persistent buffers)."""
@@ -136,12 +142,34 @@ class EncodedState:
 _ENCODER = msgspec.msgpack.Encoder(order="sorted")
 
 
+Mapped: TypeAlias = Callable[
+    [Callable[[list[memoryview]], list[bytes]], Iterable[list[memoryview]]], Iterable[list[bytes]]
+]
+"""Like ``map``: calls a function for every item, anywhere and in any order, and gives the results in order."""
+
+
 def tensor_root(data: Buffer) -> bytes:
     """Root of the tree over 64 KiB chunks of ``data``, which is not copied; H("") for no bytes at all."""
-    if len(data) <= CHUNK:
-        return leaf_hash(data) if len(data) else sha256(b"").digest()
-    view = memoryview(data)
-    return tree_root([leaf_hash(view[start : start + CHUNK]) for start in range(0, len(view), CHUNK)])
+    return tree_root([leaf for batch in _batches([memoryview(data)]) for leaf in _leaves(batch)])
+
+
+def _batches(contents: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """The chunks of each of ``contents`` in turn, in batches of at least :data:`PIECE` bytes but for the last."""
+    batch: list[memoryview] = []
+    size = 0
+    for data in contents:
+        for start in range(0, len(data), CHUNK):
+            batch.append(data[start : start + CHUNK])
+            size += len(batch[-1])
+            if size >= PIECE:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _leaves(chunks: list[memoryview]) -> list[bytes]:
+    return [leaf_hash(chunk) for chunk in chunks]
 
 
 def state_root(entries: Iterable[Entry]) -> bytes:
@@ -156,35 +184,90 @@ def _sorted(entries: Iterable[Entry]) -> list[Entry]:
 
 def tensor_entries(tensors: Sequence[TensorData]) -> list[TensorEntry]:
     """The entry of each tensor, in the same order. Tensors that share one ``data`` object are hashed once."""
-    roots: dict[int, bytes] = {}
-    entries = []
-    for tensor in tensors:
-        # Valid as a key because ``tensors`` keeps every view alive.
-        key = id(tensor.data)
-        if key not in roots:
-            roots[key] = tensor_root(tensor.data)
-        entries.append(
-            TensorEntry(
-                v=1,
-                path=tensor.path,
-                dtype=tensor.dtype,
-                shape=list(tensor.shape),
-                bytes=len(tensor.data),
-                root=roots[key],
-            )
-        )
-    return entries
+    payload = _Payload(tensors)
+    return [_entry(tensor, payload.root(tensor.data)) for tensor in tensors]
 
 
-def encode_state(flat: FlatState) -> EncodedState:
+def _entry(tensor: TensorData, root: bytes) -> TensorEntry:
+    return TensorEntry(
+        v=1,
+        path=tensor.path,
+        dtype=tensor.dtype,
+        shape=list(tensor.shape),
+        bytes=len(tensor.data),
+        root=root,
+    )
+
+
+class _Payload:
+    """The distinct data of ``tensors``, hashed by ``run``; ``write`` gets each in order, as it is hashed."""
+
+    def __init__(
+        self,
+        tensors: Sequence[TensorData],
+        write: Callable[[memoryview], None] | None = None,
+        run: Mapped = map,
+    ) -> None:
+        self.parts: dict[bytes, memoryview] = {}
+        # Valid as keys: whoever has the roots has the tensors.
+        contents = {id(tensor.data): tensor.data for tensor in tensors}
+        self._leaves = chain.from_iterable(run(_leaves, _batches(contents.values())))
+        self._write = write
+        self._begun: set[tuple[int, bytes]] = set()
+        self._roots = {key: self._add(data) for key, data in contents.items()}
+
+    def root(self, data: memoryview) -> bytes:
+        """The tensor root of ``data``, one of the tensors'."""
+        return self._roots[id(data)]
+
+    def _add(self, data: memoryview) -> bytes:
+        """Take the leaf hashes of ``data``, the next ones, and hand it on."""
+        leaves = list(islice(self._leaves, min(1, len(data))))
+        # Whatever equals one before begins like it: all else can be written before it is hashed to its end.
+        begin = (len(data), b"".join(leaves))
+        write = None if begin in self._begun else self._write
+        self._begun.add(begin)
+        for start in range(0, len(data), PIECE):
+            piece = data[start : start + PIECE]
+            leaves += islice(self._leaves, -(-(start + len(piece)) // CHUNK) - len(leaves))
+            if write is not None:
+                write(piece)
+        root = tree_root(leaves)
+        if root not in self.parts:
+            self.parts[root] = data
+            if self._write is not None and write is None:
+                self._write(data)
+        return root
+
+
+def header_size(flat: FlatState) -> int:
+    """Bytes of :attr:`EncodedState.header`, known before anything is hashed."""
+    entries = [*flat.skeletons, *(_entry(tensor, ZERO) for tensor in flat.tensors)]
+    return len(_header([_ENCODER.encode(entry) for entry in entries]))
+
+
+def encode_state(
+    flat: FlatState, *, write: Callable[[memoryview], None] | None = None, run: Mapped = map
+) -> EncodedState:
     """The root, entries and file of ``flat``. Copies no tensor. Raises UsageError if the manifest is too large.
 
-    Does not check that skeletons and tensors belong together: :func:`parse_state` does.
+    ``write`` gets the payload from front to back, each piece as soon as it is hashed; ``run`` may hash with several
+    threads. Does not check that skeletons and tensors belong together: :func:`parse_state` does.
     """
     tensors = sorted(flat.tensors, key=lambda tensor: tensor.path)
-    described = tensor_entries(tensors)
+    payload = _Payload(tensors, write, run)
+    described = [_entry(tensor, payload.root(tensor.data)) for tensor in tensors]
     entries: list[Entry] = [*sorted(flat.skeletons, key=lambda entry: entry.path), *described]
     encoded = [_ENCODER.encode(entry) for entry in entries]
+    return EncodedState(
+        root=tree_root([leaf_hash(data) for data in encoded]),
+        entries=tuple(entries),
+        header=_header(encoded),
+        payload=tuple(payload.parts.values()),
+    )
+
+
+def _header(encoded: Sequence[bytes]) -> bytes:
     manifest = b"".join(
         [b"\x83\xa7entries", _array_header(len(encoded)), *encoded, b"\xa4type\xa5state\xa1v\x01"]
     )
@@ -192,13 +275,7 @@ def encode_state(flat: FlatState) -> EncodedState:
         raise UsageError(
             f"the structure of the state takes {len(manifest)} bytes, at most {STATE_LIMITS.size}"
         )
-    payload = {entry.root: tensor.data for entry, tensor in zip(described, tensors, strict=True)}
-    return EncodedState(
-        root=tree_root([leaf_hash(data) for data in encoded]),
-        entries=tuple(entries),
-        header=u64(len(manifest)) + manifest,
-        payload=tuple(payload.values()),
-    )
+    return u64(len(manifest)) + manifest
 
 
 def _array_header(length: int) -> bytes:

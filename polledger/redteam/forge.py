@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor
 
 from polledger.core.records import Final, Genesis, GroupValues
-from polledger.core.state import EncodedState, FlatState
+from polledger.core.state import FlatState
 from polledger.redteam.spoof import Attempt, Target
 from polledger.redteam.states import owned, with_tensors
 from polledger.store.run import RunDirectory
@@ -156,9 +156,9 @@ class Forge:
         """Overwrite tensors of the live state by their paths; optimizer slots only once they exist."""
         self.load(with_tensors(self.state(), tensors))
 
-    def begin(self, state: FlatState | None = None) -> EncodedState:
+    def begin(self, state: FlatState | None = None) -> None:
         """Record and seal genesis with ``state`` (default: the live one) as checkpoint 0."""
-        return self.recorder.begin(self.genesis, self.state() if state is None else state)
+        self.recorder.begin(self.genesis, self.state() if state is None else state)
 
     def batch(self, n: int) -> Any:
         """The batch that an honest step ``n`` consumes."""

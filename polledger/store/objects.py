@@ -4,13 +4,16 @@ Most objects are named by their SHA-256 and checked when read (:meth:`ObjectStor
 check, such as a state file named by its state root; :meth:`ObjectStore.read` hands those out unchecked.
 """
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from polledger.errors import Unavailable, UsageError
 from polledger.files import (
+    PUBLIC_FILE,
     fresh_memory,
     make_directory,
     read_bounded,
@@ -19,8 +22,10 @@ from polledger.files import (
     same_content,
     sync_directory,
     sync_file,
+    temporary_path,
     write_atomic,
 )
+from polledger.store.blockfile import BlockFile, BlockMemory
 
 NAME_BYTES = 32
 
@@ -102,6 +107,29 @@ class ObjectStore:
         with self._lock:
             self._unsynced.add(path)
 
+    @contextlib.contextmanager
+    def new(self, *, head: int, memory: BlockMemory) -> "Iterator[NewObject]":
+        """An object whose name, and first ``head`` bytes, are known when the rest is written.
+
+        Nothing is left of it unless it is finished in the block. Raises Unavailable if it cannot be written.
+        """
+        make_directory(self.directory)
+        path = temporary_path(self.directory)
+        try:
+            with BlockFile(path, head=head, mode=PUBLIC_FILE, memory=memory) as file:
+                yield NewObject(store=self, file=file, path=path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def adopt(self, path: Path, name: bytes) -> None:
+        """Give the file at ``path`` the name ``name``, in place of what is there."""
+        final = self.path(name)
+        make_directory(final.parent)
+        with reported(final, "write"):
+            path.replace(final)
+        with self._lock:
+            self._unsynced.add(final)
+
     def get(self, digest: bytes, *, limit: int) -> bytes:
         """The bytes whose SHA-256 is ``digest``, hashed again; at most ``limit`` of them.
 
@@ -153,8 +181,26 @@ class ObjectStore:
         """Remove what interrupted writes left behind. Only for whoever holds the run's lock."""
         with reported(self.directory, "clean"):
             directories = [path for path in self.directory.glob("[0-9a-f][0-9a-f]") if path.is_dir()]
-        for directory in directories:
+        for directory in (self.directory, *directories):
             remove_temporaries(directory)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewObject:
+    """An object in the making, from :meth:`ObjectStore.new`."""
+
+    store: ObjectStore
+    file: BlockFile
+    path: Path
+
+    def write(self, data: memoryview) -> None:
+        """Add ``data`` behind what is there."""
+        self.file.write(data)
+
+    def finish(self, name: bytes, head: bytes) -> None:
+        """Write the beginning and store the whole under ``name``; that it deserves the name is not checked."""
+        self.file.finish(head)
+        self.store.adopt(self.path, name)
 
 
 def _holds(path: Path, chunks: Sequence[bytes | memoryview]) -> bool:

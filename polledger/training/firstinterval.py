@@ -51,6 +51,8 @@ class FirstInterval:
         self._thread: threading.Thread | None = None
         self._finding: str | None = None
         self._closed = False
+        # Checkpoints are noted by the thread that hashes them, while training may close.
+        self._lock = threading.RLock()
         # The processes load torch while the data set is hashed and the model is built.
         self._engine.start()
 
@@ -61,12 +63,13 @@ class FirstInterval:
 
     def note_checkpoint(self, step: int, state: EncodedState) -> None:
         """The state after ``step`` steps is recorded; the last one needed begins the replay in a thread."""
-        if self._closed or self._thread is not None or step not in (0, *self._ends):
-            return
-        data = b"".join(state.chunks())
-        self._checkpoints.append(_Early(step=step, state=data, root=state.root, entries=state.entries))
-        if step == self._ends[-1]:
-            self._begin()
+        with self._lock:
+            if self._closed or self._thread is not None or step not in (0, *self._ends):
+                return
+            data = b"".join(state.chunks())
+            self._checkpoints.append(_Early(step=step, state=data, root=state.root, entries=state.entries))
+            if step == self._ends[-1]:
+                self._begin()
 
     def _begin(self) -> None:
         self.skipped = lack_of_memory(self._device)
@@ -97,7 +100,8 @@ class FirstInterval:
 
     def close(self) -> None:
         """End the processes, and with them a replay that goes on. Idempotent."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._engine.close()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)

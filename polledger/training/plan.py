@@ -10,6 +10,7 @@ from polledger.core.records import Genesis, Terms
 from polledger.core.timesummary import Waiting
 from polledger.errors import UsageError
 from polledger.store.run import RunDirectory
+from polledger.training.keeping import Auto
 from polledger.training.location import TaskLocation
 from polledger.training.recording import RunRecorder
 from polledger.training.stamping import Stamping
@@ -41,7 +42,7 @@ class SealOptions:
     key: Path | None = None
     every: int | None = None
     warm: int | None = None
-    keep: int | None = None
+    keep: int | Auto | None = None
     seal_every: int | None = None
     seed: int | None = None
     settings: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ class SealOptions:
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not least <= value < 1 << 53:
+            if isinstance(value, int) and not least <= value < 1 << 53:
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} takes an integer of at least {least}, not {value}")
         self._check_origin()
@@ -137,7 +138,8 @@ class SealResult:
 
     ``metrics`` are those of the last step. ``model_root`` is None for a run that is not finished.
     ``waiting`` counts timestamp requests that no authority has answered yet, ``pending`` says which; ``unwitnessed``
-    are the heads that a witness has not cosigned yet.
+    are the heads that a witness has not cosigned yet. ``blocked`` are the seconds, of ``seconds``, that training had to
+    wait because sealing was slower.
     """
 
     run: Path
@@ -150,6 +152,7 @@ class SealResult:
     metrics: dict[str, float]
     interrupted: bool
     waiting: int
+    blocked: float
     seconds: float
     inputs: Mapping[str, str]
     pending: tuple[Waiting, ...] = ()

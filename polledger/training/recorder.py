@@ -44,7 +44,7 @@ from polledger.training.source import (
 )
 from polledger.training.stamping import Stamping, choose_authorities
 from polledger.training.startup import RUN_ID_BYTES
-from polledger.training.state import describe_objects, flatten_objects, traits_of_objects
+from polledger.training.state import describe_objects, flatten_objects, live_objects, traits_of_objects
 
 _log = logging.getLogger("polledger")
 
@@ -92,7 +92,7 @@ class Recorder:
             sealer = Sealer.create(run, genesis.run, signer, stamp=stamping.stamp)
             opened.callback(sealer.close)
             self._recorder = RunRecorder(run, sealer, cadence)
-            self._recorder.begin(genesis, flatten_objects(self._objects, self._built))
+            self._recorder.begin(genesis, live_objects(self._objects, self._built))
             self._hyperparameters = _Hyperparameters(self._objects)
             self._opened: contextlib.ExitStack | None = opened.pop_all()
 
@@ -128,7 +128,7 @@ class Recorder:
         self._recorder.step(number, batch=digest, groups=self._hyperparameters.current(), metrics=values)
         self._done = number + 1
         if self._recorder.cadence.is_checkpoint(self._done):
-            self._recorder.checkpoint(self._done, flatten_objects(self._objects, self._built))
+            self._recorder.checkpoint(self._done, live_objects(self._objects, self._built))
         if self._done == total:
             self._recorder.finish(self._model, flatten_objects(self._objects, self._built))
         self._recorder.seal_if_due()

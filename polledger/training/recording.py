@@ -3,9 +3,12 @@
 Used by the session, which runs the training, and by the public Recorder, which watches a plain loop.
 """
 
+import contextlib
+import functools
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -13,14 +16,15 @@ from msgspec import UNSET, UnsetType
 
 from polledger.core.config import KEY_LENGTH
 from polledger.core.encoding import encode, real
-from polledger.core.head import Head
 from polledger.core.records import Checkpoint, Final, Genesis, GroupValues, Resume, Step
 from polledger.core.seeds import batch_digest, salt
-from polledger.core.state import EncodedState, FlatState, encode_state, model_root
+from polledger.core.state import EncodedState, FlatState, Mapped, encode_state, header_size, model_root
 from polledger.errors import UsageError
+from polledger.store.blockfile import BlockMemory
 from polledger.store.run import RunDirectory
+from polledger.training.pipeline import Pipeline
 from polledger.training.sealer import Sealer, encode_record
-from polledger.training.snapshot import Arena
+from polledger.training.snapshot import State
 
 DEFAULT_EVERY = 10
 """Checkpointing interval k: long enough to cost little, short enough that honest error stays far below movement."""
@@ -33,8 +37,15 @@ DEFAULT_SEAL_EVERY = 50
 
 SEAL_SECONDS = 60.0
 
+LARGE = 1 << 20
+"""Bytes from which a state is written past the page cache, while it is hashed."""
+
 _METRIC_NAME = re.compile(rf"[a-z0-9_]{{1,{KEY_LENGTH}}}")
 _MAX_METRICS = 256
+
+
+Told = Callable[[EncodedState], None]
+"""Is told how a state was encoded. Its payload is valid during the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +83,12 @@ class Cadence:
 
 
 class RunRecorder:
-    """Writes one run: genesis, steps, checkpoints, final; seals when one is due. For one thread."""
+    """Writes one run: genesis, steps, checkpoints, final; seals when one is due. For one thread.
+
+    What the calls leave behind is hashed, written and sealed by another thread, in order. Its errors (Unavailable for a
+    full disk) are raised by the next call; the run is then as if it had been killed where the error occurred.
+    ``state_bytes``: how large a state will be, as far as that is known: memory for it is made ready at once.
+    """
 
     def __init__(
         self,
@@ -82,33 +98,42 @@ class RunRecorder:
         *,
         store_batches: bool = False,
         withhold_metrics: bool = False,
+        state_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cadence = cadence
-        self._last: Checkpoint | None = None
         self._run = run
-        self._sealer = sealer
+        self._run_id = sealer.run_id
         self._secret = run.secret()
         self._store_batches = store_batches
         self._withhold_metrics = withhold_metrics
         self._clock = clock
-        self._arena = Arena()
+        self._pipeline = Pipeline()
+        self._pipeline.reserve(state_bytes)
+        self._writer = _Writer(run, sealer, self._pipeline.map)
+        self._size = sealer.size
+        self._records: list[bytes] = []
+        self._last: tuple[int, int] | None = None
         self._groups = ChangedGroups()
         self._metric_names: frozenset[str] = frozenset()
         self._unsealed = 0
         self._sealed_at = clock()
 
-    def begin(self, genesis: Genesis, state: FlatState) -> EncodedState:
+    @property
+    def waited(self) -> float:
+        """Seconds that training has waited because sealing was slower."""
+        return self._pipeline.waited
+
+    def begin(self, genesis: Genesis, state: State, *, told: Told | None = None) -> None:
         """Record genesis and the state before step 0, and seal both. Raises UsageError for what cannot be encoded."""
-        self._sealer.append(encode(genesis))
-        recorded = self.checkpoint(0, state)
+        self._append(encode(genesis))
+        self.checkpoint(0, state, told=told)
         self.seal()
-        return recorded
 
     def resume(self, resume: Resume, source: Checkpoint) -> None:
         """Record that training continues from the checkpoint ``source`` after an interruption."""
-        self._sealer.append(encode(resume))
-        self._last = source
+        self._append(encode(resume))
+        self._last = (source.index, source.step)
 
     def batch(self, step: int, chunks: Sequence[bytes | memoryview]) -> bytes:
         """The salted digest of the batch that ``step`` is about to consume; stores it where asked to."""
@@ -127,72 +152,67 @@ class RunRecorder:
         examples: Sequence[int] | None = None,
     ) -> int:
         """Record one optimizer step and return the record's index. Raises UsageError for a metric's bad name."""
+        self._pipeline.check()
         record = Step(
             v=1,
-            run=self._sealer.run_id,
-            index=self._sealer.size,
+            run=self._run_id,
+            index=self._size,
             step=step,
             batch=batch,
             groups=self._groups.changes(groups),
             examples=UNSET if examples is None else list(examples),
             metrics=self._encode_metrics(metrics) if metrics and not self._withhold_metrics else UNSET,
         )
-        return self._sealer.append(encode_record(record))
+        return self._append(encode_record(record))
 
-    def checkpoint(self, step: int, state: FlatState) -> EncodedState:
-        """Copy, hash, store (where ``keep`` says so) and record the state after ``step`` steps.
+    def checkpoint(self, step: int, state: State, *, told: Told | None = None) -> None:
+        """Copy the state after ``step`` steps, to be hashed, stored (where ``keep`` says so) and recorded.
 
-        The payload of what is returned is valid until the next checkpoint.
+        ``told`` is called in the other thread with the state as it was encoded, which is valid during the call.
         """
-        encoded = encode_state(self._arena.copy(state))
-        stored = self.cadence.is_stored(step)
-        if stored:
-            self._run.objects.put_named(encoded.root, list(encoded.chunks()))
-        record = Checkpoint(
-            v=1,
-            run=self._sealer.run_id,
-            index=self._sealer.size,
-            step=step,
-            root=encoded.root,
-            stored=stored,
+        copy = self._pipeline.copy(state)
+        wanted = Snapshot(
+            step=step, index=self._size, state=copy.state, stored=self.cadence.is_stored(step), told=told
         )
-        self._sealer.append(encode_record(record))
-        # A killed process loses the steps since here, not since the last seal.
-        self._sealer.flush()
+        records, self._records = self._records, []
+        self._pipeline.give(functools.partial(self._writer.checkpoint, records, wanted), copy)
+        self._last = (self._size, step)
+        self._size += 1
         self._unsealed += 1
-        self._last = record
-        return encoded
 
-    def seal_if_due(self) -> Head | None:
-        """Seal after ``seal_every`` checkpoints or ``seal_seconds``, whichever comes first."""
+    def seal_if_due(self) -> None:
+        """Have a seal made after ``seal_every`` checkpoints or ``seal_seconds``, whichever comes first."""
         late = self._clock() - self._sealed_at >= self.cadence.seal_seconds
-        return self.seal() if late or self._unsealed >= self.cadence.seal_every else None
+        if late or self._unsealed >= self.cadence.seal_every:
+            self._give_seal()
 
-    def seal(self) -> Head | None:
-        """Seal everything so far; None if nothing is new."""
-        head = self._sealer.seal()
-        self._unsealed = 0
-        self._sealed_at = self._clock()
-        return head
+    def seal(self) -> None:
+        """Seal everything so far, if anything is new; durable on return."""
+        self._give_seal()
+        self.drain()
+
+    def drain(self) -> None:
+        """Wait until everything so far is hashed and written; not sealed."""
+        self._pipeline.drain()
 
     def finish(self, object_name: str, state: FlatState) -> Final:
         """Record which object of ``state``, the last checkpoint's, is the published model, and seal.
 
         Raises UsageError if the last step has no checkpoint, or there is no such object.
         """
-        last = self._last
-        if last is None or last.step != self.cadence.steps:
+        if self._last is None or self._last[1] != self.cadence.steps:
             raise UsageError(f"a run ends with the checkpoint of its step {self.cadence.steps}")
+        index, step = self._last
         final = Final(
             v=1,
-            run=self._sealer.run_id,
-            index=self._sealer.size,
-            checkpoint=last.index,
+            run=self._run_id,
+            index=self._size,
+            checkpoint=index,
             object=object_name,
             model_root=model_root(state, object_name),
-            steps=last.step,
+            steps=step,
         )
-        self._sealer.append(encode(final))
+        self._append(encode(final))
         self.seal()
         return final
 
@@ -201,14 +221,103 @@ class RunRecorder:
         self.cadence = replace(self.cadence, keep=1)
 
     def close(self) -> None:
-        """Close the ledger without sealing."""
-        self._sealer.close()
+        """Write what was recorded, as far as that is possible, and close the ledger without sealing."""
+        # What an error stopped stays as it is; whoever closes has heard of it, or is about to.
+        with contextlib.suppress(Exception):
+            self._pipeline.give(functools.partial(self._writer.append, self._records))
+        self._pipeline.close()
+        self._writer.close()
+
+    def _append(self, record: bytes) -> int:
+        """The index of ``record``, which is written with the next checkpoint or seal."""
+        self._records.append(record)
+        self._size += 1
+        return self._size - 1
+
+    def _give_seal(self) -> None:
+        records, self._records = self._records, []
+        self._pipeline.give(functools.partial(self._writer.seal, records))
+        self._unsealed = 0
+        self._sealed_at = self._clock()
 
     def _encode_metrics(self, metrics: Mapping[str, float]) -> dict[str, bytes]:
         if len(metrics) > _MAX_METRICS or not self._metric_names.issuperset(metrics):
             check_metric_names(metrics)
             self._metric_names |= metrics.keys()
         return {name: real(value) for name, value in metrics.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The state after ``step`` steps on its way to the record ``index``. ``told`` as :meth:`RunRecorder.checkpoint`."""
+
+    step: int
+    index: int
+    state: FlatState
+    stored: bool
+    told: Told | None
+
+
+class _Writer:
+    """What the other thread does with what it is given."""
+
+    def __init__(self, run: RunDirectory, sealer: Sealer, hashing: Mapped) -> None:
+        self._run = run
+        self._sealer = sealer
+        self._hashing = hashing
+        self._memory = BlockMemory()
+
+    def checkpoint(self, records: Sequence[bytes], wanted: Snapshot) -> None:
+        """Append the records before it, hash and store the state, append its record."""
+        self.append(records)
+        encoded = self._encode(wanted)
+        record = Checkpoint(
+            v=1,
+            run=self._sealer.run_id,
+            index=wanted.index,
+            step=wanted.step,
+            root=encoded.root,
+            stored=wanted.stored,
+        )
+        self.append([encode_record(record)])
+        # A killed process loses the steps since here, not since the last seal.
+        self._sealer.flush()
+        if wanted.told is not None:
+            wanted.told(encoded)
+
+    def _encode(self, wanted: Snapshot) -> EncodedState:
+        if wanted.stored and sum(len(tensor.data) for tensor in wanted.state.tensors) >= LARGE:
+            return self._encode_large(wanted.state)
+        encoded = encode_state(wanted.state, run=self._hashing)
+        if wanted.stored:
+            self._run.objects.put_named(encoded.root, list(encoded.chunks()))
+        return encoded
+
+    def _encode_large(self, state: FlatState) -> EncodedState:
+        """Hash the state while another thread writes what is hashed already."""
+        with self._run.objects.new(head=header_size(state), memory=self._memory) as new:
+            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as disk:
+                parts: list[Future[None]] = []
+                encoded = encode_state(
+                    state, write=lambda data: parts.append(disk.submit(new.write, data)), run=self._hashing
+                )
+                for part in parts:
+                    part.result()
+            new.finish(encoded.root, encoded.header)
+        return encoded
+
+    def seal(self, records: Sequence[bytes]) -> None:
+        """Append the records, seal everything."""
+        self.append(records)
+        self._sealer.seal()
+
+    def close(self) -> None:
+        self._sealer.close()
+
+    def append(self, records: Sequence[bytes]) -> None:
+        """Append encoded records to the ledger."""
+        for record in records:
+            self._sealer.append(record)
 
 
 def check_metric_names(names: Iterable[object]) -> None:

@@ -69,6 +69,8 @@ class Rehearsal:
     config: dict[str, Any]
     modules: dict[str, str]
     distributions: list[Distribution]
+    state_bytes: int
+    """Of one stored state."""
     examples: int | None
     """Size of the data set, None for a task without one."""
     seconds_per_example: float
@@ -135,7 +137,9 @@ def rehearse(job: Mapping[str, Any], send: Report | None = None) -> dict[str, An
     determinism.apply_switches(request.device)
     task = load_task(request)
     report: dict[str, Any] = {"examples": None, "seconds_per_example": 0.0}
-    attempt(lambda: _train_one_step(task, workers=request.workers), "the rehearsal", request, task)
+    report["state_bytes"] = attempt(
+        lambda: _train_one_step(task, workers=request.workers), "the rehearsal", request, task
+    )
     if has_dataset(task):
         report |= attempt(lambda: check_dataset(task), "dataset()", request, task)
     return report | _loaded(request, task, paths)
@@ -223,7 +227,8 @@ def _spread(size: int) -> Sequence[int]:
     return [index * (size - 1) // max(1, count - 1) for index in range(count)]
 
 
-def _train_one_step(task: "Task", *, workers: int) -> None:
+def _train_one_step(task: "Task", *, workers: int) -> int:
+    """Returns the bytes of the state after it: optimizers make their slots in the first step."""
     from polledger.core.state import encode_state
     from polledger.training.batches import pack_batch
     from polledger.training.nest import encode_nest
@@ -238,7 +243,7 @@ def _train_one_step(task: "Task", *, workers: int) -> None:
     if workers:
         pack_batch(batch)
     check_metric_names(runner.step(0, batch))
-    encode_state(runner.flatten())
+    return encode_state(runner.flatten()).size
 
 
 def _loaded(request: RunRequest, task: "Task", paths: Sequence[str]) -> dict[str, Any]:

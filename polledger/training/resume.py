@@ -93,6 +93,7 @@ def finished(setting: Setting, found: Found) -> SealResult:
         metrics={},
         interrupted=False,
         waiting=0,
+        blocked=0.0,
         seconds=0.0,
         inputs=setting.options.inputs,
     )
@@ -120,10 +121,10 @@ def continue_run(setting: Setting, found: Found) -> Plan:
     _check_data(setting, genesis, request, runner)
     source, state = _latest_intact(run, found.records, found.sealer.sealed)
     runner.load(state)
-    recorder = _recorder(run, found, options, runner)
+    recorder = _recorder(run, found, options, runner, state_bytes=sum(len(one.data) for one in state.tensors))
     recorder.resume(_resume_record(found, source, describe(request.device)), source)
     recorder.seal()
-    write_hints(replace(setting, options=options), dict(options.inputs))
+    write_hints(replace(setting, options=options), dict(options.inputs), keep=recorder.cadence.keep)
     return Plan(
         genesis=genesis,
         runner=runner,
@@ -184,7 +185,8 @@ def _with_hints(options: SealOptions, run: RunDirectory) -> SealOptions:
     return replace(
         options,
         inputs={**inputs, **options.inputs},
-        keep=options.keep or _positive(sealing.get("keep"), 1),
+        # What auto chose at the beginning is what it means now.
+        keep=options.keep if isinstance(options.keep, int) else _positive(sealing.get("keep"), 1),
         seal_every=options.seal_every or _positive(sealing.get("seal_every"), DEFAULT_SEAL_EVERY),
         store_batches=options.store_batches or sealing.get("store_batches") == "true",
         withhold_metrics=options.withhold_metrics or sealing.get("withhold_metrics") == "true",
@@ -269,13 +271,15 @@ def _read_state(run: RunDirectory, record: Checkpoint) -> FlatState | None:
     return state
 
 
-def _recorder(run: RunDirectory, found: Found, options: SealOptions, runner: "Runner") -> RunRecorder:
+def _recorder(
+    run: RunDirectory, found: Found, options: SealOptions, runner: "Runner", *, state_bytes: int
+) -> RunRecorder:
     genesis = found.genesis
     cadence = Cadence(
         steps=genesis.steps,
         every=genesis.every,
         warm=genesis.warm,
-        keep=options.keep or 1,
+        keep=options.keep if isinstance(options.keep, int) else 1,
         seal_every=options.seal_every or DEFAULT_SEAL_EVERY,
     )
     return RunRecorder(
@@ -283,6 +287,7 @@ def _recorder(run: RunDirectory, found: Found, options: SealOptions, runner: "Ru
         found.sealer,
         cadence,
         store_batches=stores_batches(options, runner),
+        state_bytes=state_bytes,
         withhold_metrics=options.withhold_metrics,
     )
 

@@ -24,9 +24,11 @@ from polledger.training.attributes import Traits, plain_attributes
 from polledger.training.nest import check_exact
 from polledger.training.recipe import apply_hyperparameters, map_nest
 from polledger.training.seeds import has_drawn, seed_everything
+from polledger.training.snapshot import LiveState
 from polledger.training.state import (
     describe_objects,
     flatten_objects,
+    live_objects,
     load_objects,
     traits_of_objects,
 )
@@ -189,6 +191,11 @@ class Runner:
         """The whole state; its data are views of live tensors: copy before the next step."""
         self._clear_gradients()
         return flatten_objects(self.objects, self._built)
+
+    def live(self) -> LiveState:
+        """The whole state where it lies: copy before the next step."""
+        self._clear_gradients()
+        return live_objects(self.objects, self._built)
 
     def load(self, flat: FlatState) -> None:
         """Bring freshly built objects into the state ``flat``, bit for bit.

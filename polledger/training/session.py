@@ -1,6 +1,7 @@
 """Sealing a training: prepare or continue a run, train it step by step, finish it. PROTOCOL sections 2, 4 and 14."""
 
 import contextlib
+import functools
 import shutil
 import sys
 import time
@@ -126,9 +127,8 @@ class Training:
             self._step(number)
             self._done = number + 1
             if recorder.cadence.is_checkpoint(self._done):
-                encoded = recorder.checkpoint(self._done, self._plan.runner.flatten())
-                if first is not None:
-                    first.note_checkpoint(self._done, encoded)
+                told = None if first is None else functools.partial(first.note_checkpoint, self._done)
+                recorder.checkpoint(self._done, self._plan.runner.live(), told=told)
                 self._look_for_strays()
             recorder.seal_if_due()
             self._setting.watcher.step(self._done, total, self._metrics)
@@ -179,6 +179,8 @@ class Training:
         first = self._plan.first
         if first is None:
             return
+        # The states that are replayed have to be there.
+        self._plan.recorder.drain()
         finding = first.finding()
         if finding is not None or first.skipped is not None:
             # What may not replay cannot be derived again either.
@@ -204,6 +206,7 @@ class Training:
             metrics=self._metrics,
             interrupted=final is None,
             waiting=0,
+            blocked=plan.recorder.waited,
             seconds=seconds,
             inputs=plan.inputs,
         )

@@ -1,37 +1,175 @@
 """Copies of the state taken between two steps, for whoever hashes and writes them afterwards.
 
-The copy is the only part that has to happen on the training thread. It goes into one buffer that is kept and
-touched once: fresh pages cost ten times as much as warm ones.
+The copy is the only part that has to happen on the training thread. It goes into memory that is kept and was touched
+before: fresh pages cost ten times as much. From a GPU the thread does not even wait for it.
 """
 
+import contextlib
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+
 from polledger.core.state import FlatState, TensorData
+from polledger.errors import Unavailable
+
+if TYPE_CHECKING:
+    import torch
+
+ALIGNMENT: Final = 64
+"""Of every tensor in an arena: a line of the cache."""
+
+SPARE: Final = 64
+"""One part in so many that an arena is larger than asked for: a state that grows a little needs no other memory."""
+
+Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FarTensor:
+    """A plain tensor that lies on an accelerator. Tensors that share memory and shape share one ``data``."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: "torch.Tensor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveState:
+    """A state where it lies, until the next step: what is on the CPU, all skeletons with it, and what is not."""
+
+    near: FlatState
+    far: Sequence[FarTensor]
+
+
+State: TypeAlias = FlatState | LiveState
+"""What can be copied."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A copy of a state in ``block``: complete once :meth:`wait` returned, valid until the block's next copy."""
+
+    state: FlatState
+    block: "Arena"
+    events: Sequence[Any]
+
+    def wait(self) -> None:
+        """Wait for what an accelerator still copies. In any thread."""
+        for event in self.events:
+            event.synchronize()
 
 
 class Arena:
-    """One reusable buffer for copies of one state after another. A new copy overwrites the one before."""
+    """One block of memory for copies of one state after another: a new copy overwrites the one before.
+
+    Page-aligned, and pinned as soon as something comes from a GPU. For one thread at a time; close it after use.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._memory: Bytes = np.empty(0, np.uint8)
+        self._pinned: bool | None = None
+        """Whether the memory is pinned; None before that was tried."""
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
-    def copy(self, flat: FlatState) -> FlatState:
-        """``flat`` with its tensors copied into the buffer; tensors that share data go on sharing it.
+    def reserve(self, size: int) -> None:
+        """Have room for ``size`` bytes, every page touched. Raises Unavailable where there is none."""
+        if size <= len(self._memory):
+            return
+        self.close()
+        try:
+            self._memory = np.frombuffer(mmap.mmap(-1, size + size // SPARE), np.uint8)
+        except OSError as error:
+            raise Unavailable(f"no memory for a copy of the state, {size} bytes: {error.strerror}") from error
+        self._memory[:: mmap.PAGESIZE] = 0
 
-        The copy is valid until the next call.
+    def copy(self, state: State) -> Copy:
+        """``state`` with its tensors copied here; tensors that share data go on sharing it.
+
+        Of a GPU only the current stream waits until its part is copied, as does what waits for that stream.
         """
-        distinct = {id(tensor.data): tensor.data for tensor in flat.tensors}
-        size = sum(len(data) for data in distinct.values())
-        if len(self._buffer) < size:
-            self._buffer = bytearray(size)
-        whole = memoryview(self._buffer)
-        copies: dict[int, memoryview] = {}
-        position = 0
-        for key, data in distinct.items():
-            target = whole[position : position + len(data)]
-            target[:] = data
-            copies[key] = target.toreadonly()
-            position += len(data)
+        live = state if isinstance(state, LiveState) else LiveState(near=state, far=())
+        far = {id(item.data): item.data for item in live.far}
+        items: list[TensorData | FarTensor] = [*live.near.tensors, *live.far]
+        sources = {id(item.data): item.data for item in items}
+        places = self._places({key: source.nbytes for key, source in sources.items()})
+        events = self._fetch([(tensor, places[key]) for key, tensor in far.items()])
+        for key, source in sources.items():
+            if isinstance(source, memoryview) and source.nbytes:
+                # Lets other threads run meanwhile, which assigning to a memoryview does not.
+                np.copyto(places[key], np.frombuffer(source, np.uint8))
+        views = {key: place.data.toreadonly() for key, place in places.items()}
         tensors = [
-            TensorData(path=item.path, dtype=item.dtype, shape=item.shape, data=copies[id(item.data)])
-            for item in flat.tensors
+            TensorData(path=item.path, dtype=item.dtype, shape=item.shape, data=views[id(item.data)])
+            for item in items
         ]
-        return FlatState(skeletons=list(flat.skeletons), tensors=tensors)
+        copied = FlatState(skeletons=list(live.near.skeletons), tensors=tensors)
+        return Copy(state=copied, block=self, events=events)
+
+    def close(self) -> None:
+        """Give the memory back; a copy that somebody holds keeps it. Idempotent."""
+        if self._pinned:
+            import torch
+
+            torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)
+        self._memory, self._pinned = np.empty(0, np.uint8), None
+
+    def _places(self, sizes: dict[int, int]) -> dict[int, Bytes]:
+        self.reserve(sum(_padded(size) for size in sizes.values()))
+        places, position = {}, 0
+        for key, size in sizes.items():
+            places[key] = self._memory[position : position + size]
+            position += _padded(size)
+        return places
+
+    def _fetch(self, pairs: "list[tuple[torch.Tensor, Bytes]]") -> list[Any]:
+        """Begin to copy tensors of accelerators; the events to wait for."""
+        devices = dict.fromkeys(tensor.device for tensor, _ in pairs)
+        found = (
+            self._fetch_from(device, [pair for pair in pairs if pair[0].device == device])
+            for device in devices
+        )
+        return [event for event in found if event is not None]
+
+    def _fetch_from(self, device: "torch.device", pairs: "list[tuple[torch.Tensor, Bytes]]") -> Any:
+        import torch
+
+        from polledger.training.tensors import raw_bytes
+
+        if device.type != "cuda":
+            for tensor, place in pairs:
+                torch.from_numpy(place).copy_(raw_bytes(tensor))
+            return None
+        if self._pinned is None:
+            self._pinned = _pin(self._memory, device)
+        side = self._streams.setdefault(device, torch.cuda.Stream(device))
+        current = torch.cuda.current_stream(device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for tensor, place in pairs:
+                torch.from_numpy(place).copy_(raw_bytes(tensor), non_blocking=True)
+                # Its memory may be given to another tensor before the copy is made.
+                tensor.record_stream(side)
+            event = side.record_event()
+        current.wait_event(event)
+        return event
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _pin(memory: Bytes, device: "torch.device") -> bool:
+    """Have ``device`` write to ``memory`` by itself; whether it can. Otherwise copies are slower, and the same."""
+    import torch
+
+    # Of torch's own pinned memory there would be up to twice as much: it hands out powers of two.
+    if int(torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)) == 0:
+        return True
+    with contextlib.suppress(RuntimeError):
+        # The error stays behind, and whatever is launched next raises it.
+        torch.zeros(1, device=device)
+    return False

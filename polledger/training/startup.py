@@ -1,6 +1,7 @@
 """The beginning of a run: rehearse, commit code and data, build, seal genesis. PROTOCOL sections 4, 6 and 9."""
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -22,6 +23,7 @@ from polledger.keys import public_key
 from polledger.store.run import Hints, RunDirectory
 from polledger.training.dataset import data_identity, hash_dataset
 from polledger.training.domains import encode_domains
+from polledger.training.keeping import in_words, resolve, stored_count
 from polledger.training.origin import Origin, Source, read_source, start
 from polledger.training.plan import Plan, SealOptions, Setting
 from polledger.training.recording import (
@@ -75,7 +77,8 @@ def begin_run(setting: Setting) -> Plan:
         genesis = make_genesis(draft, commit_data(draft))
         recorder = open_recorder(draft, genesis)
         opened.callback(recorder.close)
-        first.note_checkpoint(0, recorder.begin(genesis, draft.runner.flatten()))
+        told = functools.partial(first.note_checkpoint, 0)
+        recorder.begin(genesis, draft.runner.live(), told=told)
         batches = open_batches(setting, draft.request, draft.runner, first=0, last=genesis.steps)
         opened.pop_all()
     return Plan(
@@ -105,7 +108,7 @@ def draft_run(setting: Setting, rehearsal: Rehearsal, start_at: Source | None = 
     setting.watcher.phase("building the first state")
     runner = build_runner(request)
     origin = Origin() if start_at is None else start(runner, start_at, setting.options.fresh)
-    cadence = _cadence(setting.options, runner.task.config["steps"])
+    cadence = _cadence(setting, steps=runner.task.config["steps"], state_bytes=rehearsal.state_bytes)
     _check_unchanged(source, setting)
     return Draft(
         setting=setting,
@@ -160,12 +163,12 @@ def remember_data(run: RunDirectory, inputs: dict[str, str], task: bytes, datase
         write_atomic(run.path / "private" / "dataset.json", [json.dumps(note).encode()], mode=PRIVATE_FILE)
 
 
-def write_hints(setting: Setting, inputs: dict[str, str]) -> None:
+def write_hints(setting: Setting, inputs: dict[str, str], *, keep: int) -> None:
     """Leave in run.toml what spares typing later: the task's name, where data lie, what is stored, the parent."""
     options = setting.options
     sealing = {
         "device": options.device or DEFAULT_DEVICE,
-        "keep": str(options.keep or 1),
+        "keep": str(keep),
         "seal_every": str(options.seal_every or DEFAULT_SEAL_EVERY),
         "store_batches": str(options.store_batches).lower(),
         "withhold_metrics": str(options.withhold_metrics).lower(),
@@ -217,14 +220,23 @@ def request_of(setting: Setting) -> RunRequest:
     )
 
 
-def _cadence(options: SealOptions, steps: int) -> Cadence:
-    return Cadence(
+def _cadence(setting: Setting, *, steps: int, state_bytes: int) -> Cadence:
+    options = setting.options
+    keep = options.keep or 1
+    cadence = Cadence(
         steps=steps,
         every=options.every or DEFAULT_EVERY,
         warm=DEFAULT_WARM if options.warm is None else options.warm,
-        keep=options.keep or 1,
+        keep=keep if isinstance(keep, int) else 1,
         seal_every=options.seal_every or DEFAULT_SEAL_EVERY,
     )
+    if isinstance(keep, int):
+        return cadence
+    cadence = resolve(cadence, keep, state_bytes=state_bytes, directory=setting.run.path)
+    count = stored_count(cadence)
+    size = f"{count} states of {in_words(state_bytes)}, {in_words(count * state_bytes)} in all"
+    setting.watcher.phase(f"storing {size}: --keep {cadence.keep}")
+    return cadence
 
 
 def _check_unchanged(source: TaskSource, setting: Setting) -> None:
@@ -305,7 +317,7 @@ def open_recorder(draft: Draft, genesis: Genesis) -> RunRecorder:
     setting, run = draft.setting, draft.setting.run
     for data in (*draft.contents.values(), encode(draft.source)):
         run.objects.put(data)
-    write_hints(setting, dict(setting.options.inputs))
+    write_hints(setting, dict(setting.options.inputs), keep=draft.cadence.keep)
     sealer = Sealer.create(run, genesis.run, setting.key, stamp=setting.stamping.stamp)
     stored = stores_batches(setting.options, draft.runner)
     return RunRecorder(
@@ -313,6 +325,7 @@ def open_recorder(draft: Draft, genesis: Genesis) -> RunRecorder:
         sealer,
         draft.cadence,
         store_batches=stored,
+        state_bytes=draft.rehearsal.state_bytes,
         withhold_metrics=setting.options.withhold_metrics,
     )
 

@@ -24,11 +24,13 @@ from polledger.training.attributes import (
     restore_traits,
     traits_of,
 )
+from polledger.training.snapshot import FarTensor, LiveState
 from polledger.training.tensors import (
     canonical_bytes,
     check_plain,
     dtype_name,
     is_canonical,
+    is_whole,
     tensor_from_bytes,
 )
 
@@ -76,33 +78,68 @@ def flatten_objects(objects: Mapping[str, Any], built: Mapping[str, Traits] | No
     UsageError naming the path of anything that cannot be recorded.
     """
     reader = _Reader()
-    skeletons = []
-    for name, value in sorted(objects.items()):
-        path = escape(name)
-        values = values_of(value, (built or {}).get(name))
-        structure = encode_value(values, path, reader.leaf, ordered=True, exact=False)
-        skeletons.append(SkeletonEntry(v=1, path=path, structure=structure))
-    return FlatState(skeletons=skeletons, tensors=sorted(reader.tensors, key=lambda tensor: tensor.path))
+    return FlatState(skeletons=reader.skeletons(objects, built), tensors=_by_path(reader.tensors))
+
+
+def live_objects(objects: Mapping[str, Any], built: Mapping[str, Traits] | None = None) -> LiveState:
+    """As :func:`flatten_objects`; what lies on an accelerator is left there."""
+    reader = _Reader(leave=True)
+    near = FlatState(skeletons=reader.skeletons(objects, built), tensors=_by_path(reader.tensors))
+    return LiveState(near=near, far=reader.far)
+
+
+def _by_path(tensors: list[TensorData]) -> list[TensorData]:
+    return sorted(tensors, key=lambda tensor: tensor.path)
 
 
 class _Reader:
-    def __init__(self) -> None:
+    """Reads objects; with ``leave`` tensors that are not on the CPU are not fetched."""
+
+    def __init__(self, *, leave: bool = False) -> None:
         self.tensors: list[TensorData] = []
+        self.far: list[FarTensor] = []
+        self._leave = leave
         # Tied weights: equal memory has equal bytes, whatever its dtype and shape.
         self._views: dict[tuple[int, int], memoryview] = {}
+        self._far: dict[tuple[torch.device, int, int], Tensor] = {}
+
+    def skeletons(
+        self, objects: Mapping[str, Any], built: Mapping[str, Traits] | None
+    ) -> list[SkeletonEntry]:
+        """The structure of every object, by name; what tensors they have is kept here."""
+        found = []
+        for name, value in sorted(objects.items()):
+            path = escape(name)
+            values = values_of(value, (built or {}).get(name))
+            structure = encode_value(values, path, self.leaf, ordered=True, exact=False)
+            found.append(SkeletonEntry(v=1, path=path, structure=structure))
+        return found
 
     def leaf(self, value: Any, path: str) -> Structure | None:
         if isinstance(value, Tensor):
-            data = self._data(value, path)
-            shape = tuple(value.shape)
-            self.tensors.append(TensorData(path=path, dtype=dtype_name(value, path), shape=shape, data=data))
+            self._add(value, path)
             return ["tensor", path]
         if isinstance(value, np.generic):
             return encode_value(value.item(), path, _no_leaf, ordered=True, exact=True)
         return None
 
-    def _data(self, tensor: Tensor, path: str) -> memoryview:
+    def _add(self, tensor: Tensor, path: str) -> None:
         check_plain(tensor, path)
+        dtype, shape = dtype_name(tensor, path), tuple(tensor.shape)
+        if self._leave and not tensor.is_cpu and tensor.numel():
+            self.far.append(FarTensor(path=path, dtype=dtype, shape=shape, data=self._left(tensor)))
+        else:
+            self.tensors.append(
+                TensorData(path=path, dtype=dtype, shape=shape, data=self._data(tensor, path))
+            )
+
+    def _left(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        if not is_whole(tensor):
+            return tensor
+        return self._far.setdefault((tensor.device, tensor.data_ptr(), tensor.nbytes), tensor)
+
+    def _data(self, tensor: Tensor, path: str) -> memoryview:
         if tensor.numel() == 0 or not is_canonical(tensor):
             return canonical_bytes(tensor, path)
         key = (tensor.data_ptr(), tensor.nbytes)

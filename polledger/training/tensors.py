@@ -41,22 +41,32 @@ def canonical_bytes(tensor: Tensor, path: str) -> memoryview:
     check_plain(tensor, path)
     if tensor.numel() == 0:
         return memoryview(b"")
+    array: Any = raw_bytes(tensor if tensor.is_cpu else tensor.cpu()).numpy()
+    return memoryview(array)
+
+
+def raw_bytes(tensor: Tensor) -> Tensor:
+    """The canonical bytes of a plain tensor that is not empty, where it lies: a view where :func:`is_whole`."""
     flat = tensor.detach() if tensor.requires_grad else tensor
-    if not is_canonical(tensor):
-        flat = flat.cpu().resolve_conj().resolve_neg().contiguous()
+    if not is_whole(tensor):
+        flat = flat.resolve_conj().resolve_neg().contiguous()
     flat = flat.reshape(-1)
     if flat.stride(0) != 1:
         # One element is contiguous whatever its stride, and still cannot be viewed as bytes.
         flat = flat.clone(memory_format=torch.contiguous_format)
     if type(flat) is not Tensor:
         flat = flat.as_subclass(Tensor)
-    array: Any = flat.view(torch.uint8).numpy()
-    return memoryview(array)
+    return flat.view(torch.uint8)
 
 
 def is_canonical(tensor: Tensor) -> bool:
-    """Whether the memory of a plain tensor holds its canonical bytes as they are."""
-    return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+    """Whether the memory of a plain tensor holds its canonical bytes as they are, on the CPU."""
+    return tensor.is_cpu and is_whole(tensor)
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Whether the memory of a plain tensor, wherever it is, holds its elements in order and as they are."""
+    return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
 
 
 def check_plain(tensor: Tensor, path: str) -> None:

@@ -119,14 +119,14 @@ def test_json_is_one_object_whatever_the_task_prints(polledger: Any, talkative: 
         ([str(SMALL), "--run", "{tmp}/r", "--warm", "-1"], 2, "--warm"),
         ([str(SMALL), "--run", "{tmp}/r", "--keep", "0"], 2, "--keep"),
         (
-            [str(SMALL), "--run", "{tmp}/r", "--keep", "auto"],
-            2,
-            "auto is not part of this version: give a number",
+            [str(SMALL), "--run", "{tmp}/r", "--keep", "auto:1kB"],
+            4,
+            "states of",
         ),
         (
             [str(SMALL), "--run", "{tmp}/r", "--keep", "2.5"],
             2,
-            "--keep takes a number of checkpoints, not '2.5'",
+            "--keep takes a number of checkpoints, auto, or auto with a size like auto:50GB, not '2.5'",
         ),
         ([str(SMALL), "--run", "{tmp}/r", "--steps", "5", "--set", "steps=7"], 2, "give one of them"),
         ([str(SMALL), "--run", "{tmp}/r", "--seed", "-1"], 2, "--seed"),

@@ -13,6 +13,7 @@ from polledger.core.encoding import STATE_LIMITS, encode, parse
 from polledger.core.records import StateObject
 from polledger.core.state import (
     CHUNK,
+    PIECE,
     EncodedState,
     FlatState,
     Groups,
@@ -23,6 +24,7 @@ from polledger.core.state import (
     encode_state,
     file_root,
     group_of,
+    header_size,
     model_root,
     parse_state,
     scalars_group,
@@ -105,6 +107,67 @@ def test_tensor_root_is_the_tree_over_64_kib_chunks(size: int) -> None:
     data = bytes(i * 7 % 251 for i in range(size))
     chunks = [data[start : start + 65536] for start in range(0, size, 65536)]
     assert tensor_root(memoryview(data)) == oracle_root(chunks)
+
+
+def large_sample() -> FlatState:
+    """Tensors that are equal, begin alike, or differ in length only: some may be written before they are hashed."""
+    zeros, ones = bytes(PIECE + 9), b"1" * (2 * PIECE)
+    contents = {
+        "a": zeros,
+        "b": ones,
+        "c": zeros,
+        "d": zeros[:-1] + b"1",
+        "e": zeros[:-1],
+        "f": b"",
+        "g": b"short",
+        "h": b"short",
+        "i": ones,
+    }
+    structure = ["map", [[name, reference(f"m/{name}")] for name in contents]]
+    tensors = [tensor(f"m/{name}", data) for name, data in contents.items()]
+    return FlatState(skeletons=[skeleton("m", structure)], tensors=tensors)
+
+
+def test_the_payload_is_handed_on_in_pieces_from_front_to_back() -> None:
+    flat = large_sample()
+    handed: list[memoryview] = []
+    encoded = encode_state(flat, write=handed.append)
+    assert b"".join(handed) == b"".join(encoded.payload)
+    assert len(encoded.payload) == 6
+    assert max(len(piece) for piece in handed[:2]) == PIECE
+    assert encoded == encode_state(flat)
+    assert as_dict(parse_state(file_of(encoded), root=encoded.root)) == as_dict(flat)
+
+
+def test_a_piece_is_handed_on_before_what_follows_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = [0]
+    before = []
+
+    def counting(data: Any) -> bytes:
+        hashed[0] += len(data)
+        return leaf(data)
+
+    monkeypatch.setattr("polledger.core.state.leaf_hash", counting)
+    one = tensor("m/a", bytes(5 * PIECE))
+    flat = FlatState(skeletons=[skeleton("m", ["map", [["a", reference("m/a")]]])], tensors=[one])
+    encode_state(flat, write=lambda piece: before.append(hashed[0]))
+    assert before == [PIECE * count for count in range(1, 6)]
+
+
+def test_hashing_may_be_done_elsewhere_in_any_order() -> None:
+    flat = large_sample()
+
+    def backwards(function: Any, items: Any) -> list[Any]:
+        return [function(item) for item in reversed(list(items))][::-1]
+
+    handed: list[memoryview] = []
+    assert encode_state(flat, write=handed.append, run=backwards) == encode_state(flat)
+    assert b"".join(handed) == b"".join(encode_state(flat).payload)
+
+
+@pytest.mark.parametrize("flat", [sample(), large_sample()])
+def test_the_size_of_the_header_is_known_before_anything_is_hashed(flat: FlatState) -> None:
+    assert header_size(flat) == len(encode_state(flat).header)
 
 
 def test_state_root_is_the_tree_over_encoded_entries_in_order() -> None:

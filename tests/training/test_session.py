@@ -20,6 +20,7 @@ from polledger.core.state import parse_state
 from polledger.errors import Unavailable, UsageError
 from polledger.keys import create_key, load_or_create_key, public_key
 from polledger.store.run import RunDirectory
+from polledger.training.keeping import Auto
 from polledger.training.plan import SealResult, TaskFailed
 from tests.training.sealing import (
     SMALL,
@@ -182,6 +183,19 @@ def test_keep_stores_every_kth_the_warm_ones_and_the_last(tmp_path: Path) -> Non
     objects = RunDirectory.open(tmp_path / "run").objects
     for record in of_type(records, Checkpoint):
         assert objects.has(record.root) == record.stored
+
+
+def test_keep_auto_stores_what_fits_and_says_so(tmp_path: Path) -> None:
+    options = {"every": 2, "warm": 1, "settings": ("steps=22",)}
+    seal_task(SMALL, tmp_path / "all", **options)
+    last = of_type(records_of(tmp_path / "all"), Checkpoint)[-1]
+    size = RunDirectory.open(tmp_path / "all").objects.path(last.root).stat().st_size
+    listener = Listener()
+    seal_task(SMALL, tmp_path / "run", keep=Auto(budget=5 * size), listener=listener, **options)
+    stored = [c.step for c in of_type(records_of(tmp_path / "run"), Checkpoint) if c.stored]
+    assert stored == [0, 1, 8, 16, 22]
+    assert any(phase.endswith("--keep 4") for phase in listener.phases)
+    assert RunDirectory.open(tmp_path / "run").read_hints()["sealing"]["keep"] == "4"
 
 
 def test_same_seed_and_key_give_the_same_model_and_another_seed_or_key_another(

@@ -1,0 +1,127 @@
+"""Writing large files past the page cache, in whole blocks.
+
+A new file written through the page cache costs a copy into fresh pages and, at the seal, a wait until they are on disk.
+Where a file system refuses (tmpfs, some network file systems) it is written ordinarily.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from polledger.files import reported
+
+BLOCK: Final = 4 << 20
+"""Bytes of one write: from here on a disk's rate does not grow."""
+
+ALIGNMENT: Final = 4096
+"""Of the length of a write past the page cache; memory and positions are multiples of it anyway."""
+
+_DIRECT: Final = getattr(os, "O_DIRECT", 0)
+"""0 where the system has no such thing: files are then written through the page cache."""
+
+
+class BlockMemory:
+    """Two blocks of memory, touched once, for one file after the other."""
+
+    def __init__(self) -> None:
+        self.first, self.current = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2))
+
+
+class BlockFile:
+    """A new file, written from front to back except its first ``head`` bytes, which come with :meth:`finish`.
+
+    Use as a context manager: leaving it closes the file as it is. Every method raises Unavailable if the file cannot be
+    written. One file at a time may use ``memory``.
+    """
+
+    def __init__(self, path: Path, *, head: int, mode: int, memory: BlockMemory) -> None:
+        self._path = path
+        self._head = head
+        with reported(path, "write"):
+            self._descriptor = _create(path, mode)
+        # The block in which the head ends and the rest begins is not written before the head is known.
+        self._first = head // BLOCK
+        self._index, self._at = divmod(head, BLOCK)
+        self._memory = memory
+
+    def __enter__(self) -> "BlockFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def fileno(self) -> int:
+        """The file's descriptor."""
+        return self._descriptor
+
+    def write(self, data: memoryview) -> None:
+        """Add ``data``."""
+        position = 0
+        while position < len(data):
+            if self._at == BLOCK:
+                self._end_block()
+            count = min(len(data) - position, BLOCK - self._at)
+            self._block[self._at : self._at + count] = data[position : position + count]
+            self._at, position = self._at + count, position + count
+
+    def finish(self, head: bytes) -> None:
+        """Write the beginning and what is left. Not durable yet."""
+        if len(head) != self._head:
+            raise ValueError(f"a head of {len(head)} bytes where {self._head} were announced")
+        size = self._index * BLOCK + self._at
+        if self._index > self._first:
+            self._write(self._memory.current, self._index, self._at)
+        begin = self._first * BLOCK
+        self._memory.first[: len(head) - begin] = head[begin:]
+        self._write(self._memory.first, self._first, min(BLOCK, size - begin))
+        for index in range(self._first):
+            self._memory.current[:] = head[index * BLOCK : (index + 1) * BLOCK]
+            self._write(self._memory.current, index, BLOCK)
+        with reported(self._path, "write"):
+            os.ftruncate(self._descriptor, size)
+
+    @property
+    def _block(self) -> memoryview:
+        return self._memory.first if self._index == self._first else self._memory.current
+
+    def _end_block(self) -> None:
+        if self._index > self._first:
+            self._write(self._memory.current, self._index, BLOCK)
+        self._index, self._at = self._index + 1, 0
+
+    def _write(self, block: memoryview, index: int, length: int) -> None:
+        """Write the beginning of ``block``, rounded up to whole units: what is too much is cut off at the end."""
+        view, position = block[: -(-length // ALIGNMENT) * ALIGNMENT], index * BLOCK
+        with reported(self._path, "write"):
+            while view:
+                count = self._write_some(view, position)
+                view, position = view[count:], position + count
+
+    def _write_some(self, view: memoryview, position: int) -> int:
+        try:
+            return os.pwrite(self._descriptor, view, position)
+        except OSError as error:
+            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+            if error.errno != errno.EINVAL or not flags & _DIRECT:
+                raise
+        # Another alignment is wanted here, or was left by a write that ended early.
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
+        return os.pwrite(self._descriptor, view, position)
+
+
+def _create(path: Path, mode: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(path, flags | _DIRECT, mode)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    # Some make the file before they refuse.
+    path.unlink(missing_ok=True)
+    return os.open(path, flags, mode)

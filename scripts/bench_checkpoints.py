@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Measures what keeping one state costs: polledger beside torch.save and async_save, and beside what the machine can.
+
+    scripts/bench_checkpoints.py [--mb 10 100 1000] [--checkpoints 9] [--rounds 3] [--work DIR] [--out DIR]
+
+All take the same state in turn, in this one process; each writes its own files, which are removed after its turn, and
+the disk is idle when the next begins. In every turn the state is kept 2 x 9 times, changed in between: first with a
+pause after each until everything is on disk, as training makes one (*blocking*: seconds that the call takes, the median
+of nine); then one after the other (*durable*: seconds a state until all nine are on disk). Of polledger all of that
+includes a signed head for every state.
+
+Limits, measured in the same rounds: SHA-256 of the state on one core, and writing it past the page cache into a new
+file, from memory, until it is durable.
+
+--out keeps the figures in DIR/checkpoints.json, round by round.
+"""
+
+import argparse
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench_peers import Peer, Training, middle, opened, ratios, size_of
+from evidence import machine, table, write_evidence
+
+from polledger.store.blockfile import BlockFile, BlockMemory
+
+NAMES = ("polledger", "torch.save", "torch.save, fsync, SHA-256", "async_save")
+SHA, DISK = "SHA-256", "disk"
+
+
+def measure(work: Path, *, megabytes: float, count: int, rounds: int) -> dict[str, Any]:
+    """Seconds of every peer for one size of state, and the limits of the machine, round by round."""
+    training = Training(megabytes)
+    blocking: dict[str, list[float]] = {name: [] for name in NAMES}
+    durable: dict[str, list[float]] = {name: [] for name in NAMES}
+    limits: dict[str, list[float]] = {SHA: [], DISK: []}
+    stored = {}
+    for _ in range(rounds):
+        for name in NAMES:
+            with opened(name, work, training.objects, steps=2 * count + 1, every=1) as peer:
+                kept, whole = saving(peer, training, count)
+                stored[name] = size_of(peer.place) // peer.saved
+            blocking[name].append(kept)
+            durable[name].append(whole)
+        limits[SHA].append(stored["polledger"] / hash_rate(megabytes))
+        limits[DISK].append(stored["polledger"] / disk_rate(work, megabytes))
+    return {
+        "megabytes": megabytes,
+        "count": count,
+        "stored": stored,
+        "blocking": blocking,
+        "durable": durable,
+        "limits": limits,
+        "ratios": compared(blocking, durable, limits),
+    }
+
+
+def compared(
+    blocking: Mapping[str, list[float]],
+    durable: Mapping[str, list[float]],
+    limits: Mapping[str, list[float]],
+) -> dict[str, list[float]]:
+    """The ratios that are promised, round by round."""
+    slower = [max(pair) for pair in zip(limits[SHA], limits[DISK], strict=True)]
+    return {
+        "blocking / torch.save": ratios(blocking["polledger"], blocking["torch.save"]),
+        "blocking / async_save": ratios(blocking["polledger"], blocking["async_save"]),
+        "durable / (torch.save, fsync, SHA-256)": ratios(
+            durable["polledger"], durable["torch.save, fsync, SHA-256"]
+        ),
+        "durable / max(SHA-256, disk)": ratios(durable["polledger"], slower),
+    }
+
+
+def saving(peer: Peer, training: Training, count: int) -> tuple[float, float]:
+    """Seconds that one state blocks for, and seconds a state until all are durable."""
+    peer.save()
+    peer.drain()
+    blocking = []
+    for _ in range(count):
+        training.change()
+        began = time.perf_counter()
+        peer.save()
+        blocking.append(time.perf_counter() - began)
+        peer.drain()
+    began = time.perf_counter()
+    for _ in range(count):
+        training.change()
+        peer.save()
+    peer.drain()
+    return middle(blocking), (time.perf_counter() - began) / count
+
+
+def hash_rate(megabytes: float) -> float:
+    """Bytes per second of SHA-256 on one core."""
+    data = bytearray(int(megabytes * 1e6))
+    began = time.perf_counter()
+    hashlib.sha256(data).digest()
+    return len(data) / (time.perf_counter() - began)
+
+
+def disk_rate(work: Path, megabytes: float) -> float:
+    """Bytes per second of a new file written past the page cache, until it is durable."""
+    path, memory = work / "rate", BlockMemory()
+    data = memoryview(bytearray(os.urandom(1 << 20)) * max(1, round(megabytes)))
+    began = time.perf_counter()
+    with BlockFile(path, head=1, mode=0o600, memory=memory) as file:
+        file.write(data)
+        file.finish(b"x")
+        os.fsync(file.fileno())
+    rate = len(data) / (time.perf_counter() - began)
+    path.unlink()
+    return rate
+
+
+def render(value: Mapping[str, Any]) -> str:
+    """Two tables: milliseconds, and ratios."""
+    return "\n\n".join([times_table(value["sizes"]), ratio_table(value["sizes"])])
+
+
+def times_table(sizes: Sequence[Mapping[str, Any]]) -> str:
+    """Milliseconds of a state, medians of the rounds."""
+    rows: list[Sequence[object]] = []
+    for item in sizes:
+        size = f"{item['megabytes']:g} MB"
+        for name in NAMES:
+            kept, whole = (f"{1e3 * middle(item[kind][name]):.1f}" for kind in ("blocking", "durable"))
+            rows.append((size, name, kept, whole, f"{item['stored'][name] / 1e6:.1f}"))
+        rows += [
+            (size, f"limit: {name}", "", f"{1e3 * middle(item['limits'][name]):.1f}", "")
+            for name in (SHA, DISK)
+        ]
+    return table(("state", "", "blocking, ms", "durable, ms", "stored, MB"), rows)
+
+
+def ratio_table(sizes: Sequence[Mapping[str, Any]]) -> str:
+    """Medians of the rounds' ratios, with the smallest and the largest."""
+    names = list(sizes[0]["ratios"])
+    rows = [
+        (f"{item['megabytes']:g} MB", *(spread(item["ratios"][name]) for name in names)) for item in sizes
+    ]
+    return table(("state", *names), rows)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, and what it lies between."""
+    return f"{middle(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--mb", type=float, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--checkpoints", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--work", type=Path, help="where states are written; default: the temporary directory"
+    )
+    parser.add_argument("--out", type=Path, help="keep the figures in this directory")
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=wanted.work, prefix="polledger-bench-") as name:
+        sizes = [
+            measure(Path(name), megabytes=size, count=wanted.checkpoints, rounds=wanted.rounds)
+            for size in wanted.mb
+        ]
+    value = {"machine": machine(), "rounds": wanted.rounds, "sizes": sizes}
+    if wanted.out is not None:
+        write_evidence("checkpoints", value, directory=wanted.out)
+    print(render(value))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Files written in blocks past the page cache: whole and in order whatever the sizes, and where that is refused."""
+
+import errno
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polledger.errors import Unavailable
+from polledger.files import PUBLIC_FILE
+from polledger.store import blockfile
+from polledger.store.blockfile import BlockFile, BlockMemory
+from polledger.store.objects import ObjectStore
+
+BLOCK = 8192
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blockfile, "BLOCK", BLOCK)
+
+
+def written(path: Path, head: bytes, parts: list[bytes], memory: BlockMemory) -> bytes:
+    with BlockFile(path, head=len(head), mode=PUBLIC_FILE, memory=memory) as file:
+        for part in parts:
+            file.write(memoryview(part))
+        file.finish(head)
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+@pytest.mark.parametrize("head", [1, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 17])
+@pytest.mark.parametrize(
+    "sizes",
+    [[], [0], [1], [BLOCK - 1], [BLOCK], [BLOCK, 1], [BLOCK + 1], [5 * BLOCK + 3], [100, 3 * BLOCK, 0, 7]],
+)
+def test_file_is_head_and_parts_in_order(tmp_path: Path, head: int, sizes: list[int]) -> None:
+    generator = random.Random(head * 1000 + sum(sizes))
+    memory = BlockMemory()
+    first = generator.randbytes(head)
+    parts = [generator.randbytes(size) for size in sizes]
+    # Twice: what the first file left in the blocks does not show.
+    for _ in range(2):
+        assert written(tmp_path / "file", first, parts, memory) == first + b"".join(parts)
+
+
+def test_a_head_of_another_length_is_a_mistake(tmp_path: Path) -> None:
+    file = BlockFile(tmp_path / "file", head=3, mode=PUBLIC_FILE, memory=BlockMemory())
+    with file, pytest.raises(ValueError, match="announced"):
+        file.finish(b"head")
+
+
+def test_a_system_that_refuses_to_open_past_its_cache_is_written_ordinarily(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, flags = os.open, []
+
+    def refusing(path: Any, flag: int, *rest: Any) -> int:
+        flags.append(flag)
+        if flag & blockfile._DIRECT:
+            os.close(real(path, os.O_WRONLY | os.O_CREAT))
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(path, flag, *rest)
+
+    monkeypatch.setattr(os, "open", refusing)
+    data = written(tmp_path / "file", b"head", [b"x" * (3 * BLOCK)], BlockMemory())
+    assert data == b"head" + b"x" * (3 * BLOCK)
+    assert len(flags) == 2
+
+
+def test_another_alignment_and_short_writes_end_in_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.pwrite, [0]
+
+    def stubborn(descriptor: int, view: memoryview, position: int) -> int:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(descriptor, view[:1000], position)
+
+    monkeypatch.setattr(os, "pwrite", stubborn)
+    payload = random.Random(1).randbytes(3 * BLOCK + 5)
+    assert written(tmp_path / "file", b"head", [payload], BlockMemory()) == b"head" + payload
+
+
+def test_a_disk_that_is_full_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, view: memoryview, position: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(Unavailable, match=r"cannot write .*file: No space left on device"):
+        written(tmp_path / "file", b"head", [b"x" * BLOCK], BlockMemory())
+
+
+def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"there")
+    with pytest.raises(Unavailable, match="exists"):
+        written(tmp_path / "file", b"head", [], BlockMemory())
+    assert (tmp_path / "file").read_bytes() == b"there"
+
+
+class TestNewObject:
+    def test_it_is_stored_under_its_name_and_durable_with_the_next_sync(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, name = ObjectStore(tmp_path / "objects"), bytes(range(32))
+        with store.new(head=4, memory=BlockMemory()) as new:
+            new.write(memoryview(b"payload"))
+            new.finish(name, b"head")
+        assert bytes(store.read(name, limit=100)) == b"headpayload"
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", synced.append)
+        store.sync()
+        assert len(synced) == 1
+
+    def test_nothing_is_left_of_one_that_was_not_finished(self, tmp_path: Path) -> None:
+        store = ObjectStore(tmp_path / "objects")
+
+        def give_up() -> None:
+            with store.new(head=4, memory=BlockMemory()) as new:
+                new.write(memoryview(b"payload"))
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            give_up()
+        assert list((tmp_path / "objects").iterdir()) == []
+
+    def test_what_a_killed_process_left_is_cleaned_up(self, tmp_path: Path) -> None:
+        store = ObjectStore(tmp_path / "objects")
+        store.put(b"an object")
+        (tmp_path / "objects" / ".tmp-0123").write_bytes(b"half")
+        store.clean()
+        assert [path.name for path in (tmp_path / "objects").iterdir() if path.name.startswith(".")] == []
+
+    def test_damage_of_that_name_is_replaced(self, tmp_path: Path) -> None:
+        store, name = ObjectStore(tmp_path / "objects"), bytes(32)
+        store.put_named(name, [b"torn by a crash"])
+        with store.new(head=1, memory=BlockMemory()) as new:
+            new.write(memoryview(b"hole"))
+            new.finish(name, b"w")
+        assert bytes(store.read(name, limit=100)) == b"whole"
