@@ -1,182 +1,281 @@
 #!/usr/bin/env python3
-"""Measures what encoding a record costs, and what starting does.
+"""Measures everything that is promised about speed, beside what one would use instead, and writes it down.
 
-    scripts/bench.py [--repeats 5] [--out FILE]
+    scripts/bench.py [--only SECTION ...] [--quick] [--peer PYTHON] [--work DIR] [--out DIR]
 
-Prints a table and writes everything as JSON. Every figure is of this machine; what travels are the ratios, each taken
-between two things measured in turn in this one process: polledger's codec against plain ``msgpack`` and ``json``,
-start-up against a bare interpreter. What a whole ledger costs is measured by ``bench_ledger.py``.
+Each section is a script of its own, in a process of its own, that measures polledger and its peers in turn, round by
+round; ratios are only taken within a round. Their figures are kept in DIR (default: docs/evidence) as SECTION.json,
+what is promised of them in DIR/bench.json, and drawn in DIR/bench.svg. The machine should have nothing else to do.
+--quick only shows that everything runs: its figures mean nothing, and are gone afterwards unless DIR is given.
+``--peer`` is a Python with the package model-signing.
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from hashlib import sha256
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgpack
-from rich.console import Console
-from rich.table import Table
+from bench_checkpoints import spread
+from bench_overhead import HASHED, RECORDER
+from bench_peers import middle, ratios
+from evidence import EVIDENCE, machine, table, write_evidence
 
-from polledger import __version__
-from polledger.core.encoding import encode, real
-from polledger.core.records import GroupValues, Step, parse_record
-from polledger.training.sealer import encode_record
+SCRIPTS = Path(__file__).resolve().parent
 
-RUN = bytes(range(16))
-ENTRIES_PER_ROUND = 2000
+SECTIONS: dict[str, tuple[str, str, str]] = {
+    "checkpoints": ("bench_checkpoints.py", "--rounds 5", "--mb 1 --checkpoints 2 --rounds 1"),
+    "overhead": ("bench_overhead.py", "--rounds 5", "--mb 0.1 --checkpoints 1 --rounds 1"),
+    "storage": ("bench_storage.py", "--checkpoints 5000", "--mb 0.05 --checkpoints 20"),
+    "records": ("bench_records.py", "", "--repeats 1"),
+    "files": ("bench_files.py", "--rounds 9", "--mb 2 --rounds 1"),
+    "ledger": ("bench_ledger.py", "", "--records 2000"),
+    "replay_cost": (
+        "replay_cost.py",
+        "--width 256 --steps 200 --every 10 --sample 12",
+        "--width 32 --steps 20 --sample 2",
+    ),
+}
+"""By name of a section: its script, its arguments, and those with ``--quick``."""
+
+Figures = Mapping[str, Any]
 
 
-def step_record(index: int) -> Step:
-    """A step as a recipe with a schedule records it: a new learning rate and two metrics at every step."""
-    return Step(
-        v=1,
-        run=RUN,
-        index=index,
-        step=index - 1,
-        batch=sha256(index.to_bytes(8, "big")).digest(),
-        groups=[GroupValues(optimizer="optimizer", index=0, values={"lr": real(0.05 / index)})],
-        metrics={"accuracy": real(1 - 1 / index), "loss": real(1 / index)},
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """A figure that is to be ``bound`` at most; ``rounds`` finds it, round by round, in the figures of ``section``."""
+
+    name: str
+    bound: float
+    section: str
+    rounds: Callable[[Figures], Sequence[float]]
+
+
+def of_size(megabytes: float, ratio: str) -> Callable[[Figures], Sequence[float]]:
+    """A ratio of one size of state."""
+    return lambda value: next(
+        item["ratios"][ratio] for item in value["sizes"] if item["megabytes"] == megabytes
     )
 
 
-def rounds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Seconds of each function, the median of ``repeats`` rounds in which each ran once, in turn."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+def of_worst(ratio: str) -> Callable[[Figures], Sequence[float]]:
+    """A ratio of the size whose median is worst."""
+    return lambda value: max((item["ratios"][ratio] for item in value["sizes"]), key=middle)
 
 
-def measure_codec(repeats: int) -> dict[str, Any]:
-    """Microseconds to encode and to parse one step record, beside the same fields in plain msgpack and JSON.
+def overhead(case: str, every: int) -> Callable[[Figures], Sequence[float]]:
+    """The overhead of ``polledger.Recorder`` in one case."""
+    return lambda value: _case(value, case, every)["overhead"][RECORDER]
 
-    "recorder encode" is what recording does, with records that are valid by construction; "polledger encode" and
-    "polledger parse" are the gate, which checks everything.
-    """
-    records = [step_record(index) for index in range(1, ENTRIES_PER_ROUND + 1)]
-    encoded = [encode(record) for record in records]
-    plain = [msgpack.unpackb(data) for data in encoded]
-    packed = [msgpack.packb(value) for value in plain]
-    texts = [json.dumps(value, default=bytes.hex) for value in plain]
-    seconds = rounds(
-        {
-            "recorder encode": lambda: [encode_record(record) for record in records],
-            "polledger encode": lambda: [encode(record) for record in records],
-            "msgpack packb": lambda: [msgpack.packb(value) for value in plain],
-            "json dumps": lambda: [json.dumps(value, default=bytes.hex) for value in plain],
-            "polledger parse": lambda: [parse_record(data) for data in encoded],
-            "msgpack unpackb": lambda: [msgpack.unpackb(data) for data in packed],
-            "json loads": lambda: [json.loads(text) for text in texts],
-        },
-        repeats,
+
+def busy(value: Figures) -> Sequence[float]:
+    """With all cores busy: the overhead over that of torch.save made durable and hashed."""
+    found = _case(value, "all cores busy", 10)["overhead"]
+    return ratios(found[RECORDER], found[HASHED])
+
+
+def _case(value: Figures, case: str, every: int) -> Figures:
+    return next(item for item in value["cases"] if (item["case"], item["every"]) == (case, every))
+
+
+def stored(keep: int) -> Callable[[Figures], Sequence[float]]:
+    """Bytes of a run that stores every ``keep``-th state over those of torch.save."""
+    return lambda value: [next(row["ratio"] for row in value["rows"] if row["keep"] == keep)]
+
+
+def grown(value: Figures) -> float:
+    """MiB that the recording process has grown by."""
+    return (value["rows"][-1]["resident"] - value["rows"][0]["resident"]) / (1 << 20)
+
+
+DURABLE = "durable / (torch.save, fsync, SHA-256)"
+LIMIT = "durable / max(SHA-256, disk)"
+
+PROMISES = (
+    Promise(
+        name="blocking time of a checkpoint / torch.save, 100 MB",
+        bound=0.12,
+        section="checkpoints",
+        rounds=of_size(100, "blocking / torch.save"),
+    ),
+    Promise(
+        name="blocking time of a checkpoint / torch.save, 1 GB",
+        bound=0.08,
+        section="checkpoints",
+        rounds=of_size(1000, "blocking / torch.save"),
+    ),
+    Promise(
+        name="blocking time of a checkpoint / async_save, worst size",
+        bound=0.6,
+        section="checkpoints",
+        rounds=of_worst("blocking / async_save"),
+    ),
+    Promise(
+        name="hashed and durable / (torch.save + fsync + SHA-256), 1 GB",
+        bound=0.45,
+        section="checkpoints",
+        rounds=of_size(1000, DURABLE),
+    ),
+    Promise(
+        name="hashed and durable / slower of SHA-256 on a core and the disk, 1 GB",
+        bound=1.18,
+        section="checkpoints",
+        rounds=of_size(1000, LIMIT),
+    ),
+    Promise(
+        name="overhead of a training, one core spare, k = 10",
+        bound=0.03,
+        section="overhead",
+        rounds=overhead("one core spare", 10),
+    ),
+    Promise(
+        name="overhead of a training, one core spare, k = 100",
+        bound=0.005,
+        section="overhead",
+        rounds=overhead("one core spare", 100),
+    ),
+    Promise(
+        name="overhead, all cores busy / that of torch.save + fsync + SHA-256",
+        bound=0.5,
+        section="overhead",
+        rounds=busy,
+    ),
+    Promise(name="bytes stored / torch.save, K = 10", bound=0.09, section="storage", rounds=stored(10)),
+    Promise(name="bytes stored / torch.save, K = 100", bound=0.01, section="storage", rounds=stored(100)),
+    Promise(
+        name="opening intervals in verify / bare steps",
+        bound=1.10,
+        section="replay_cost",
+        rounds=lambda value: [value["over_raw"]],
+    ),
+    Promise(
+        name="time of a record, last / first row of the ledger",
+        bound=1.1,
+        section="ledger",
+        rounds=lambda value: [value["rows"][-1]["microseconds"] / value["rows"][0]["microseconds"]],
+    ),
+    Promise(
+        name="growth of the recording process, MiB",
+        bound=5,
+        section="ledger",
+        rounds=lambda value: [grown(value)],
+    ),
+    Promise(
+        name="checking a model file / model-signing",
+        bound=1.05,
+        section="files",
+        rounds=lambda value: value["ratios"]["polledger / model-signing"],
+    ),
+)
+
+
+def measure(name: str, *, quick: bool, peer: str, work: Path | None, out: Path) -> bool:
+    """Run one section; whether it succeeded."""
+    script, full, small = SECTIONS[name]
+    words = [sys.executable, str(SCRIPTS / script), *(small if quick else full).split(), "--out", str(out)]
+    if name in ("checkpoints", "overhead", "storage", "files") and work is not None:
+        words += ["--work", str(work)]
+    words += ["--peer", peer] if name == "files" else []
+    print(f"## {name}", file=sys.stderr, flush=True)
+    return subprocess.run(words, check=False).returncode == 0
+
+
+def kept(out: Path) -> Iterator[dict[str, Any]]:
+    """Every promise whose section was measured, with what was found."""
+    for promise in PROMISES:
+        path = out / f"{promise.section}.json"
+        if not path.exists():
+            continue
+        try:
+            rounds = list(promise.rounds(json.loads(path.read_text(encoding="utf-8"))))
+        except StopIteration:
+            # That size or case was not measured.
+            continue
+        yield {"promise": promise.name, "bound": promise.bound, "section": promise.section, "rounds": rounds}
+
+
+def render(value: Figures) -> str:
+    """What was promised and what was found."""
+    rows = [
+        (
+            item["promise"],
+            f"{item['bound']:g}",
+            spread(item["rounds"]) if len(item["rounds"]) > 1 else f"{item['rounds'][0]:.3g}",
+            "yes" if middle(item["rounds"]) <= item["bound"] else "no",
+        )
+        for item in value["promises"]
+    ]
+    return table(("figure", "at most", "found: median (smallest to largest round)", "kept"), rows)
+
+
+def draw(value: Figures, target: Path) -> None:
+    """A panel for each promise: what every round found, over the bound. The same bytes each time."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams.update({"svg.hashsalt": "polledger", "svg.fonttype": "path", "font.size": 8})
+    import matplotlib.pyplot as plt
+
+    found = value["promises"]
+    figure, panels = plt.subplots(len(found), 1, figsize=(7.2, 0.62 * len(found) + 0.6), squeeze=False)
+    for panel, item in zip(panels[:, 0], found, strict=True):
+        _panel(panel, item)
+    figure.suptitle(
+        f"Found (dots: rounds, bar: median) over what is promised (line): {value['machine']['cpu']}"
     )
-    micro = {name: value / ENTRIES_PER_ROUND * 1e6 for name, value in seconds.items()}
-    return {
-        "record_bytes": len(encoded[-1]),
-        "microseconds": micro,
-        "ratios": {
-            "recorder / msgpack packb": micro["recorder encode"] / micro["msgpack packb"],
-            "encode / msgpack packb": micro["polledger encode"] / micro["msgpack packb"],
-            "encode / json dumps": micro["polledger encode"] / micro["json dumps"],
-            "parse / msgpack unpackb": micro["polledger parse"] / micro["msgpack unpackb"],
-            "parse / json loads": micro["polledger parse"] / micro["json loads"],
-        },
-    }
+    figure.tight_layout()
+    figure.savefig(target, metadata={"Date": None})
+    plt.close(figure)
 
 
-def measure_start(repeats: int) -> dict[str, Any]:
-    """Wall-clock milliseconds of fresh processes, each started in turn."""
-
-    def start(*arguments: str) -> Callable[[], Any]:
-        command = [sys.executable, *arguments]
-        return lambda: subprocess.run(command, check=True, capture_output=True)
-
-    seconds = rounds(
-        {
-            "python -c pass": start("-c", "pass"),
-            "import polledger": start("-c", "import polledger"),
-            "polledger --help": start("-m", "polledger.cli.app", "--help"),
-            "import torch": start("-c", "import torch"),
-        },
-        repeats,
-    )
-    milli = {name: value * 1e3 for name, value in seconds.items()}
-    return {
-        "milliseconds": milli,
-        "ratios": {
-            f"{name} / python -c pass": milli[name] / milli["python -c pass"] for name in list(milli)[1:]
-        },
-    }
+def _panel(panel: Any, item: Figures) -> None:
+    shares = [one / item["bound"] for one in item["rounds"]]
+    colour = "#009e73" if middle(shares) <= 1 else "#cc2222"
+    panel.barh([0], [middle(shares)], color=colour, alpha=0.35, height=0.6)
+    panel.plot(shares, [0] * len(shares), "o", color=colour, markersize=3)
+    panel.axvline(1, color="#444444", linewidth=1)
+    panel.set_xlim(min(0.0, *shares), max(1.6, *shares) * 1.05)
+    panel.set_yticks([])
+    panel.set_xticks([0, 1], ["0", f"{item['bound']:g}"])
+    panel.set_title(item["promise"], fontsize=8, loc="left", pad=2)
+    for side in ("top", "right", "left"):
+        panel.spines[side].set_visible(False)
 
 
-def machine() -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "polledger": __version__,
-    }
-
-
-def show(report: dict[str, Any], console: Console) -> None:
-    host = report["machine"]
-    console.print(
-        f"{host['cpu']}, {host['cores']} cores, Python {host['python']}, polledger {host['polledger']}"
-    )
-    codec = report["codec"]
-    table(console, f"One step record of {codec['record_bytes']} bytes", "µs", codec["microseconds"])
-    table(console, "Starting", "ms", report["start"]["milliseconds"])
-    ratios = {name: value for part in ("codec", "start") for name, value in report[part]["ratios"].items()}
-    table(console, "Ratios within this run", "×", ratios)
-
-
-def table(console: Console, title: str, unit: str, values: dict[str, float]) -> None:
-    grid = Table("", unit, title=title)
-    for name, value in values.items():
-        grid.add_row(name, f"{value:.2f}")
-    console.print(grid)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure what encoding and starting cost.")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of every comparison (default: 5)")
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--out", type=Path, default=None, help="file for the JSON report (default: standard output)"
+        "--only", nargs="+", choices=tuple(SECTIONS), default=tuple(SECTIONS), metavar="SECTION"
     )
-    arguments = parser.parse_args()
-    if arguments.repeats < 1:
-        parser.error("--repeats is at least 1")
-    report = {
-        "schema": "polledger.bench/1",
-        "machine": machine(),
-        "method": f"medians of {arguments.repeats} rounds, everything in turn in one process",
-        "codec": measure_codec(arguments.repeats),
-        "start": measure_start(arguments.repeats),
-    }
-    show(report, Console(stderr=True))
-    text = json.dumps(report, indent=2) + "\n"
-    if arguments.out is None:
-        sys.stdout.write(text)
-    else:
-        arguments.out.write_text(text)
+    parser.add_argument("--quick", action="store_true", help="only show that everything runs")
+    parser.add_argument(
+        "--peer", default=sys.executable, metavar="PYTHON", help="a Python with model-signing"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="where states are written; default: the temporary directory"
+    )
+    parser.add_argument("--out", type=Path, help="where the figures are kept; default: docs/evidence")
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        out = wanted.out or (Path(scratch) if wanted.quick else EVIDENCE)
+        failed = [
+            name
+            for name in wanted.only
+            if not measure(name, quick=wanted.quick, peer=wanted.peer, work=wanted.work, out=out)
+        ]
+        value = {"machine": machine(), "promises": list(kept(out))}
+        write_evidence("bench", value, directory=out)
+        if value["promises"]:
+            draw(value, out / "bench.svg")
+            print(render(value))
+    if failed:
+        print(f"not measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from evidence import NOWHERE, machine, table, write_evidence
+from evidence import EVIDENCE, NOWHERE, machine, table, write_evidence
 
 from polledger.core.config import encode_config
 from polledger.core.digest import sha256
@@ -241,12 +241,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure whether the ledger stays flat.")
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--evidence", action="store_true", help="keep the figures in docs/evidence")
+    parser.add_argument("--out", type=Path, help="keep them in this directory")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         found = measure(Path(name), wanted.records)
     where = machine()
-    if wanted.evidence:
-        write_evidence("ledger", {"machine": where, **found})
+    if wanted.evidence or wanted.out is not None:
+        write_evidence("ledger", {"machine": where, **found}, directory=wanted.out or EVIDENCE)
     print(f"{where['cpu']}, {where['cores']} cores", file=sys.stderr)
     print(render(found))
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evidence import command, machine, table, write_evidence, write_text
+from evidence import EVIDENCE, command, machine, table, write_evidence, write_text
 
 from polledger.core.records import Checkpoint, Genesis
 from polledger.core.seeds import training_seed
@@ -130,13 +130,16 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--sample", type=int, default=8)
     parser.add_argument("--evidence", action="store_true", help="keep the figures in docs/evidence")
+    parser.add_argument("--out", type=Path, help="keep them in this directory")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         found = measure(Path(name), wanted)
     where = machine()
-    if wanted.evidence:
-        size = {name: value for name, value in vars(wanted).items() if name != "evidence"}
-        write_evidence("replay_cost", {"machine": where, "arguments": size, **found})
+    if wanted.evidence or wanted.out is not None:
+        size = {name: value for name, value in vars(wanted).items() if name not in ("evidence", "out")}
+        write_evidence(
+            "replay_cost", {"machine": where, "arguments": size, **found}, directory=wanted.out or EVIDENCE
+        )
     print(f"{where['cpu']}, {where['cores']} cores, torch {where['torch']}", file=sys.stderr)
     print(table_of(found))
     if found["verify"] > found["bound"]:
