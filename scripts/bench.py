@@ -89,7 +89,8 @@ def stored(keep: int) -> Callable[[Figures], Sequence[float]]:
 
 def grown(value: Figures) -> float:
     """MiB that the recording process has grown by."""
-    return (value["rows"][-1]["resident"] - value["rows"][0]["resident"]) / (1 << 20)
+    first, last = value["rows"][0]["resident"], value["rows"][-1]["resident"]
+    return float(last - first) / (1 << 20)
 
 
 DURABLE = "durable / (torch.save, fsync, SHA-256)"

@@ -29,10 +29,9 @@ OURS, PEER = "polledger", "model-signing"
 ROOT = """
 import sys, time
 from pathlib import Path
-from polledger.core.state import published_entries, state_root
-from polledger.verify.binding import read_published
+from polledger.verify.filehash import safetensors_root
 began = time.perf_counter()
-state_root(published_entries(read_published(Path(sys.argv[1]), None)))
+safetensors_root(Path(sys.argv[1]))
 print(time.perf_counter() - began)
 """
 

@@ -20,7 +20,12 @@ import msgspec
 SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
+import bench  # noqa: E402
+import bench_checkpoints  # noqa: E402
+import bench_files  # noqa: E402
 import bench_ledger  # noqa: E402
+import bench_overhead  # noqa: E402
+import bench_storage  # noqa: E402
 import figure1  # noqa: E402
 import gpu  # noqa: E402
 import honest  # noqa: E402
@@ -100,6 +105,11 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
     "time.md": {"outage": ("outage", lambda value: outage.render(value["rows"]))},
     "benchmarks.md": {
         "gpu_hashing": ("gpu_hashing", gpu.hashing_text),
+        "bench": ("bench", lambda value: f"{where(value)}\n\n{bench.render(value)}"),
+        "checkpoints": ("checkpoints", bench_checkpoints.render),
+        "overhead": ("overhead", bench_overhead.render),
+        "storage": ("storage", bench_storage.render),
+        "files": ("files", bench_files.render),
         "ledger": ("ledger", lambda value: f"{where(value)}\n\n{bench_ledger.render(value)}"),
         "time_cost_tokens": ("time_cost", time_cost.token_table),
         "time_cost_runs": ("time_cost", time_cost.run_table),

@@ -37,22 +37,31 @@ def parse_safetensors(data: memoryview) -> list[TensorData]:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(HEADER_BYTES, len(data) - 8):
         raise MalformedError("not a safetensors file")
+    body = data[8 + length :]
+    return [entry.tensor(body) for entry in parse_header(bytes(data[8 : 8 + length]), body=len(body))]
+
+
+def parse_header(data: bytes, *, body: int) -> list["FileEntry"]:
+    """The tensors that the header ``data`` lists, in the order in which their bytes follow each other.
+
+    Raises MalformedError unless they account for all ``body`` bytes behind it.
+    """
     try:
-        header = json.loads(bytes(data[8 : 8 + length]), object_pairs_hook=_unique)
+        header = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"the safetensors header cannot be read: {error}") from None
     if not isinstance(header, dict):
         raise MalformedError("the safetensors header is not an object")
-    body = data[8 + length :]
-    entries = [_Entry.parse(name, value) for name, value in header.items() if name != "__metadata__"]
+    entries = [FileEntry.parse(name, value) for name, value in header.items() if name != "__metadata__"]
+    entries.sort(key=lambda item: (item.begin, item.end))
     position = 0
-    for entry in sorted(entries, key=lambda item: (item.begin, item.end)):
+    for entry in entries:
         if entry.begin != position:
             raise MalformedError(f"{entry.name}: its bytes do not follow those of the tensor before it")
         position = entry.end
-    if position != len(body):
+    if position != body:
         raise MalformedError("the safetensors header does not account for every byte of the file")
-    return [entry.tensor(body) for entry in entries]
+    return entries
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -63,7 +72,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class FileEntry:
+    """One tensor of a file: its bytes are those from ``begin`` to ``end`` behind the header."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -71,7 +82,7 @@ class _Entry:
     end: int
 
     @classmethod
-    def parse(cls, name: str, value: Any) -> "_Entry":
+    def parse(cls, name: str, value: Any) -> "FileEntry":
         if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
             raise MalformedError(f"{name}: not a tensor entry")
         shape, offsets = value["shape"], value["data_offsets"]
