@@ -99,11 +99,19 @@ def _print_facts(report: Report, console: "Console") -> None:
     if report.comparison != "none":
         differences = report.environment.get("differences") or []
         facts.append(("comparison", comparison_words(report.comparison, differences, report.timing)))
+    if report.intervals and "opened_seconds" in report.timing:
+        facts.append(("opening", _opening(report)))
     grid = _grid("right", "left")
     for name, value in facts:
         grid.add_row(Text(name, style="dim"), Text(one_line(value)))
     console.print(grid)
     console.print()
+
+
+def _opening(report: Report) -> str:
+    """How long it takes to show what an interval was: what is not stored is trained again for it."""
+    seconds, count = report.timing["opened_seconds"], len(report.intervals)
+    return f"{counted(count, 'interval')} in {seconds:.1f} s, {seconds / count:.2g} s each on average"
 
 
 def _print_findings(report: Report, console: "Console") -> None:

@@ -571,7 +571,7 @@ def test_report_prints_failures_with_place_and_values() -> None:
         comparison="tolerance",
         environment={"differences": ["threads"]},
         code={"kind": "custom", "class": "Mine", "digest": "ab" * 32, "lines": 120, "vouched": "--task"},
-        timing={"noise_seconds": 3.21, "noise_replays": 10},
+        timing={"noise_seconds": 3.21, "noise_replays": 10, "opened_seconds": 29.0},
     )
     text = report_text(report, Console(width=200, file=io.StringIO()))
     assert not any(line.endswith(" ") for line in text.splitlines())
@@ -583,6 +583,7 @@ def test_report_prints_failures_with_place_and_values() -> None:
         "custom Mine, 120 lines",
         "another environment (threads)",
         "10 noise replays took 3.2 s",
+        "57 intervals in 29.0 s, 0.51 s each on average",
         "e/d_ref",
         "0.062",
         "57 of 80 intervals were drawn",
