@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.table import Table
 from rich.text import Text
 
-from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, origin_text
+from polledger.core.report import LIMITS, STEP_NAMES, Finding, Report, counted, origin_text
 from polledger.core.reportform import FlagForm
 from polledger.core.reportwords import (
     FLAG_REASONS,
