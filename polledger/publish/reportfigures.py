@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -81,89 +82,76 @@ def timeline_figure(
     seals: Sequence[SealForm], operators: Mapping[str, str], start: datetime, label: str
 ) -> Markup | None:
     """Steps sealed by when: each seal by the prover's clock, and its tokens with their accuracy."""
-    times = [_since(start, token["time"]) for _, token in tokens(seals)]
-    times += [_since(start, seal["made"]) for seal in seals if seal["made"]]
-    scale, unit = _unit(max(times, default=0.0) - min(times, default=0.0))
+    clock = _clock(seals, start)
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
-        _lags(axes, seals, start, scale)
-        _made(axes, seals, start, scale)
-        for operator, letter in operators.items():
-            colour = SERIES[list(operators).index(operator) % len(SERIES)]
-            _stamps(axes, seals, start, scale, operator, f"token, operator {letter}", "o", colour)
-        _stamps(axes, seals, start, scale, None, "token nobody vouches for", "s", "faint")
-        _stamps(axes, seals, start, scale, "", "token of the prover's own clock", "x", "faint")
+        _lags(axes, seals, clock)
+        _made(axes, seals, clock)
+        for at, (operator, letter) in enumerate(operators.items()):
+            style = {"fmt": "o", "color": COLOURS[SERIES[at % len(SERIES)]]}
+            _stamps(axes, seals, clock, operator, label=f"token, operator {letter}", **style)
+        faint = COLOURS["faint"]
+        _stamps(axes, seals, clock, None, label="token nobody vouches for", fmt="s", color=faint)
+        _stamps(axes, seals, clock, "", label="token of the prover's own clock", fmt="x", color=faint)
         axes.set_ylabel("steps sealed")
-        axes.set_xlabel(f"{unit} since {start:%Y-%m-%d %H:%M:%S} UTC")
+        axes.set_xlabel(f"{clock.unit} since {start:%Y-%m-%d %H:%M:%S} UTC")
         axes.margins(x=0.04, y=0.08)
         _legend(axes)
 
     return draw("timeline", label, 3.1, paint)
 
 
-def _since(start: datetime, time: str | None) -> float:
-    at = moment(time)
-    return 0.0 if at is None else (at - start).total_seconds()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clock:
+    """The axis of time: ``scale`` seconds are one ``unit``."""
+
+    start: datetime
+    scale: float
+    unit: str
+
+    def at(self, time: str) -> float:
+        """Where ``time`` lies."""
+        found = moment(time)
+        return 0.0 if found is None else (found - self.start).total_seconds() / self.scale
 
 
-def _unit(span: float) -> tuple[float, str]:
-    return next(((size, name) for least, size, name in _UNITS if span >= least), (1.0, "seconds"))
+def _clock(seals: Sequence[SealForm], start: datetime) -> _Clock:
+    """An axis from ``start`` on, in a unit that suits what is on it."""
+    seconds = _Clock(start=start, scale=1.0, unit="seconds")
+    times = [seconds.at(token["time"]) for _, token in tokens(seals)]
+    times += [seconds.at(seal["made"]) for seal in seals if seal["made"]]
+    span = max(times, default=0.0) - min(times, default=0.0)
+    scale, unit = next(((size, name) for least, size, name in _UNITS if span >= least), (1.0, "seconds"))
+    return _Clock(start=start, scale=scale, unit=unit)
 
 
-def _lags(axes: Any, seals: Sequence[SealForm], start: datetime, scale: float) -> None:
+def _lags(axes: Any, seals: Sequence[SealForm], clock: _Clock) -> None:
     """A thin line from each seal to its last listed token."""
     for seal in seals:
         if seal["made"] and seal["tokens"]:
-            ends = [_since(start, seal["made"]) / scale, _since(start, seal["tokens"][-1]["time"]) / scale]
+            ends = [clock.at(seal["made"]), clock.at(seal["tokens"][-1]["time"])]
             axes.plot(ends, [seal["steps"]] * 2, color=COLOURS["line"], linewidth=1.0, zorder=1)
 
 
-def _made(axes: Any, seals: Sequence[SealForm], start: datetime, scale: float) -> None:
-    made = [(_since(start, seal["made"]) / scale, seal["steps"]) for seal in seals if seal["made"]]
+def _made(axes: Any, seals: Sequence[SealForm], clock: _Clock) -> None:
+    made = [(clock.at(seal["made"]), seal["steps"]) for seal in seals if seal["made"]]
     if made:
-        axes.plot(
-            *zip(*made, strict=True),
-            linestyle="none",
-            marker="o",
-            markersize=7,
-            markerfacecolor="none",
-            markeredgecolor=COLOURS["ink"],
-            markeredgewidth=0.8,
-            label="seal, prover's clock",
-        )
+        ring = {"marker": "o", "markersize": 7, "markerfacecolor": "none", "markeredgewidth": 0.8}
+        ring |= {"markeredgecolor": COLOURS["ink"], "label": "seal, prover's clock"}
+        axes.plot(*zip(*made, strict=True), linestyle="none", **ring)
 
 
-def _stamps(
-    axes: Any,
-    seals: Sequence[SealForm],
-    start: datetime,
-    scale: float,
-    operator: str | None,
-    label: str,
-    marker: str,
-    colour: str,
-) -> None:
-    """Tokens that ``operator`` vouches for; with None those that nobody does, with "" those of embedded "
-    "authorities."""
+def _stamps(axes: Any, seals: Sequence[SealForm], clock: _Clock, operator: str | None, **style: str) -> None:
+    """Tokens that ``operator`` vouches for; with None those that nobody does, with "" those of embedded authorities."""
     chosen = [
-        (_since(start, token["time"]) / scale, seal["steps"], (token["accuracy"] or 0.0) / scale)
+        (clock.at(token["time"]), seal["steps"], (token["accuracy"] or 0.0) / clock.scale)
         for seal, token in tokens(seals)
         if ("" if token["embedded"] else token["operator"]) == operator
     ]
     if chosen:
         at, steps, accuracy = zip(*chosen, strict=True)
-        axes.errorbar(
-            at,
-            steps,
-            xerr=accuracy,
-            fmt=marker,
-            markersize=4,
-            color=COLOURS[colour],
-            elinewidth=1.0,
-            capsize=2.5,
-            label=label,
-        )
+        axes.errorbar(at, steps, xerr=accuracy, markersize=4, elinewidth=1.0, capsize=2.5, **style)
 
 
 def trajectory_figure(
