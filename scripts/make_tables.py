@@ -30,6 +30,7 @@ import figure1  # noqa: E402
 import gpu  # noqa: E402
 import honest  # noqa: E402
 import outage  # noqa: E402
+import page_shots  # noqa: E402
 import redteam  # noqa: E402
 import replay_cost  # noqa: E402
 import screen_cost  # noqa: E402
@@ -102,6 +103,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
         "honest": ("honest", lambda value: printed(honest.print_tables, value)),
         "figure1": ("figure1", figure),
     },
+    "page.md": {"page": ("page", page_shots.page_table)},
     "time.md": {"outage": ("outage", lambda value: outage.render(value["rows"]))},
     "benchmarks.md": {
         "gpu_hashing": ("gpu_hashing", gpu.hashing_text),

@@ -165,9 +165,9 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
-    def screenshot(self, *, whole: bool = True) -> bytes:
-        """A PNG of the page."""
-        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self) -> bytes:
+        """A PNG of what is in the window."""
+        taken = self.call("Page.captureScreenshot", format="png")
         return base64.b64decode(taken["data"])
 
     def pdf(self) -> bytes:

@@ -70,7 +70,9 @@ class Sha256 {
       const s1 = ((late >>> 17) | (late << 15)) ^ ((late >>> 19) | (late << 13)) ^ (late >>> 10);
       words[i] = (words[i - 16] + s0 + words[i - 7] + s1) | 0;
     }
-    let [a, b, c, d, e, f, g, h] = this.#state;
+    const state = this.#state;
+    let [a, b, c, d] = [state[0], state[1], state[2], state[3]];
+    let [e, f, g, h] = [state[4], state[5], state[6], state[7]];
     for (let i = 0; i < 64; i++) {
       const s1 = ((e >>> 6) | (e << 26)) ^ ((e >>> 11) | (e << 21)) ^ ((e >>> 25) | (e << 7));
       const t1 = (h + s1 + ((e & f) ^ (~e & g)) + SHA256_ROUND[i] + words[i]) | 0;
@@ -85,7 +87,6 @@ class Sha256 {
       b = a;
       a = (t1 + t2) | 0;
     }
-    const state = this.#state;
     state[0] += a;
     state[1] += b;
     state[2] += c;
