@@ -296,9 +296,9 @@ class Maker:
         refs: list[list[TokenRef]],
         tokens: list[list[bytes]],
     ) -> Claim:
-        genesis, final = records[0], records[-1]
+        genesis = records[0]
         assert isinstance(genesis, Genesis)
-        assert isinstance(final, Final)
+        (final,) = [record for record in records if isinstance(record, Final)]
         file = safetensors(MODEL)
         anchors = [
             Anchor(

@@ -16,7 +16,7 @@ from polledger.core.digest import sha256
 from polledger.core.dsse import encode_envelope, parse_envelope
 from polledger.core.encoding import encode
 from polledger.core.head import Head, parse_note, sign_head
-from polledger.core.records import Parent, parse_record
+from polledger.core.records import Parent, Step, parse_record
 from polledger.publish.page import SCRIPTS, render_page
 from polledger.publish.publishing import PAGE, gather, publish
 from polledger.publish.store import Folder
@@ -30,6 +30,7 @@ from tests.publish.claims import (
     OTHER_RUN,
     RUN,
     START,
+    STEPS,
     Maker,
     Parts,
     envelope_of,
@@ -138,6 +139,26 @@ SIGNATURES: dict[str, tuple[Callable[[Parts], Parts], str]] = {
         "The claim cannot be read",
     ),
     "empty": (lambda parts: replace(parts, envelope=b""), "The claim cannot be read: a text is not JSON."),
+    "subjects": (
+        lambda parts: parts.payload('"name":"digits.safetensors"}', '"name":"other.safetensors"}'),
+        "The claim cannot be read: the subjects are not the model that the claim describes.",
+    ),
+    "origin": (
+        lambda parts: parts.payload('"origin":"scratch"', '"origin":"external"'),
+        "The claim cannot be read: origin and external do not fit together.",
+    ),
+    "parents": (
+        lambda parts: parts.payload('"origin":"scratch"', '"origin":"parent"'),
+        "The claim cannot be read: origin and parents do not fit together.",
+    ),
+    "data": (
+        lambda parts: parts.payload('"disclosure":"withheld"', '"disclosure":"batches"'),
+        "The claim cannot be read: the data are described in no known way.",
+    ),
+    "direction-of-writing": (
+        lambda parts: parts.payload('"name":"Ada Example"', '"name":"Ada‮ Example"'),
+        "The claim cannot be read: the statement has other fields",
+    ),
 }
 
 
@@ -148,6 +169,16 @@ def test_a_claim_that_was_changed_is_not_confirmed(read: Reader, good: Parts, na
     assert found.verdict == "broken"
     assert found.top[0].startswith(sentence)
     assert found.title == "Not confirmed: these files do not fit together"
+
+
+@pytest.mark.parametrize(("keyid", "verdict"), [("", "holds"), ("another", "broken")])
+def test_a_keyid_may_be_missing_and_not_name_another_key(
+    read: Reader, good: Parts, keyid: str, verdict: str
+) -> None:
+    envelope = parse_envelope(good.envelope)
+    signatures = tuple(replace(one, keyid=keyid) for one in envelope.signatures)
+    found = read(replace(good, envelope=encode_envelope(replace(envelope, signatures=signatures))))
+    assert found.verdict == verdict
 
 
 def test_nothing_that_rests_on_a_bad_signature_is_green(read: Reader, good: Parts) -> None:
@@ -352,6 +383,10 @@ NOTES: dict[str, tuple[Callable[[Parts], Parts], str]] = {
         _note(1, lambda note: note.replace(b"\n17\n", b"\n017\n")),
         "The proof cannot be read",
     ),
+    "two-signatures": (
+        lambda parts: parts.sealed(0, note=_signed_twice(parts.proof.seals[0].note)),
+        "Tree head 0 does not carry a good signature of the key.",
+    ),
     "line-twice": (
         _note(0, lambda note: note + note.split(b"\n\n")[1]),
         "The proof cannot be read: a note repeats a signature line.",
@@ -370,6 +405,13 @@ NOTES: dict[str, tuple[Callable[[Parts], Parts], str]] = {
         "Tree head 1 is out of place: it is numbered 2.",
     ),
 }
+
+
+def _signed_twice(note: bytes) -> bytes:
+    """A second line under the key's name and id, with another signature."""
+    line = note.split(b"\n\n")[1]
+    head, _, blob = line.rpartition(b" ")
+    return note + head + b" " + base64.b64encode(last_bit_flipped(base64.b64decode(blob.strip()))) + b"\n"
 
 
 def _replaced_line(note: bytes, number: int, line: bytes) -> bytes:
@@ -425,6 +467,11 @@ def test_the_proof_of_another_run_is_named(read: Reader, good: Parts, authority:
     assert "Record 0 is that of another run." in found.top
 
 
+def plain(proof: bytes) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.msgpack.decode(proof)
+    return fields
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -433,8 +480,11 @@ def test_the_proof_of_another_run_is_named(read: Reader, good: Parts, authority:
         lambda proof: proof + b"\0",
         lambda proof: b"\xc0",
         lambda proof: encode({"v": 1, "type": "public_proof"}),
+        lambda proof: encode({**plain(proof), "consistency": []}),
+        lambda proof: encode({**plain(proof), "more": 1}),
+        lambda proof: encode({**plain(proof), "seals": [], "consistency": []}),
     ],
-    ids=["empty", "cut", "longer", "nil", "fields"],
+    ids=["empty", "cut", "longer", "nil", "fields", "no-consistency", "more", "no-heads"],
 )
 def test_a_proof_that_cannot_be_read(
     chromium: Browser, tmp_path: Path, good: Parts, change: Callable[[bytes], bytes]
@@ -456,6 +506,15 @@ def test_final_that_names_another_record_as_its_end(read: Reader, authority: Emb
     found = read(Maker(authority=authority, change_records=changed).make())
     assert found.verdict == "contradicted"
     assert found.top == ["The last record names as its end a record that is not the last checkpoint."]
+
+
+def test_final_that_is_not_the_last_record(read: Reader, authority: EmbeddedAuthority) -> None:
+    def longer(records: list[Any]) -> list[Any]:
+        return [*records, Step(v=1, run=RUN, index=len(records), step=STEPS, batch=HEX_BYTES)]
+
+    found = read(Maker(authority=authority, change_records=longer).make())
+    assert found.verdict == "contradicted"
+    assert found.top == ["For the number of records the claim says 50; the run’s signed record says 49."]
 
 
 # Time-stamp tokens
@@ -539,6 +598,37 @@ def test_a_token_that_the_proof_names_and_the_page_lacks_is_said(read: Reader, g
     assert ("unchecked", "Time-stamps. 1 time-stamp token that the proof names is not in this page.") in (
         found.findings
     )
+
+
+def test_a_token_with_another_hash_is_not_over_the_head(
+    read: Reader, good: Parts, authority: EmbeddedAuthority
+) -> None:
+    """The imprint has the head digest's own bytes, and says that it is of another hash."""
+    seal = good.proof.seals[1]
+    digest = parse_note(seal.note).head.digest()
+    named = {ref.response: ref for ref in seal.tokens}
+    (old,) = [token for token in good.tokens if sha256(token) in named]
+    # The last arc of the hash's name stands right before the imprint: SHA-384 is 2, SHA-256 is 1.
+    place = old.index(digest)
+    name = bytes.fromhex("0609608648016503040201")
+    start = old.rindex(name, 0, place)
+    new = old[: start + len(name) - 1] + b"\x02" + old[start + len(name) :]
+    ref = msgspec.structs.replace(seal.tokens[0], response=sha256(new))
+    found = read(
+        replace(good.sealed(1, tokens=[ref]), tokens=tuple(new if one == old else one for one in good.tokens))
+    )
+    assert found.verdict == "broken"
+    assert (
+        found.top[0]
+        == "A time-stamp token of Example TSA is not over tree head 1, for which the proof lists it."
+    )
+
+
+def test_a_key_that_is_no_point_of_the_curve_signs_nothing(read: Reader, good: Parts) -> None:
+    claimant = msgspec.structs.replace(good.claim.claimant, key="ff" * 32)
+    found = read(good.signed_anew(claimant=claimant))
+    assert found.verdict == "broken"
+    assert found.outcome("Signature") == "broken"
 
 
 # The model file

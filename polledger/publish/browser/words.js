@@ -12,6 +12,7 @@ function plain(text) {
 
 function shown(value) {
   if (value === undefined) return 'nothing';
+  if (typeof value === 'number') return value.toLocaleString('en');
   return typeof value === 'string' ? `“${shortened(plain(value))}”` : String(value);
 }
 
