@@ -155,6 +155,21 @@ def test_refused_records_of_the_vectors_are_refused(core: Page) -> None:
     assert {vector.name for vector, one in zip(refused, found, strict=True) if one is not None} == set()
 
 
+PROOF = """(runs) => {
+  const bytes = joinBytes(runs.flatMap(([hex, times]) => Array(times).fill(fromHex(hex))));
+  return toHex(encodePlmp(parsePublicProof(bytes))) === toHex(bytes);
+}"""
+
+
+@pytest.mark.parametrize("folder", ["accept", "reject"])
+def test_public_proofs_of_the_vectors(core: Page, folder: str) -> None:
+    vectors = [vector for vector in load(folder) if vector.kind == "public_proof"]
+    assert len(vectors) >= 2
+    wanted = {vector.name: True if folder == "accept" else None for vector in vectors}
+    found = outcomes(core, PROOF, [given(vector) for vector in vectors])
+    assert dict(zip(wanted, found, strict=True)) == wanted
+
+
 @pytest.mark.parametrize("folder", ["accept", "reject"])
 def test_values_of_the_vectors(core: Page, folder: str) -> None:
     vectors = [vector for vector in load(folder) if vector.kind == "value"]
