@@ -17,6 +17,7 @@ from polledger.core.dsse import encode_envelope, parse_envelope
 from polledger.core.encoding import encode
 from polledger.core.head import Head, parse_note, sign_head
 from polledger.core.records import Parent, Step, parse_record
+from polledger.keys import model_signer
 from polledger.publish.page import SCRIPTS, render_page
 from polledger.publish.publishing import PAGE, gather, publish
 from polledger.publish.store import Folder
@@ -38,6 +39,7 @@ from tests.publish.claims import (
     tensor,
 )
 from tests.publish.reading import MODEL_FINDINGS, Reader, said
+from tests.verify.build import KEY as SEALER
 from tests.verify.build import make_run
 from tests.verify.claiming import write_claim
 
@@ -80,7 +82,8 @@ def test_other_kinds_of_run_hold(read: Reader, authority: EmbeddedAuthority, gen
 
 def test_the_published_page_of_a_real_run_holds(chromium: Browser, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    files = write_claim(run, tmp_path / "claim", tsa=tmp_path / "tsa")
+    # As a claim that names model files is made: the key for other tools signs as well.
+    files = write_claim(run, tmp_path / "claim", tsa=tmp_path / "tsa", further=(model_signer(SEALER)[0],))
     publish(gather(files), Folder(tmp_path / "site"))
     with chromium.page((tmp_path / "site" / PAGE).as_uri()) as page:
         found = said(page)
