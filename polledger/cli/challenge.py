@@ -232,11 +232,12 @@ def asks(challenge: "Challenge") -> str:
     from polledger.core.encoding import from_real
     from polledger.core.report import counted
 
+    besides = f" and {len(challenge.added)} that the sketches single out" if challenge.added else ""
     if challenge.count is not UNSET:
-        return counted(challenge.count, "interval")
+        return f"{counted(challenge.count, 'interval')}{besides}"
     if challenge.odds is not UNSET and challenge.bogus is not UNSET:
         odds, bogus = from_real(challenge.odds), from_real(challenge.bogus)
-        return f"as many intervals as find {bogus:.0%} bogus ones with probability {odds:g}"
+        return f"as many intervals as find {bogus:.0%} bogus ones with probability {odds:g}{besides}"
     return "sketches of every stored checkpoint"
 
 

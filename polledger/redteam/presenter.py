@@ -1,9 +1,10 @@
 """Spoof 23, the presenter's sample: challenges are drawn until one misses the bogus interval, and that proof is shown.
 
-Drawing costs nothing. This version has no challenge that a verifier makes and keeps (PROTOCOL section 11): the nonce
-is made by whoever types ``polledger verify``, and there the spoof fails at the printed odds. Who takes over the
-presenter's ``--nonce`` verifies the presenter's sample (:data:`LIMITS`): the report prints the nonce, and a reader who
-did not choose it knows nothing from the sample.
+Drawing costs nothing. A proof that is verified without a challenge of the verifier's own (PROTOCOL section 11) says
+"chosen by the presenter" and is never VERIFIED. Where the run is at hand the nonce is made by whoever types
+``polledger verify``, and there the spoof fails at the printed odds. Who takes over the presenter's ``--nonce`` verifies
+the presenter's sample (:data:`LIMITS`): the report prints the nonce, and a reader who did not choose it knows nothing
+from the sample.
 """
 
 from polledger.core.digest import sha256

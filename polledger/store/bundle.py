@@ -185,6 +185,8 @@ class Proof:
     leaves: bytes
     records: dict[int, bytes]
     nodes: bytes
+    objects: tuple[bytes, ...]
+    """Names of all objects, ascending."""
     _examples: dict[int, _Place]
     _batches: dict[int, _Place]
 
@@ -292,6 +294,7 @@ class _Unpacker:
     batches: dict[int, _Place] = field(default_factory=dict)
     leaves: bytearray = field(default_factory=bytearray)
     nodes: bytearray = field(default_factory=bytearray)
+    objects: list[bytes] = field(default_factory=list)
     _run: RunDirectory = field(init=False)
     _last: Kind | None = None
     _number: int = -1
@@ -398,10 +401,11 @@ class _Unpacker:
         return self.header
 
     def _object(self, content: bytes) -> None:
-        _, name, _ = self._begin(content)
-        if name <= self._name:
+        number, name, _ = self._begin(content)
+        if number or name <= self._name:
             raise ProofRejected("the proof is damaged: objects are not in order")
         self._name = name
+        self.objects.append(name)
         path = self._run.objects.path(name)
         make_directory(path.parent)
         self._close()
@@ -475,6 +479,7 @@ class _Unpacker:
             leaves=bytes(self.leaves),
             records=self.records,
             nodes=bytes(self.nodes),
+            objects=tuple(self.objects),
             _examples=self.examples,
             _batches=self.batches,
         )

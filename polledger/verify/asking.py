@@ -4,6 +4,7 @@ Prover and verifier compute the sample in the same way, from the challenge and t
 worth something only where the verifier kept the challenge: the one that a proof brings along was the presenter's.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,20 +17,24 @@ from polledger.core.head import Head, open_note
 from polledger.core.merkle import Frontier
 from polledger.core.moment import utc_text
 from polledger.core.records import Genesis, Unshown
+from polledger.core.renewal import parse_statement
 from polledger.core.report import Finding, Sample, counted
 from polledger.core.sampling import draw, sample_seed, sample_size
+from polledger.core.sketch import SKETCH_LIMITS
 from polledger.errors import MalformedError, Unavailable
 from polledger.store.run import RunDirectory
-from polledger.verify.evidence import Evidence, read_evidence
+from polledger.verify.evidence import Evidence, RenewalFile, read_evidence
 from polledger.verify.heads import Heads, match_heads, parse_records
 from polledger.verify.lineage import Lineage, build_lineage
 from polledger.verify.opening import with_sources
 from polledger.verify.policy import Policy
 from polledger.verify.sampling import bogus_count
+from polledger.verify.states import load_state
 
 NAME = "sampling"
 
 _OWN = "give the challenge that you made and kept with --challenge"
+_RESEND = "ask the prover for the file again"
 _AGAIN = "make a new challenge, and ask the prover to open the run again"
 
 
@@ -120,6 +125,7 @@ def step_asked(
         *_head(asked, evidence, heads, lineage),
         *_terms(asked, policy=policy, total=sample.total),
         *_left_out(evidence, lineage, sample),
+        *_damaged(evidence, lineage),
     ]
     if not any(finding.name == NAME for finding in findings):
         findings.append(_passed(sample))
@@ -287,6 +293,34 @@ def _left_out(evidence: Evidence, lineage: Lineage, sample: Sample) -> Iterator[
             f"among them: {missing[first]}"
         )
         yield _finding("challenge.left_out", detail, "ask the prover to open all of the sample")
+
+
+def _damaged(evidence: Evidence, lineage: Lineage) -> Iterator[Finding]:
+    """Objects of a proof that are not what their names say, whether or not anything asks for them; at most one finding.
+
+    A state that a replay gives is not read again there, and nobody should be handed a proof that holds another.
+    """
+    presented = evidence.presented
+    if presented is None:
+        return
+    states = {checkpoint.root for checkpoint in lineage.checkpoints}
+    lists = {root for item in evidence.renewals for root in _lists(item)}
+    for name in presented.objects:
+        try:
+            if name in states:
+                load_state(evidence.objects, name)
+            elif name not in lists:
+                evidence.objects.get(name, limit=SKETCH_LIMITS.size)
+        except Unavailable as error:
+            yield Finding(step=1, name="parse", outcome="unverifiable", detail=str(error), remedy=_RESEND)
+            return
+
+
+def _lists(item: RenewalFile) -> Iterator[bytes]:
+    """The name of the list of a renewal, which is read and checked where the renewal is."""
+    with contextlib.suppress(MalformedError):
+        if item.renewal is not None:
+            yield parse_statement(item.renewal.statement).root
 
 
 def _time(seconds: float) -> str:

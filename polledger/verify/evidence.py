@@ -51,12 +51,13 @@ class RenewalFile:
 class Presented:
     """What a proof says it answers: the challenge in it, and the digest of that one's file.
 
-    ``sketches``: the object that holds them.
+    ``sketches``: the object that holds them. ``objects``: names of all that it brings along.
     """
 
     challenge: Challenge
     digest: bytes
     sketches: bytes | None = None
+    objects: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,7 @@ def read_presented(proof: Proof) -> Evidence:
         challenge=proof.challenge,
         digest=proof.header.challenge,
         sketches=None if proof.header.sketches is UNSET else proof.header.sketches,
+        objects=proof.objects,
     )
     if proof.header.mode == "full":
         return replace(evidence, presented=presented)

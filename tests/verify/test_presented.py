@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from polledger.core.challenge import Challenge
 from polledger.core.encoding import encode, real
-from polledger.core.proof import ITEM, Kind
+from polledger.core.proof import ITEM, Kind, ProofRejected
 from polledger.core.records import Checkpoint, Genesis
 from polledger.core.report import Report
 from polledger.core.sampling import sample_size
@@ -511,3 +513,34 @@ def test_a_proof_is_no_larger_than_what_it_opens(resumed: Built, tmp_path: Path,
     records, opened = len(resumed.records), len(frames_with(small, Kind.RECORD))
     assert small.stat().st_size <= payload(small) + 32 * records + 2048 * opened + ROOM
     assert payload(small) == payload(full)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), mode=st.booleans())
+def test_no_flipped_bit_verifies_or_refutes_even_under_a_fitting_digest(
+    wide: Built, tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, mode: bool
+) -> None:
+    """Whoever passes a proof on may change it and compute its digest again."""
+    question = challenge_of(wide)
+    path = prove(wide, question, tmp_path_factory.mktemp("flip") / "p", compact=mode)
+
+    kinds: list[Kind] = []
+
+    def flipped(frames: list[Frame]) -> list[Frame]:
+        sizes = [len(content) for _, content in frames]
+        at = int(place * sum(sizes))
+        number = next(i for i in range(len(sizes)) if sum(sizes[: i + 1]) > at)
+        kind, content = frames[number]
+        kinds.append(Kind(kind))
+        where = at - sum(sizes[:number])
+        bent = content[:where] + bytes([content[where] ^ 1 << bit]) + content[where + 1 :]
+        return [*frames[:number], (kind, bent), *frames[number + 1 :]]
+
+    try:
+        report = check_proof(wide, change(path, flipped), question)
+    except ProofRejected:
+        return
+    assert failures(report) == []
+    if report.verdict == "VERIFIED":
+        # The prover's names for its authorities lie under no signature, and carry no trust.
+        assert kinds[-1] is Kind.SEAL
