@@ -431,6 +431,14 @@ def test_a_changed_tree_head_is_not_confirmed(read: Reader, good: Parts, name: s
     assert [line for line in found.top if line.startswith(sentence)]
 
 
+def test_signatures_of_others_under_a_head_change_nothing(read: Reader, good: Parts) -> None:
+    note = good.proof.seals[1].note
+    other = sign_head(parse_note(note).head, OTHER_KEY).split(b"\n\n")[1]
+    witness = other.replace(b"polledger/run/", b"witness/")
+    found = read(good.sealed(1, note=note + other + witness))
+    assert (found.verdict, found.top) == ("holds", [])
+
+
 def test_nothing_that_rests_on_a_bad_head_is_green(read: Reader, good: Parts) -> None:
     found = read(_note(1, _note_signature)(good))
     resting = ("History", "Records", "Claim and head", "First record", "Last record", "Time-stamps")
