@@ -247,17 +247,22 @@ def header_size(flat: FlatState) -> int:
 
 
 def encode_state(
-    flat: FlatState, *, write: Callable[[memoryview], None] | None = None, run: Mapped = map
+    flat: FlatState,
+    *,
+    write: Callable[[memoryview], None] | None = None,
+    run: Mapped = map,
+    known: Sequence[TensorEntry] = (),
 ) -> EncodedState:
     """The root, entries and file of ``flat``. Copies no tensor. Raises UsageError if the manifest is too large.
 
     ``write`` gets the payload from front to back, each piece as soon as it is hashed; ``run`` may hash with several
-    threads. Does not check that skeletons and tensors belong together: :func:`parse_state` does.
+    threads. ``known``: entries of further tensors of the state, whose data the payload lacks. Does not check that
+    skeletons and tensors belong together: :func:`parse_state` does.
     """
     tensors = sorted(flat.tensors, key=lambda tensor: tensor.path)
     payload = _Payload(tensors, write, run)
     described = [_entry(tensor, payload.root(tensor.data)) for tensor in tensors]
-    entries: list[Entry] = [*sorted(flat.skeletons, key=lambda entry: entry.path), *described]
+    entries = _sorted([*flat.skeletons, *described, *known])
     encoded = [_ENCODER.encode(entry) for entry in entries]
     return EncodedState(
         root=tree_root([leaf_hash(data) for data in encoded]),

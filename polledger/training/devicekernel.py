@@ -6,6 +6,7 @@ and schedule are written out: the variables of a lane stay in its registers, and
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -296,6 +297,12 @@ def digests_of(
 
     Runs in the current stream of ``device`` and waits for it.
     """
+    # Triton launches on the current device, whatever lies where.
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        return _digests_of(addresses, blocks, device, leaves)
+
+
+def _digests_of(addresses: Sequence[int], blocks: Sequence[int], device: torch.device, leaves: bool) -> bytes:
     count = len(addresses)
     found = torch.empty((count, 8), dtype=torch.int32, device=device)
     keys, start = (

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -18,13 +19,24 @@ from polledger.core.config import KEY_LENGTH
 from polledger.core.encoding import encode, real
 from polledger.core.records import Checkpoint, Final, Genesis, GroupValues, Resume, Step
 from polledger.core.seeds import batch_digest, salt
-from polledger.core.state import EncodedState, FlatState, Mapped, encode_state, header_size, model_root
+from polledger.core.state import (
+    EncodedState,
+    FlatState,
+    Mapped,
+    TensorEntry,
+    encode_state,
+    header_size,
+    model_root,
+)
 from polledger.errors import UsageError
 from polledger.store.blockfile import BlockMemory
 from polledger.store.run import RunDirectory
 from polledger.training.pipeline import Pipeline
 from polledger.training.sealer import Sealer, encode_record
 from polledger.training.snapshot import State
+
+if TYPE_CHECKING:
+    from polledger.training.devicehash import DeviceHashing
 
 DEFAULT_EVERY = 10
 """Checkpointing interval k: long enough to cost little, short enough that honest error stays far below movement."""
@@ -87,7 +99,8 @@ class RunRecorder:
 
     What the calls leave behind is hashed, written and sealed by another thread, in order. Its errors (Unavailable for a
     full disk) are raised by the next call; the run is then as if it had been killed where the error occurred.
-    ``state_bytes``: how large a state will be, as far as that is known: memory for it is made ready at once.
+    ``hashing``: computes roots where tensors lie, of states that are not stored. ``state_bytes``: how large a state
+    will be, as far as that is known: memory for it is made ready at once.
     """
 
     def __init__(
@@ -99,6 +112,7 @@ class RunRecorder:
         store_batches: bool = False,
         withhold_metrics: bool = False,
         state_bytes: int = 0,
+        hashing: "DeviceHashing | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cadence = cadence
@@ -111,6 +125,7 @@ class RunRecorder:
         self._pipeline = Pipeline()
         self._pipeline.reserve(state_bytes)
         self._writer = _Writer(run, sealer, self._pipeline.map)
+        self._hashing = hashing
         self._size = sealer.size
         self._records: list[bytes] = []
         self._last: tuple[int, int] | None = None
@@ -170,9 +185,13 @@ class RunRecorder:
 
         ``told`` is called in the other thread with the state as it was encoded, which is valid during the call.
         """
+        stored = self.cadence.is_stored(step)
+        known: Sequence[TensorEntry] = ()
+        if self._hashing is not None and not stored and told is None:
+            state, known = self._hashing.split(state)
         copy = self._pipeline.copy(state)
         wanted = Snapshot(
-            step=step, index=self._size, state=copy.state, stored=self.cadence.is_stored(step), told=told
+            step=step, index=self._size, state=copy.state, known=known, stored=stored, told=told
         )
         records, self._records = self._records, []
         self._pipeline.give(functools.partial(self._writer.checkpoint, records, wanted), copy)
@@ -249,11 +268,15 @@ class RunRecorder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The state after ``step`` steps on its way to the record ``index``. ``told`` as :meth:`RunRecorder.checkpoint`."""
+    """The state after ``step`` steps on its way to the record ``index``. ``told`` as :meth:`RunRecorder.checkpoint`.
+
+    ``known``: entries of the tensors that ``state`` lacks, of one that is not stored.
+    """
 
     step: int
     index: int
     state: FlatState
+    known: Sequence[TensorEntry]
     stored: bool
     told: Told | None
 
@@ -288,7 +311,7 @@ class _Writer:
     def _encode(self, wanted: Snapshot) -> EncodedState:
         if wanted.stored and sum(len(tensor.data) for tensor in wanted.state.tensors) >= LARGE:
             return self._encode_large(wanted.state)
-        encoded = encode_state(wanted.state, run=self._hashing)
+        encoded = encode_state(wanted.state, run=self._hashing, known=wanted.known)
         if wanted.stored:
             self._run.objects.put_named(encoded.root, list(encoded.chunks()))
         return encoded

@@ -121,7 +121,8 @@ def continue_run(setting: Setting, found: Found) -> Plan:
     _check_data(setting, genesis, request, runner)
     source, state = _latest_intact(run, found.records, found.sealer.sealed)
     runner.load(state)
-    recorder = _recorder(run, found, options, runner, state_bytes=sum(len(one.data) for one in state.tensors))
+    size = sum(len(one.data) for one in state.tensors)
+    recorder = _recorder(replace(setting, options=options), found, runner, state_bytes=size)
     recorder.resume(_resume_record(found, source, describe(request.device)), source)
     recorder.seal()
     write_hints(replace(setting, options=options), dict(options.inputs), keep=recorder.cadence.keep)
@@ -271,10 +272,10 @@ def _read_state(run: RunDirectory, record: Checkpoint) -> FlatState | None:
     return state
 
 
-def _recorder(
-    run: RunDirectory, found: Found, options: SealOptions, runner: "Runner", *, state_bytes: int
-) -> RunRecorder:
-    genesis = found.genesis
+def _recorder(setting: Setting, found: Found, runner: "Runner", *, state_bytes: int) -> RunRecorder:
+    from polledger.training.devicehash import DeviceHashing
+
+    genesis, options = found.genesis, setting.options
     cadence = Cadence(
         steps=genesis.steps,
         every=genesis.every,
@@ -283,11 +284,12 @@ def _recorder(
         seal_every=options.seal_every or DEFAULT_SEAL_EVERY,
     )
     return RunRecorder(
-        run,
+        setting.run,
         found.sealer,
         cadence,
         store_batches=stores_batches(options, runner),
         state_bytes=state_bytes,
+        hashing=DeviceHashing(setting.watcher.warn),
         withhold_metrics=options.withhold_metrics,
     )
 

@@ -314,6 +314,8 @@ def make_genesis(draft: Draft, data: Dataset | UnsetType) -> Genesis:
 
 def open_recorder(draft: Draft, genesis: Genesis) -> RunRecorder:
     """Store the task's code, leave the hints, and open the ledger: nothing is recorded yet."""
+    from polledger.training.devicehash import DeviceHashing
+
     setting, run = draft.setting, draft.setting.run
     for data in (*draft.contents.values(), encode(draft.source)):
         run.objects.put(data)
@@ -326,6 +328,7 @@ def open_recorder(draft: Draft, genesis: Genesis) -> RunRecorder:
         draft.cadence,
         store_batches=stored,
         state_bytes=draft.rehearsal.state_bytes,
+        hashing=DeviceHashing(setting.watcher.warn),
         withhold_metrics=setting.options.withhold_metrics,
     )
 
