@@ -674,6 +674,17 @@ def test_the_claimed_model_file_is_recognised(opened: Page, tmp_path: Path) -> N
     assert sha256(data).hex() in file[1]
 
 
+def test_a_file_may_be_dropped_anywhere_on_the_page(opened: Page) -> None:
+    data = base64.b64encode(safetensors(MODEL)).decode()
+    opened.evaluate(f"""(() => {{
+      const carried = new DataTransfer();
+      carried.items.add(new File([fromBase64('{data}')], 'dropped.safetensors'));
+      const drop = new DragEvent('drop', {{ dataTransfer: carried, bubbles: true, cancelable: true }});
+      document.querySelector('h1').dispatchEvent(drop);
+    }})()""")
+    assert {outcome for outcome, _ in opened.evaluate(MODEL_FINDINGS)} == {"holds"}
+
+
 def test_the_same_model_in_another_file_is_recognised(opened: Page, tmp_path: Path) -> None:
     compiled = [replace(one, path="module._orig_mod." + one.path) for one in reversed(MODEL)]
     for name, tensors in (("plain", MODEL), ("compiled", compiled)):
@@ -795,6 +806,20 @@ def test_a_browser_without_ed25519_says_that_it_cannot_check(
     assert found.verdict == "unchecked"
     assert {outcome for outcome, _ in found.findings} == {"unchecked"}
     assert "This browser cannot check the signature (Ed25519)." in found.findings[0][1]
+
+
+def test_a_browser_that_refuses_a_key_finds_no_good_signature(
+    chromium: Browser, tmp_path: Path, good: Parts
+) -> None:
+    """Some check at once whether 32 bytes are a point of the curve; Chromium does when it verifies."""
+    path = tmp_path / "index.html"
+    path.write_bytes(good.page())
+    with chromium.page(
+        path.as_uri(), before=WITHOUT_ED25519.replace("NotSupportedError", "DataError")
+    ) as page:
+        found = said(page)
+    assert found.verdict == "broken"
+    assert found.outcome("Signature") == "broken"
 
 
 def test_a_page_without_scripts_says_that_nothing_was_checked(
