@@ -24,6 +24,7 @@ from polledger.verify.claim import (
 from polledger.verify.publicproof import NOTHING, PublicRun, check_public_proof
 from polledger.verify.time import step_time
 from polledger.verify.verifier import Request, head_form, no_torch_files
+from polledger.verify.witness import step_witnesses
 
 NOT_SHOWN = "a claim and its public proof do not show the training itself"
 
@@ -61,8 +62,9 @@ def verify_alone(files: ClaimFiles, asked: ClaimRequest, request: Request) -> Re
         times = step_time(
             shown.heads, files.tokens, trust=request.trust, policy=request.policy, now=request.now
         )
-        findings += times.findings
-        report = replace(report, time=times.summary)
+        witnessed = step_witnesses(shown.heads, trust=request.trust, policy=request.policy, now=request.now)
+        findings += [*times.findings, *witnessed.findings]
+        report = replace(report, time=replace(times.summary, witnesses=witnessed.summaries))
     known = None
     if shown.facts is not None:
         known = KnownRun(facts=shown.facts, heads=shown.heads.heads, objects=files.tokens, entries=None)

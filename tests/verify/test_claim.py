@@ -21,6 +21,7 @@ from polledger.publish.claim import finished_run
 from polledger.store.claimfiles import ClaimFiles
 from polledger.verify.claimalone import NOT_SHOWN, read_claim_files
 from polledger.verify.evidence import read_evidence
+from tests.verify import test_witness as witnessing
 from tests.verify.build import KEY, Built
 from tests.verify.check import check, copy_of, named, validate
 from tests.verify.claiming import alone, change_proof, write_claim
@@ -442,6 +443,15 @@ def test_every_flipped_byte_of_the_proof_is_noticed(claimed: ClaimFiles, tmp_pat
 
 def _occurrences(data: bytes, text: bytes) -> list[int]:
     return [at for at in range(len(data)) if data.startswith(text, at)]
+
+
+def test_the_witnesses_of_the_heads_are_heard(honest: Built, tmp_path: Path) -> None:
+    built = copy_of(honest, tmp_path / "run")
+    last = built.run.seals()[-1]
+    witnessing.store(built.run, last, witnessing.line(built.run, last, "w1"))
+    report = alone(write_claim(built, tmp_path / "claim"), trust=witnessing.TRUST)
+    [heard] = named(report, "time.witnesses")
+    assert "1 of 3 witnesses of the trust file cosigned the last head" in heard.detail
 
 
 # Who can be claimed
