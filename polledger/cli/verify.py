@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions
     from polledger.cli.presented import Shown
     from polledger.core.report import IntervalResult, Report
+    from polledger.keys import KeySigner
     from polledger.publish.directory import ReportDirectory
     from polledger.store.run import RunDirectory
     from polledger.verify.verifier import Request
@@ -24,6 +25,11 @@ EXAMPLES = (
 NONCE_BYTES = 32
 
 PAGE, OBJECT = "report.html", "report.json"
+
+SIGNED = "report.dsse.json"
+
+REPORT_TYPE = "application/vnd.polledger.verify+json"
+"""Payload type of a signed report: the bytes of report.json."""
 """Files of ``--report``."""
 
 _LEAST_NONCE = 16
@@ -122,6 +128,12 @@ def run(
             help=f"Directory for {PAGE} and {OBJECT}: new, or one that holds a report.",
         ),
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key", metavar="FILE", help=f"Your key (PEM): signs the report, as {SIGNED} in --report."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
@@ -142,6 +154,7 @@ def run(
     _check_asking(sample, nonce, challenge)
     request = replace(request, replay=not no_replay, scan=not no_scan)
     request = replace(request, external=existing_file(external, "--external"))
+    signer = _signer(key, report)
     place = _report_directory(report) if report is not None else None
 
     def verified(path: Path, request: "Request") -> "Report":
@@ -157,7 +170,7 @@ def run(
     result = verify_claimed(path, run_of, request, verified)
     _print(result)
     if place is not None:
-        _write_report(result, place)
+        _write_report(result, place, signer)
     return result.exit_code
 
 
@@ -358,14 +371,35 @@ def _report_directory(directory: Path) -> "ReportDirectory":
     return place
 
 
-def _write_report(report: "Report", place: "ReportDirectory") -> None:
+def _signer(key: Path | None, report: Path | None) -> "KeySigner | None":
+    """Who signs the report. Raises UsageError where there is none to sign, and for a file that is no key."""
+    from polledger.errors import UsageError
+    from polledger.keys import load_signer
+
+    if key is None:
+        return None
+    if report is None:
+        raise UsageError("--key signs the report: say where that goes with --report DIR")
+    return load_signer(key.expanduser())
+
+
+def _write_report(report: "Report", place: "ReportDirectory", signer: "KeySigner | None") -> None:
     from hashlib import sha256
 
+    from polledger.core.dsse import encode_envelope, sign_envelope
+    from polledger.files import reported, write_atomic
     from polledger.publish.report import report_page
 
     value = report.to_json()
-    digest = sha256(place.twin_bytes(value)).hexdigest()
-    place.write(value, report_page(value, digest=digest))
+    data = place.twin_bytes(value)
+    place.write(value, report_page(value, digest=sha256(data).hexdigest()))
+    signed = place.path / SIGNED
+    if signer is not None:
+        write_atomic(signed, [encode_envelope(sign_envelope(REPORT_TYPE, data, (signer,)))])
+        return
+    # A signature over an earlier report would stand beside this one.
+    with reported(signed, "remove"):
+        signed.unlink(missing_ok=True)
 
 
 def _print(report: "Report") -> None:
