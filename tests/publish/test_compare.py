@@ -227,6 +227,22 @@ def test_self_asserted_time_orders_nothing_however_early(honest: Built, tmp_path
     assert "without a trust file" in without["order"]["why"]
 
 
+def test_an_early_token_of_ones_own_does_not_move_an_external_anchor(honest: Built, tmp_path: Path) -> None:
+    asked = tsa(tmp_path)
+    trust = Trust(entries=(entry(asked),))
+    both = stamped(honest, tmp_path / "both", asked, 90)
+    last = both.seals()[-1]
+    seal = both.read_seal(last)
+    own = honest.run.read_seal(last).tokens
+    both.write_seal(msgspec.structs.replace(seal, tokens=[*seal.tokens, *own]))
+    alone = side_of(stamped(honest, tmp_path / "alone", asked, 60), trust=trust)
+    found = compared(side_of(both, trust=trust), alone, trusted=True)
+    end = found["a"]["time"]["end"]
+    assert end is not None
+    assert end["time"] == "2026-03-01T13:30:00Z"
+    assert found["order"]["end"] == "B"
+
+
 def test_two_histories_under_one_key_are_equivocation(honest: Built, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", Spec(seed=9))
     found = compare(honest, other)["equivocation"]
