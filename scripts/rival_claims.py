@@ -49,7 +49,7 @@ TASK = "polledger.examples.digits"
 STEPS = 60
 YEARS = 3
 WIDTH = 118
-CLAIM = "claim/claim.dsse.json"
+CLAIM, RIVAL = "claim/claim.dsse.json", "rival/claim.dsse.json"
 SAMPLE = ("--sample", 4)
 
 SCENES = (
@@ -277,15 +277,20 @@ shows where it began: within half of the owner's way from the owner's end.""")
 
 def backdated(session: Session) -> None:
     session.say(f"""
-The signed copy again, stamped by the thief's own embedded authority with its clock set back {YEARS} years.
-Self-asserted time orders nothing, whatever it says: neither with a trust file nor without.""")
+The signed copy again, stamped by the thief's own embedded authority with its clock set back {YEARS} years, and a claim
+about it under the thief's key. Self-asserted time orders nothing, whatever it says: neither with a trust file nor
+without. The claim is well-formed, but the run under it does not replay.""")
     run = RunDirectory.open(Path(shutil.copytree(session.work / "copy", session.work / "backdated")))
     with session.acting("thief"):
         embedded = Embedded(authority=EmbeddedAuthority.open(session.home("thief") / "tsa"))
         stamp_again(run, embedded, now=datetime.now(UTC) - timedelta(days=365 * YEARS))
     session.run("judge", "inspect", "backdated", expect=0, only=("seals",), sentence=False)
-    words = ("owner", "backdated", "--no-replay")
-    session.run("judge", "compare", *words, *TRUST, expect=0, only=(*TIMES, "models", "first"))
+    shutil.copy(session.home("thief") / "key.pem", session.work / "thief-key.pem")
+    words: tuple[object, ...] = ("--key", "thief-key.pem", "-o", RIVAL, "--name", "The thief")
+    session.run("thief", "claim", "backdated", *words, expect=0)
+    session.run("judge", "verify", "backdated", *SAMPLE, *TRUST, expect=1, only=("time",))
+    words = (CLAIM, RIVAL, "--no-replay")
+    session.run("judge", "compare", *words, *TRUST, expect=0, only=(*TIMES, "models", "first", "keys"))
     session.run("judge", "compare", *words, expect=0, only=("time", "first"))
 
 
@@ -321,7 +326,7 @@ OUTCOMES = (
     ("fine-tuning, declared", "VERIFIED, naming the file", "begins at the owner's end; the owner was first"),
     ("fine-tuning, not declared", "REFUTED at step 8", "begins at the owner's end, and does not say so"),
     ("pruning, then training on", "VERIFIED, naming the file", "derived: begins close to the owner's end"),
-    ("backdating", "REFUTED (the copy)", "exact; nothing orders the two in time"),
+    ("a rival claim, backdated", "REFUTED (its run)", "exact; nothing orders the two in time"),
     ("an honest stranger", "VERIFIED", "apart; nothing shared but the code"),
 )
 
