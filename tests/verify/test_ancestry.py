@@ -20,6 +20,7 @@ from polledger.files import file_digest
 from polledger.store.run import RunDirectory
 from polledger.verify import verifier
 from polledger.verify.ancestry import PARENT, FindRun, FoundRun
+from polledger.verify.claimalone import read_claim_files
 from polledger.verify.evidence import read_evidence
 from tests.verify.build import (
     OTHER_MACHINE,
@@ -32,6 +33,7 @@ from tests.verify.build import (
     unflatten,
 )
 from tests.verify.check import blocking, check, failures, named
+from tests.verify.claiming import write_claim
 
 MODEL = ("w", "b", "count", "mean")
 
@@ -343,3 +345,13 @@ def test_a_file_that_is_none_of_tensors_is_unverifiable(honest: Built, tmp_path:
     file.write_bytes(b"no tensors")
     report = check(from_file(honest, tmp_path / "run", file), external=file)
     assert origin(report) == [("origin", "unverifiable")]
+
+
+def test_what_was_asked_about_a_run_is_not_asked_of_its_parent(
+    honest: Built, child: Built, tmp_path: Path
+) -> None:
+    claim = read_claim_files(write_claim(child, tmp_path / "claim", tsa=tmp_path / "tsa"))
+    model = safetensors(tmp_path / "model.safetensors", end_of(child))
+    report = check(child, find=finding(honest), claim=claim, model=model)
+    assert report.verdict == "VERIFIED", blocking(report)
+    assert origin(report) == [(PARENT, "pass"), ("origin", "pass")]
