@@ -272,6 +272,8 @@ shows where it began: within half of the owner's way from the owner's end.""")
     words = (*TRUST, "--model", "pruned.pt")
     session.run("judge", "verify", CLAIM, *words, expect=3, only=("10 binding",), sentence=False)
     session.run("thief", "seal", TASK, "--run", "pruned", "--external", "pruned.pt", *SHORT, expect=0)
+    words = (*SAMPLE, *TRUST, "--external", "pruned.pt")
+    session.run("judge", "verify", "pruned", *words, expect=0, only=VERIFY)
     session.run("judge", "compare", "owner", "pruned", *TRUST, "--no-replay", expect=0, only=BETWEEN)
 
 
