@@ -269,7 +269,7 @@ def cut(session: Session) -> None:
 The smaller half of every weight matrix is set to 0. The file is not the claimed model. Trained on from it, the run
 shows where it began: within half of the owner's way from the owner's end.""")
     torch.save(pruned(final_model(session.work / "owner")), session.work / "pruned.pt")
-    words = (*TRUST, "--model", "pruned.pt")
+    words: tuple[object, ...] = (*TRUST, "--model", "pruned.pt")
     session.run("judge", "verify", CLAIM, *words, expect=3, only=("10 binding",), sentence=False)
     session.run("thief", "seal", TASK, "--run", "pruned", "--external", "pruned.pt", *SHORT, expect=0)
     words = (*SAMPLE, *TRUST, "--external", "pruned.pt")
