@@ -16,6 +16,7 @@ from polledger.files import (
     PUBLIC_FILE,
     fresh_memory,
     make_directory,
+    open_regular,
     read_bounded,
     remove_temporaries,
     reported,
@@ -74,17 +75,19 @@ class ObjectStore:
             return path.is_file()
 
     def check_size(self, name: bytes, size: int) -> None:
-        """Raise ObjectMissing, or ObjectDamaged unless the file of that name has ``size`` bytes.
+        """Raise ObjectMissing, or ObjectDamaged unless a regular file of that name has ``size`` bytes.
 
-        They are not looked at. Raises Unavailable if the file cannot be.
+        They are not looked at.
         """
-        path = self.path(name)
-        with reported(path, "read"):
-            if not path.is_file():
-                raise self._missing(name)
-            found = path.stat().st_size
+        try:
+            with open_regular(self.path(name)) as (_, found):
+                pass
+        except FileNotFoundError:
+            raise self._missing(name) from None
+        except Unavailable as error:
+            raise self._damaged(name, str(error)) from error
         if found != size:
-            raise self._damaged(name, f"it has {found} bytes, not {size}")
+            raise self._damaged(name, f"it has {found} bytes, {size} are expected")
 
     def put(self, data: bytes | memoryview) -> bytes:
         """Store ``data`` under its SHA-256 and return that. Raises Unavailable if it cannot be written."""
