@@ -6,6 +6,7 @@ exits 1 if a command says something else now, digests, times and distances aside
 """
 
 import argparse
+import difflib
 import os
 import re
 import shlex
@@ -123,6 +124,7 @@ def masked(text: str) -> str:
     text = re.sub(r"\d+ files", "N files", text)
     text = re.sub(r"\d+ of (\d+) intervals", r"N of \1 intervals", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+    text = re.sub(r"\b(loss|accuracy|grad_norm|distance) [\d.]+\b", r"\1 N", text)
     return re.sub(r"\d+\.\d+", "N", text)
 
 
@@ -137,7 +139,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         new = "".join(rewritten(text, Path(place)))
     if check:
-        sys.exit(0 if masked(new) == masked(text) else f"{PAGE} does not say what its commands say")
+        before, after = masked(text).splitlines(), masked(new).splitlines()
+        changed = "\n".join(difflib.unified_diff(before, after, n=0, lineterm=""))
+        sys.exit(f"{PAGE} does not say what its commands say:\n{changed}" if changed else 0)
     PAGE.write_text(new, "utf-8")
 
 

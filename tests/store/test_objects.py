@@ -261,3 +261,13 @@ def test_a_size_is_checked_without_reading(tmp_path: Path) -> None:
         store.check_size(name, 13)
     with pytest.raises(ObjectMissing, match=bytes(32).hex()):
         store.check_size(bytes(32), 12)
+
+
+def test_a_link_of_the_right_size_is_no_object(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path / "objects")
+    name = store.put(b"twelve bytes")
+    elsewhere = tmp_path / "elsewhere"
+    store.path(name).rename(elsewhere)
+    store.path(name).symlink_to(elsewhere)
+    with pytest.raises(ObjectDamaged, match="symbolic links"):
+        store.check_size(name, 12)
