@@ -68,17 +68,25 @@ def read_with(
 ) -> Generator[LoadedState | Unavailable, None, None]:
     """As :func:`read_states`, with ``count`` processes that read ahead; close it to end them.
 
-    The first state is read here while they begin, and so are those of a process that dies.
+    The first state is read here while they begin, and so are those of a process that dies, and all where none can
+    begin.
     """
-    if not count:
-        yield from read_states(objects, roots)
-        return
-    room = max(1, *_sizes(objects, roots))
     with contextlib.ExitStack() as stack:
-        readers = [
+        readers = _begin(count, objects, roots, stack)
+        yield from _in_turn(objects, roots, readers) if readers else read_states(objects, roots)
+
+
+def _begin(
+    count: int, objects: ObjectStore, roots: Sequence[bytes], stack: contextlib.ExitStack
+) -> list["_Reader"]:
+    """``count`` readers that end with ``stack``; none if the system has no room for them."""
+    room = max((1, *_sizes(objects, roots)))
+    try:
+        return [
             stack.enter_context(_Reader(objects, roots[1 + number :: count], room)) for number in range(count)
         ]
-        yield from _in_turn(objects, roots, readers)
+    except OSError:
+        return []
 
 
 def _in_turn(
@@ -111,9 +119,12 @@ class _Reader:
     def __init__(self, objects: ObjectStore, roots: Sequence[bytes], room: int) -> None:
         self._room = room
         self._taken = 0
-        memory = os.memfd_create("polledger-states")
-        behind, self._turns = os.pipe()
-        try:
+        with contextlib.ExitStack() as here, contextlib.ExitStack() as kept:
+            memory = os.memfd_create("polledger-states")
+            here.callback(os.close, memory)
+            behind, self._turns = os.pipe()
+            here.callback(os.close, behind)
+            kept.callback(os.close, self._turns)
             os.ftruncate(memory, BLOCKS * room)
             self._memory = mmap.mmap(memory, BLOCKS * room, prot=mmap.PROT_READ)
             shelf = Shelf(
@@ -121,17 +132,15 @@ class _Reader:
             )
             job = Job(function=f"{__name__}:fill", argument=msgspec.to_builtins(shelf))
             self._worker = Worker(job, descriptors=(memory, behind))
-        finally:
-            os.close(memory)
-            os.close(behind)
+            kept.callback(self._worker.close)
+            self._kept = kept.pop_all()
         self._messages = self._worker.messages()
 
     def __enter__(self) -> "_Reader":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._worker.close()
-        os.close(self._turns)
+        self._kept.close()
 
     def take(self, root: bytes) -> LoadedState | Unavailable | None:
         """Its next state, that of ``root``, or why it cannot be read; None if the process is no more."""

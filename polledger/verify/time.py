@@ -63,6 +63,7 @@ def step_time(
     summary = _summarise(matching, dating, trust=trust, policy=policy, pending=len(waiting))
     external = summary.assurance == "external"
     clock = judge_clock(heads, dating, external=external, policy=policy, now=now)
+    steps = step_counts(heads.records, {item.head.size for item in matching})
     summary = replace(
         summary,
         renewals=standing.renewals,
@@ -72,9 +73,7 @@ def step_time(
         waiting=tuple(waiting),
         lag=lag_of(stamps, made or {}),
         pace=clock.pace,
-        timeline=timeline(
-            matching, stamps, made or {}, step_counts(heads.records, {item.head.size for item in matching})
-        ),
+        timeline=timeline(matching, stamps, made or {}, steps),
     )
     findings = [
         *reader.findings,

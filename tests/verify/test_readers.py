@@ -167,6 +167,28 @@ def test_no_process_and_no_descriptor_is_left_behind(long: Built, monkeypatch: p
     assert open_now() == before
 
 
+@pytest.mark.parametrize("what", ["memfd_create", "pipe", "ftruncate"])
+def test_where_the_system_has_no_room_this_process_reads(
+    long: Built, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    alone = scanned(long)
+    read_in(monkeypatch, 2)
+    calls = []
+    original = getattr(os, what)
+
+    def second_fails(*args: object) -> object:
+        calls.append(args)
+        if len(calls) > 1:
+            raise OSError(24, "Too many open files")
+        return original(*args)
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, what, second_fails)
+    same(scanned(long), alone)
+    assert len(calls) > 1
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_file_that_grew_since_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = make_run(tmp_path / "run", Spec(config=LONG))
     roots = stored(built)
