@@ -362,6 +362,28 @@ def test_a_head_beyond_what_is_shown_is_missing(honest: Built, tmp_path: Path) -
     assert "not all of them are shown" in named(report, "challenge.head")[0].detail
 
 
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_run_is_not_judged_by_an_earlier_head_than_the_verifier_holds(
+    honest: Built, tmp_path: Path, compact: bool
+) -> None:
+    """A record behind the final one refutes: who leaves out the seal over it shows a good run under an older head."""
+    last = msgspec.structs.replace(honest.records[-1], index=len(honest.records))
+    longer = reseal(honest, tmp_path / "longer", [*honest.records, last])
+    for number in longer.run.seals():
+        longer.run.seal_path(number).unlink()
+    encoded = [encode(record) for record in longer.records]
+    write_seals(longer.run, encoded, sizes=[2, len(honest.records), len(longer.records)])
+    question = challenge_of(longer)
+    path = prove(longer, question, tmp_path / "p", compact=compact)
+    newest = frames_with(path, Kind.SEAL)[-1]
+    hidden = change(path, without(Kind.SEAL, lambda content: content == newest))
+    longer.run.seal_path(2).unlink()
+    for report in (check_proof(longer, hidden, question), check_asked(longer, question)):
+        assert report.verdict == "UNVERIFIABLE"
+        assert blocks(report) == ["challenge.head"]
+        assert "the newest that is shown only 20" in named(report, "challenge.head")[0].detail
+
+
 def test_a_head_of_another_key_says_nothing(honest: Built, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
