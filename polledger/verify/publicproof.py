@@ -25,11 +25,15 @@ REMEDY = "ask the claimant for the proof again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicRun:
-    """What a public proof establishes. ``facts`` None: not enough of it holds."""
+    """What a public proof establishes. ``facts`` None: not enough of it holds.
+
+    ``genesis`` is the record under whose key the heads were read: whose it is, only the claim's signature shows.
+    """
 
     heads: Heads
     facts: RunFacts | None
     findings: tuple[Finding, ...]
+    genesis: Genesis | None = None
 
 
 NOTHING = PublicRun(
@@ -68,6 +72,7 @@ def check_public_proof(proof: PublicProof) -> PublicRun:
         heads=Heads(heads=sealed, problems={}, records=(), newest=newest, whole=sound),
         facts=None if newest is None else _facts(first.proven.record, records, newest),
         findings=tuple(findings),
+        genesis=first.record,
     )
 
 

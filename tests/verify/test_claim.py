@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from polledger.core.digest import ZERO
 from polledger.core.dsse import Envelope, encode_envelope, parse_envelope
-from polledger.core.head import Head, sign_head
+from polledger.core.encoding import encode
+from polledger.core.head import Head, parse_note, sign_head
 from polledger.core.publicproof import ProvenRecord, PublicProof, parse_public_proof
-from polledger.core.records import Final, parse_record
+from polledger.core.records import Final, Genesis, parse_record
 from polledger.core.report import Finding, Report
 from polledger.errors import MalformedError, UsageError
 from polledger.keys import signer_of
@@ -398,10 +400,6 @@ def test_a_proof_without_its_end_gives_no_claim(claimed: ClaimFiles, tmp_path: P
 
 
 def resigned(proof: PublicProof, number: int, key: Ed25519PrivateKey, **changes: Any) -> PublicProof:
-    from dataclasses import replace
-
-    from polledger.core.head import parse_note
-
     head: Head = parse_note(proof.seals[number].note).head
     note = sign_head(replace(head, **changes), key)
     seals = list(proof.seals)
@@ -418,14 +416,46 @@ def test_a_head_that_another_key_signed_is_none(claimed: ClaimFiles, tmp_path: P
 def test_two_heads_over_as_many_records_are_refuted(claimed: ClaimFiles, tmp_path: Path) -> None:
     files = copied(claimed, tmp_path / "claim")
     proof = parse_public_proof(files.proof_path.read_bytes())
-    from polledger.core.head import parse_note
-
     before = parse_note(proof.seals[0].note).head
     found = proof_findings(files, lambda proof: resigned(proof, 1, KEY, size=before.size))
     assert any("equivocation" in finding.detail and finding.outcome == "fail" for finding in found)
     shrunk = copied(claimed, tmp_path / "shrunk")
     found = proof_findings(shrunk, lambda proof: resigned(proof, 1, KEY, size=before.size - 1))
     assert any("does not grow" in finding.detail and finding.outcome == "fail" for finding in found)
+
+
+def under(proof: PublicProof, key: Ed25519PrivateKey) -> PublicProof:
+    """The proof with ``key`` in its first record and two contradictory heads under it."""
+    first = parse_record(proof.records[0].record)
+    assert isinstance(first, Genesis)
+    genesis = encode(msgspec.structs.replace(first, key=key.public_key().public_bytes_raw()))
+    records = [ProvenRecord(record=genesis, path=[]), *proof.records[1:]]
+    before = parse_note(proof.seals[0].note).head
+    for number in range(len(proof.seals)):
+        proof = resigned(proof, number, key)
+    proof = resigned(proof, 1, key, size=before.size)
+    return msgspec.structs.replace(proof, records=records)
+
+
+def test_a_contradictory_proof_of_somebody_else_refutes_no_claim(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    change_proof(files, lambda proof: under(proof, OTHER))
+    report = alone(files)
+    assert report.verdict == "UNVERIFIABLE"
+    assert any(
+        "is not the claimant's" in one.detail and "equivocation" in one.detail for one in report.findings
+    )
+    change_proof(files, lambda proof: under(proof, KEY))
+    assert alone(files).verdict == "REFUTED"
+
+
+def test_a_contradictory_proof_refutes_no_claim_that_was_changed(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+    change_proof(files, lambda proof: under(proof, KEY))
+    envelope = parse_envelope(files.path.read_bytes())
+    text = envelope.payload.replace(b"A. Example", b"B. Example")
+    files.path.write_bytes(encode_envelope(replace(envelope, payload=text)))
+    assert alone(files).verdict == "UNVERIFIABLE"
 
 
 def test_every_flipped_byte_of_the_proof_is_noticed(claimed: ClaimFiles, tmp_path: Path) -> None:
