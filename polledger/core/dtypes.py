@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from polledger.core.scan import INT_MAX
 from polledger.errors import MalformedError
 
 DTYPE_BYTES = {
@@ -33,14 +34,16 @@ MAX_DIMENSIONS = 64
 
 
 def byte_size(dtype: str, shape: Sequence[int]) -> int:
-    """Bytes of a tensor. Raises MalformedError for an unknown dtype, a negative or too many dimensions."""
+    """Bytes of a tensor. Raises MalformedError for an unknown dtype, a dimension or a size that no record holds."""
     if dtype not in DTYPE_BYTES:
         raise MalformedError(f"unknown dtype {dtype[:40]!r}")
-    if len(shape) > MAX_DIMENSIONS or any(length < 0 for length in shape):
+    if len(shape) > MAX_DIMENSIONS or any(not 0 <= length <= INT_MAX for length in shape):
         raise MalformedError(f"not a shape: {list(shape)[:8]}")
     size = DTYPE_BYTES[dtype]
     for length in shape:
         size *= length
+    if size > INT_MAX:
+        raise MalformedError(f"a tensor of more than 2^53-1 bytes: {list(shape)[:8]}")
     return size
 
 

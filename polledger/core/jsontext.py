@@ -6,6 +6,7 @@ JavaScript rounds, a text that is no Unicode.
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -69,8 +70,7 @@ def _check_bounds(data: bytes, limits: JsonLimits, what: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         raise ValueError(f"the field {twice[:80]!r} is given twice")
     return found
 

@@ -17,7 +17,7 @@ from polledger.timestamp.messages import token_of
 from polledger.timestamp.token import TOKEN_BYTES
 from polledger.timestamp.tstinfo import parse_tst_info
 from polledger.verify.heads import Heads, SealedHead
-from polledger.verify.lineage import Lineage, is_checkpoint_step
+from polledger.verify.lineage import Lineage, checkpoint_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def training_of(facts: RunFacts, anchors: Sequence[Anchor] = ()) -> Training:
         head=_head(facts.head),
         kind=genesis.kind,
         steps=final.steps,
-        intervals=sum(is_checkpoint_step(genesis, step) for step in range(final.steps + 1)) - 1,
+        intervals=checkpoint_steps(genesis, final.steps) - 1,
         resumes=facts.resumes,
         every=genesis.every,
         warm=genesis.warm,

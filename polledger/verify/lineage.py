@@ -78,6 +78,14 @@ def is_checkpoint_step(genesis: Genesis, step: int) -> bool:
     return step <= genesis.warm or step % genesis.every == 0 or step == genesis.steps
 
 
+def checkpoint_steps(genesis: Genesis, steps: int) -> int:
+    """How many of the steps 0 to ``steps``, which may be a lie, demand a checkpoint; none of them is walked."""
+    warm = min(genesis.warm, steps)
+    regular = steps // genesis.every - warm // genesis.every
+    end = warm < genesis.steps <= steps and genesis.steps % genesis.every != 0
+    return warm + 1 + regular + end
+
+
 def build_lineage(genesis: Genesis, records: Sequence[AnyRecord]) -> Lineage:
     """The final lineage of ``records``, all authenticated and starting with ``genesis``. Never raises.
 

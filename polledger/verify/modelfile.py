@@ -11,6 +11,9 @@ from polledger.errors import MalformedError
 HEADER_BYTES = 100_000_000
 """Largest safetensors header, the format's own limit."""
 
+NAME_SAID = 200
+"""Characters of a tensor's name that a message repeats: the format sets no bound."""
+
 _SAFETENSORS = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -47,7 +50,7 @@ def parse_header(data: bytes, *, body: int) -> list["FileEntry"]:
     Raises MalformedError unless they account for all ``body`` bytes behind it.
     """
     try:
-        header = json.loads(data, object_pairs_hook=_unique)
+        header = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"the safetensors header cannot be read: {error}") from None
     if not isinstance(header, dict):
@@ -57,7 +60,9 @@ def parse_header(data: bytes, *, body: int) -> list["FileEntry"]:
     position = 0
     for entry in entries:
         if entry.begin != position:
-            raise MalformedError(f"{entry.name}: its bytes do not follow those of the tensor before it")
+            raise MalformedError(
+                f"{entry.name[:NAME_SAID]}: its bytes do not follow those of the tensor before it"
+            )
         position = entry.end
     if position != body:
         raise MalformedError("the safetensors header does not account for every byte of the file")
@@ -83,16 +88,19 @@ class FileEntry:
 
     @classmethod
     def parse(cls, name: str, value: Any) -> "FileEntry":
+        said = name[:NAME_SAID].encode("unicode_escape").decode()
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise MalformedError(f"{said}: the name is no text")
         if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-            raise MalformedError(f"{name}: not a tensor entry")
+            raise MalformedError(f"{said}: not a tensor entry")
         shape, offsets = value["shape"], value["data_offsets"]
         if not (_naturals(shape) and _naturals(offsets) and len(offsets) == 2):
-            raise MalformedError(f"{name}: shape or offsets are not numbers")
+            raise MalformedError(f"{said}: shape or offsets are not numbers")
         dtype = _SAFETENSORS.get(value["dtype"]) if isinstance(value["dtype"], str) else None
         if dtype is None:
-            raise MalformedError(f"{name}: unknown dtype {value['dtype']!r}")
+            raise MalformedError(f"{said}: unknown dtype {str(value['dtype'])[:40]!r}")
         if offsets[1] - offsets[0] != byte_size(dtype, shape):
-            raise MalformedError(f"{name}: its bytes do not fit dtype and shape")
+            raise MalformedError(f"{said}: its bytes do not fit dtype and shape")
         return cls(name=name, dtype=dtype, shape=tuple(shape), begin=offsets[0], end=offsets[1])
 
     def tensor(self, body: memoryview) -> TensorData:

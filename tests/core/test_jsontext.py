@@ -1,6 +1,7 @@
 """Strict JSON: what two readers could understand differently is refused."""
 
 import contextlib
+import time
 
 import msgspec
 import pytest
@@ -92,3 +93,13 @@ def test_nesting_ends_in_a_refusal_and_no_crash() -> None:
 def test_no_bytes_crash_the_reader(data: bytes) -> None:
     with contextlib.suppress(MalformedError):
         parsed(data)
+
+
+def test_the_last_of_many_names_given_twice_is_found_at_once() -> None:
+    names = [f'"{number}":1' for number in range(300_000)]
+    text = "{" + ",".join([*names, names[-1]]) + "}"
+    begin = time.monotonic()
+    with pytest.raises(MalformedError, match="'299999' is given twice"):
+        parsed(text.encode(), JsonLimits(size=1 << 25, count=1_000_000))
+    # Counting each name among all takes a quarter of an hour.
+    assert time.monotonic() - begin < 30

@@ -195,8 +195,18 @@ ENTRY = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
         raw({"a": 5}, b""),
         raw(b'{"a": {}, "a": {}}'),
         raw(b"[" * 100_000),
+        raw(b'{"\\ud800": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}', b"ab"),
+        raw({"a": {"dtype": "U8", "shape": [0, 1 << 53], "data_offsets": [0, 0]}}),
+        raw({"a": {"dtype": "U8", "shape": [0, 10**400], "data_offsets": [0, 0]}}),
+        raw(json.dumps({"a": ENTRY}).encode("utf-16"), b"ab"),
     ],
 )
 def test_malformed_safetensors_are_refused(data: bytes) -> None:
     with pytest.raises(MalformedError):
         parse_safetensors(memoryview(data))
+
+
+def test_a_name_without_end_is_not_repeated_without_end() -> None:
+    with pytest.raises(MalformedError) as refused:
+        parse_safetensors(memoryview(raw({"a" * 100_000: 5})))
+    assert len(str(refused.value)) < 1000

@@ -392,6 +392,15 @@ def test_a_changed_proof_shows_nothing(claimed: ClaimFiles, tmp_path: Path, name
     assert {finding.outcome for finding in found} == {"unverifiable"}
 
 
+def test_sizes_that_no_record_can_hold_are_no_crash(honest: Built, tmp_path: Path) -> None:
+    def huge(statement: dict[str, Any]) -> None:
+        statement["predicate"]["model"]["tensors"][0]["shape"] = [2**53 - 1] * 3
+
+    report = alone(write_claim(honest, tmp_path, change=huge))
+    assert report.verdict == "UNVERIFIABLE"
+    assert any("do not give the fingerprint" in finding.detail for finding in report.findings)
+
+
 def test_a_proof_without_its_end_gives_no_claim(claimed: ClaimFiles, tmp_path: Path) -> None:
     files = copied(claimed, tmp_path / "claim")
     assert (

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from polledger.core.records import AnyRecord, Checkpoint, Environment, Final, Genesis, Resume, Step
-from polledger.verify.lineage import Lineage, build_lineage, is_checkpoint_step
+from polledger.verify.lineage import Lineage, build_lineage, checkpoint_steps, is_checkpoint_step
 from tests.verify.build import ENVIRONMENT, OTHER_MACHINE, RUN, Spec, genesis_of
 
 SPEC = Spec(every=4, warm=2, config={**Spec().config, "steps": 10})
@@ -256,3 +256,17 @@ def test_a_resume_after_the_final_record_abandons_nothing() -> None:
     found = build([*records, resume(8, 9, 17)])
     assert "abandons the final record 17" in details(found)
     assert len(found.intervals) == 5
+
+
+@pytest.mark.parametrize("every", [1, 3, 4, 100])
+@pytest.mark.parametrize("warm", [0, 2, 4, 9, 50])
+@pytest.mark.parametrize("planned", [1, 8, 10, 25])
+def test_checkpoints_are_counted_as_they_fall_due(every: int, warm: int, planned: int) -> None:
+    genesis = msgspec.structs.replace(GENESIS, every=every, warm=warm, steps=planned)
+    for steps in range(30):
+        due = sum(is_checkpoint_step(genesis, number) for number in range(steps + 1))
+        assert checkpoint_steps(genesis, steps) == due
+
+
+def test_counting_checkpoints_takes_no_time_whatever_number_is_stated() -> None:
+    assert checkpoint_steps(msgspec.structs.replace(GENESIS, every=1), 2**53 - 1) == 2**53
