@@ -52,6 +52,8 @@ class ReplayTask:
     seed: bytes
     data_here: bool
     """Whatever a task's own ``batch`` reads is at hand: it declares no inputs, or the verifier gave them."""
+    ends_read: bool
+    """Step 5 reads every stored state and says which are damaged: it need not be asked again of those reached."""
     compact: bool
     """Records are shown only where they are opened: what a value was before may not be known for certain."""
     clock: Callable[[], float]

@@ -341,6 +341,7 @@ def _session(
             own=code.own,
             seed=run.request.nonce,
             data_here=code.data_here,
+            ends_read=run.request.scan and evidence.presented is None,
             compact=evidence.compact,
             clock=run.clock,
         )

@@ -315,6 +315,38 @@ def test_a_forged_state_is_damage(honest: Built, proof: Path, question: Challeng
     assert failures(report) == []
 
 
+def test_an_end_that_is_damaged_is_found_although_its_root_was_reached(
+    thinned: Built, tmp_path: Path, compact: bool
+) -> None:
+    """Nothing starts from it, and nothing else reads it: only its bytes say that it is another state."""
+    question = challenge_of(thinned)
+    proof = prove(thinned, question, tmp_path / "p", compact=compact)
+    report = check_proof(thinned, proof, question)
+    assert report.verdict == "VERIFIED"
+    opened = {result.interval for result in report.intervals}
+    intervals = list(read_run(thinned.run).lineage.intervals)
+    ends = [
+        item
+        for item in intervals[:-1]
+        if item.number in opened and item.number + 1 not in opened and item.end.stored
+    ]
+    assert ends
+    for item in ends:
+        root = item.end.root
+
+        def damaged(frames: list[Frame], root: bytes = root) -> list[Frame]:
+            return [
+                (kind, flip(len(content) - 1)(content) if content[8:40] == root else content)
+                for kind, content in frames
+            ]
+
+        report = check_proof(thinned, change(proof, damaged), question)
+        assert report.verdict == "UNVERIFIABLE"
+        assert failures(report) == []
+        said = [finding.detail for finding in report.findings if finding.interval == item.number]
+        assert any(root.hex() in detail for detail in said)
+
+
 def test_messages_about_a_proof_name_no_file_to_put_back(
     honest: Built, proof: Path, question: Challenge
 ) -> None:

@@ -76,6 +76,7 @@ def session(built: Built, engines: Any = None, policy: Policy | None = None, **c
         "packages": (),
         "own": True,
         "data_here": True,
+        "ends_read": True,
         "compact": False,
         "seed": b"s" * 32,
         "clock": time.monotonic,
@@ -509,6 +510,22 @@ def test_a_start_that_is_the_end_before_is_not_read_again(honest: Built) -> None
     found.expect([2, 3])
     found.open(2)
     assert found._prefetch._ahead is None
+    found.close()
+
+
+@pytest.mark.parametrize("ends_read", [False, True])
+def test_an_end_is_hashed_where_step_5_does_not_read_it(tmp_path: Path, ends_read: bool) -> None:
+    built = make_run(tmp_path / "run")
+    found = session(built, ends_read=ends_read)
+    path = built.run.objects.path(found.task.lineage.intervals[2].end.root)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert found.open(2).exact
+    assert [item.interval for item in found.data.findings] == ([] if ends_read else [2])
+    path.write_bytes(data[:-1])
+    found = session(built, ends_read=ends_read)
+    assert found.open(2).exact
+    assert [item.interval for item in found.data.findings] == [2]
     found.close()
 
 
