@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UnsetType
 
+from polledger.core.head import Head
 from polledger.core.records import Genesis
 from polledger.core.replay import ReplayFailed
 from polledger.core.report import Finding, Report, sentence
@@ -22,7 +23,7 @@ from polledger.store.objects import ObjectStore
 from polledger.verify.binding import FILE_BYTES, ReadModel
 from polledger.verify.evidence import Evidence
 from polledger.verify.heads import Heads
-from polledger.verify.lineage import Lineage
+from polledger.verify.lineage import Lineage, build_lineage
 from polledger.verify.modelfile import parse_safetensors
 from polledger.verify.states import LoadedState, encode_file, hash_state, load_state
 
@@ -99,22 +100,23 @@ def missing_parent(head: bytes) -> Start:
     )
 
 
-def has_head(heads: Heads, digest: bytes, *, over: int = 0) -> bool:
-    """Whether the head of that digest is signed by the run's key, that of its records, over record ``over``."""
-    return any(
-        item.matches and item.head.digest() == digest and item.head.size > over for item in heads.heads
-    )
+def find_head(heads: Heads, digest: bytes) -> Head | None:
+    """The head of that digest if it is signed by the run's key and that of its records."""
+    return next((item.head for item in heads.heads if item.matches and item.head.digest() == digest), None)
 
 
 def parent_start(genesis: Genesis, heads: Heads, lineage: Lineage | None, objects: ObjectStore) -> Start:
     """What ``genesis`` takes from the run that ``heads`` and ``lineage`` are of; its own verdict is another matter."""
     parent = genesis.parent
-    if isinstance(parent, UnsetType) or lineage is None:
+    named = None if isinstance(parent, UnsetType) else find_head(heads, parent.head)
+    if isinstance(parent, UnsetType) or named is None or lineage is None:
         return Start(
             problem="the parent's records do not give the head that genesis names", remedy=_GIVE_PARENT
         )
+    # What the parent's owner sealed after that head is no part of what the run starts from: it could refute the run.
+    lineage = build_lineage(lineage.genesis, heads.records[: named.size])
     final = lineage.final
-    if final is None or not has_head(heads, parent.head, over=final.index):
+    if final is None or not lineage.checkpoints:
         return Start(
             problem="the head that genesis names does not cover the end of the parent run",
             remedy="a run starts from the end of a finished one",

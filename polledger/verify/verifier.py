@@ -39,7 +39,7 @@ from polledger.verify.ancestry import (
     describe_origin,
     describe_parent,
     external_start,
-    has_head,
+    find_head,
     missing_parent,
     nowhere,
     parent_finding,
@@ -179,7 +179,7 @@ def _verify(run: _Run, evidence: Evidence, load_code: Callable[[Genesis], Code])
     run.findings += step_parse(evidence, parsed, heads)
     run.findings += step_heads(evidence, parsed, heads)
     # A head that only looks like the named one leads nowhere: without this, runs could name each other.
-    named = run.named is None or has_head(heads, run.named)
+    named = run.named is None or find_head(heads, run.named) is not None
     if (
         named
         and heads.newest is not None

@@ -505,6 +505,7 @@ def reseal(
     states: Sequence[Weights] = (),
     key: Ed25519PrivateKey = KEY,
     sealed: int = 2,
+    sizes: Sequence[int] = (),
 ) -> Built:
     """A copy of ``built`` with other records, properly signed: what a lying prover could publish."""
     import shutil
@@ -516,7 +517,7 @@ def reseal(
     for state in states:
         store_state(run, state)
     edges = np.linspace(2, len(records), sealed + 1).astype(int).tolist()
-    write_ledger(run, records, sizes=edges, key=key)
+    write_ledger(run, records, sizes=sizes or edges, key=key)
     return replace(built, run=run, records=list(records))
 
 

@@ -35,6 +35,8 @@ from tests.verify.build import (
 from tests.verify.check import blocking, check, failures, named
 from tests.verify.claiming import write_claim
 
+OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
+
 MODEL = ("w", "b", "count", "mean")
 
 
@@ -161,6 +163,14 @@ def bogus(honest: Built, path: Path, **changes: Any) -> Built:
     return reseal(honest, path, records, **changes)
 
 
+def of_somebody_else(built: Built) -> Built:
+    """The records of ``built`` under the key OTHER, not sealed yet."""
+    first = built.records[0]
+    assert isinstance(first, Genesis)
+    mine = msgspec.structs.replace(first, key=OTHER.public_key().public_bytes_raw())
+    return replace(built, records=[mine, *built.records[1:]])
+
+
 def test_a_refuted_parent_under_the_same_key_refutes(honest: Built, tmp_path: Path) -> None:
     parent = bogus(honest, tmp_path / "parent")
     report = check(child_of(parent, tmp_path / "run"), find=finding(parent))
@@ -171,21 +181,40 @@ def test_a_refuted_parent_under_the_same_key_refutes(honest: Built, tmp_path: Pa
 def test_a_refuted_parent_of_somebody_else_leaves_its_child_unverifiable(
     honest: Built, tmp_path: Path
 ) -> None:
-    other = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
-    first = honest.records[0]
-    assert isinstance(first, Genesis)
-    signed = replace(
-        honest,
-        records=[
-            msgspec.structs.replace(first, key=other.public_key().public_bytes_raw()),
-            *honest.records[1:],
-        ],
-    )
-    parent = bogus(signed, tmp_path / "parent", key=other)
+    parent = bogus(of_somebody_else(honest), tmp_path / "parent", key=OTHER)
     report = check(child_of(parent, tmp_path / "run"), find=finding(parent))
     assert report.verdict == "UNVERIFIABLE"
     assert origin(report) == [(PARENT, "unverifiable"), ("origin", "pass")]
     assert "REFUTED" in named(report, PARENT)[0].detail
+
+
+@pytest.mark.parametrize("mode", ["model", "continue"])
+def test_what_is_sealed_after_the_named_head_does_not_refute_its_child(
+    honest: Built, tmp_path: Path, mode: str
+) -> None:
+    signed = of_somebody_else(honest)
+    edges = [2, len(signed.records)]
+    parent = reseal(signed, tmp_path / "parent", signed.records, key=OTHER, sizes=edges)
+    child = child_of(parent, tmp_path / "run", mode=mode)
+    last = _last(parent.records)
+    first = next(record for record in parent.records if isinstance(record, Checkpoint))
+    # Its owner adds a checkpoint that is elsewhere, and a head over it.
+    added = msgspec.structs.replace(last, index=len(parent.records), root=first.root)
+    records = [*parent.records, added]
+    spoilt = reseal(signed, tmp_path / "spoilt", records, key=OTHER, sizes=[*edges, len(records)])
+    report = check(child, find=finding(spoilt))
+    assert report.verdict == "UNVERIFIABLE"
+    assert origin(report) == [(PARENT, "unverifiable"), ("origin", "pass")]
+
+
+def test_a_parent_that_ends_without_a_checkpoint_starts_nothing(honest: Built, tmp_path: Path) -> None:
+    signed = of_somebody_else(honest)
+    final = msgspec.structs.replace(signed.records[-1], index=1)
+    parent = reseal(signed, tmp_path / "parent", [signed.records[0], final], key=OTHER, sizes=[1, 2])
+    start = {"parent": Parent(head=head_of(parent.run), mode="model")}
+    report = check(child_of(honest, tmp_path / "run", **start), find=finding(parent))
+    assert report.verdict == "UNVERIFIABLE"
+    assert "does not cover the end" in named(report, "origin")[0].detail
 
 
 def test_a_parent_that_cannot_be_checked_leaves_its_child_unverifiable(
