@@ -391,11 +391,16 @@ def _starts(origin: OriginForm) -> list[str]:
     """What a verdict stands on besides the seed, down to the first of the parents."""
     found = []
     while origin.get("kind") == "parent":
-        found.append(f"starts from run {origin['run']}, itself {origin['verdict']}")
+        found.append(f"starts from run {origin['run']}{_kept(origin)}, itself {origin['verdict']}")
         origin = origin["origin"]
     if origin.get("kind") == "external":
-        found.append(f"starts from a file, sha256 {origin['sha256']}, whose own origin is not shown")
+        file = f"a file, sha256 {origin['sha256']}{_kept(origin)}"
+        found.append(f"starts from {file}, whose own origin is not shown")
     return [", which ".join(found)] if found else []
+
+
+def _kept(origin: OriginForm) -> str:
+    return f" but for {counted(len(origin['fresh']), 'tensor')}" if "fresh" in origin else ""
 
 
 def _place(finding: Finding) -> str:

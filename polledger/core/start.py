@@ -55,10 +55,12 @@ def start_from(built: FlatState, source: Tensors, *, fresh: Collection[str] = ()
 
     A name that ``fresh`` does not list has to be on both sides, in one dtype and shape. Other objects that are copies
     of the model as it was built (an average of its weights, a target network) become copies of it again. Everything
-    else stays as built. Raises UsageError naming the first tensor that does not fit.
+    else stays as built. Raises UsageError naming the first tensor that does not fit, or if ``fresh`` leaves none.
     """
     model = model_tensors(built, MODEL)
     _check_fit(model, source, fresh)
+    if model.keys() <= set(fresh):
+        raise UsageError("nothing would be taken: every tensor of the model is to keep the value of the seed")
     taken: dict[str, memoryview] = {}
     for tensors in (model, *_copies(built, model)):
         taken |= {tensor.path: source[name].data for name, tensor in tensors.items() if name not in fresh}

@@ -57,6 +57,12 @@ def test_fresh_names_keep_the_value_of_the_seed_and_need_no_counterpart() -> Non
     assert values(start_from(state(), source, fresh=["b", "old"]))["model/b"] == [0.0]
 
 
+def test_a_start_of_which_nothing_is_taken_is_none() -> None:
+    with pytest.raises(UsageError, match="nothing would be taken"):
+        start_from(state(), OTHER, fresh=["b", "w"])
+    assert values(start_from(state(), OTHER, fresh=["b"]))["model/w"] == [6.0, 7.0]
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

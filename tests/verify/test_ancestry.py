@@ -286,8 +286,17 @@ def test_fresh_tensors_come_from_the_seed(honest: Built, tmp_path: Path) -> None
     report = check(fair, find=finding(honest))
     assert report.verdict == "VERIFIED", blocking(report)
     assert report.origin["fresh"] == ["w"]
+    run = honest.records[0].run.hex()
+    assert sentence(report).endswith(f"; starts from run {run} but for 1 tensor, itself VERIFIED")
     lying = child_of(honest, tmp_path / "lying", fresh=["w"])
     assert ("origin", "fail") in origin(check(lying, find=finding(honest)))
+
+
+def test_a_run_that_takes_nothing_of_its_parent_does_not_start_from_it(honest: Built, tmp_path: Path) -> None:
+    # Its own work from its own seed, under the name of somebody's verified run.
+    borrowed = child_of(honest, tmp_path / "run", hooks=Hooks(), fresh=sorted(MODEL))
+    (bad,) = failures(check(borrowed, find=finding(honest)))
+    assert (bad.name, "nothing would be taken" in bad.detail) == ("origin", True)
 
 
 def chain(honest: Built, path: Path, length: int) -> list[Built]:
