@@ -119,8 +119,8 @@ class BindingForm(TypedDict):
     """The final models. ``ways``: how far each run went from its first model; None where that is not at hand.
 
     ``tensors``: those that differ most, furthest first; ``left_out`` more are compared. ``unmatched``: names without a
-    counterpart of their shape. ``equal_digests``: how many tensors of how many have one digest on both sides, where a
-    claim shows nothing else.
+    counterpart of their shape, and ``unmatched_left_out`` more. ``equal_digests``: how many tensors of how many have
+    one digest on both sides, where a claim shows nothing else.
     """
 
     relation: Relation
@@ -129,6 +129,7 @@ class BindingForm(TypedDict):
     tensors: list[TensorApartForm]
     left_out: int
     unmatched: list[str]
+    unmatched_left_out: int
     equal_digests: list[int] | None
 
 

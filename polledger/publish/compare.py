@@ -3,6 +3,7 @@
 Only what external authorities vouch for orders the two in time, and what comes first shows possession, not authorship.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -137,7 +138,8 @@ def _binding(a: Side, b: Side) -> BindingForm:
         "total": apart.total.form() if apart.comparable else None,
         "tensors": apart.tensors[:SHOWN],
         "left_out": max(0, len(apart.tensors) - SHOWN),
-        "unmatched": apart.unmatched,
+        "unmatched": apart.unmatched[:SHOWN],
+        "unmatched_left_out": max(0, len(apart.unmatched) - SHOWN),
         "equal_digests": None if apart.comparable else _equal_digests(a, b),
     }
 
@@ -162,12 +164,17 @@ def _way(side: Side) -> float | None:
 
 
 def _relation(a: Side, b: Side, binding: BindingForm, lineage: LineageForm) -> Relation:
-    if a.model_root is not None and a.model_root == b.model_root:
+    one, other = a.last_model(), b.last_model()
+    if (
+        a.model_root is not None
+        and a.model_root == b.model_root
+        and (one is None or other is None or _same(one, other))
+    ):
         return "exact"
     starts = (lineage["a_from_b"], lineage["b_from_a"])
     if any(start["exact"] or _within(start["share"], 1.0) for start in starts):
         return "derived"
-    if a.last_model() is None or b.last_model() is None:
+    if one is None or other is None:
         return "unknown"
     if binding["total"] is None:
         return "other form"
@@ -193,7 +200,8 @@ def _start(child: Side, parent: Side) -> StartForm:
         "declared": _names(child, parent),
         "exact": exact,
         "distance": _number(apart),
-        "share": number(apart / way) if apart is not None and way else None,
+        # Beside a way that is not finite everything would be near.
+        "share": number(apart / way) if apart is not None and way and math.isfinite(way) else None,
     }
 
 
@@ -313,10 +321,11 @@ def _equivocation(a: Side, b: Side) -> EquivocationForm | None:
 
 
 def _contradictions(side: Side, other: Side) -> Iterator[EquivocationForm]:
-    """Heads of ``other`` that the records of ``side``, of the same run, do not give."""
+    """Heads of ``other`` that the records of ``side``, of the same run, do not give, or its heads of that size."""
     newest = side.heads.newest
     heads = [item.head for item in other.heads.heads if item.matches]
-    roots = _roots(side, {head.size for head in heads})
+    roots = {item.head.size: item.head.root for item in side.heads.heads if item.matches}
+    roots |= _roots(side, {head.size for head in heads})
     for head in heads:
         if newest is not None and roots.get(head.size, head.root) != head.root:
             yield {
@@ -340,7 +349,7 @@ def _roots(side: Side, sizes: set[int]) -> dict[int, bytes]:
 
 _RELATIONS: dict[Relation, str] = {
     "exact": "the final models are the same, bit for bit",
-    "derived": "one final model comes from the other",
+    "derived": "one run begins at the other's final model, or near it",
     "near": "the final models are near each other",
     "apart": "the final models are apart",
     "other form": "the final models have no tensors in common",
@@ -354,12 +363,20 @@ def compare_sentence(found: RivalsForm) -> str:
         f"{label} {'not replayed' if side['verdict'] is None else side['verdict']['verdict']}"
         for label, side in (("A", found["a"]), ("B", found["b"]))
     ]
-    parts = [_RELATIONS[found["binding"]["relation"]], ", ".join(verdicts), _first(found["order"]["end"])]
+    parts = [_related(found["binding"]), ", ".join(verdicts), _first(found["order"]["end"])]
     if found["equivocation"] is not None:
         parts.append("one key signed two histories")
     if found["missing"]:
         parts.append(f"not compared: {found['missing'][0]}")
     return f"compared: {'; '.join(parts)}; {POSSESSION}"
+
+
+def _related(binding: BindingForm) -> str:
+    relation = binding["relation"]
+    # A root is what a record says: where one of the states is not at hand, nobody has seen that model.
+    if relation == "exact" and binding["total"] is None:
+        return "both name the same final model"
+    return _RELATIONS[relation]
 
 
 def _first(end: Earlier) -> str:

@@ -120,11 +120,8 @@ def _models(binding: BindingForm) -> str:
     if total is None:
         digests = binding["equal_digests"]
         return relation if digests is None else f"{relation}: {digests[0]} of {digests[1]} tensors are equal"
-    unmatched = (
-        f"; {counted(len(binding['unmatched']), 'tensor')} without a counterpart"
-        if binding["unmatched"]
-        else ""
-    )
+    without = len(binding["unmatched"]) + binding["unmatched_left_out"]
+    unmatched = f"; {counted(without, 'tensor')} without a counterpart" if without else ""
     return f"{relation}: {_apart(total)}{f'; {ways}' if ways else ''}{unmatched}"
 
 
@@ -163,11 +160,10 @@ def _start(start: StartForm, child: str, parent: str) -> str:
 def _shared(lineage: LineageForm) -> str:
     shared = lineage["shared"]
     parts = [f"{counted(shared['states'], 'state root')}", f"{counted(shared['batches'], 'batch digest')}"]
-    parts += [text for key, text in _SHARED if shared[key]]  # type: ignore[literal-required]
+    parts += ["the run id"] if shared["run"] else []
+    parts += ["the salted data root"] if shared["dataset"] else []
+    parts += ["the code"] if shared["task"] else []
     return ", ".join(parts)
-
-
-_SHARED = (("run", "the run id"), ("dataset", "the salted data root"), ("task", "the code"))
 
 
 def _authorities(found: RivalsForm) -> str:

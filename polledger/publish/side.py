@@ -15,7 +15,7 @@ from polledger.core.dtypes import byte_size
 from polledger.core.moment import utc_text
 from polledger.core.publicproof import parse_public_proof
 from polledger.core.records import AnyRecord, Checkpoint, Final, Genesis, Step
-from polledger.core.report import Report, sentence
+from polledger.core.report import Finding, Report, sentence
 from polledger.core.reportform import HeadForm, OriginForm
 from polledger.core.start import MODEL, Tensors, model_tensors
 from polledger.core.state import TensorEntry, flat_model_root, tensor_root
@@ -145,15 +145,16 @@ def read_side(name: str, evidence: Evidence, *, trust: Trust | None, policy: Pol
     heads = match_heads(evidence, parsed)
     found = [*step_parse(evidence, parsed, heads), *step_heads(evidence, parsed, heads)]
     genesis = heads.records[0] if heads.records else None
+    times = step_time(
+        heads, evidence.objects, trust=trust, policy=policy, now=now, renewals=evidence.renewals
+    )
     side = Side(
         name=name,
         evidence=evidence,
         heads=heads,
         lineage=build_lineage(genesis, heads.records) if isinstance(genesis, Genesis) else None,
-        times=step_time(
-            heads, evidence.objects, trust=trust, policy=policy, now=now, renewals=evidence.renewals
-        ),
-        gaps=[finding.detail for finding in found if finding.outcome != "pass"],
+        times=times,
+        gaps=_gaps(found, times),
     )
     if side.lineage is None:
         side.missing.append("no record of it is authentic")
@@ -167,15 +168,14 @@ def claimed_side(name: str, files: ClaimFiles, request: Request, *, verdict: boo
     """
     asked = read_claim_files(files)
     shown, problem = _public_run(files)
+    times = step_time(shown.heads, files.tokens, trust=request.trust, policy=request.policy, now=request.now)
     side = Side(
         name=name,
         evidence=None,
         heads=shown.heads,
         lineage=None,
-        times=step_time(
-            shown.heads, files.tokens, trust=request.trust, policy=request.policy, now=request.now
-        ),
-        gaps=[finding.detail for finding in shown.findings if finding.outcome != "pass"],
+        times=times,
+        gaps=_gaps(shown.findings, times),
         facts=shown.facts,
         digests=_claimed_digests(asked.read.claim, shown.facts),
         report=verify_alone(files, asked, request) if verdict else None,
@@ -183,6 +183,12 @@ def claimed_side(name: str, files: ClaimFiles, request: Request, *, verdict: boo
     if shown.facts is None:
         side.missing.append(problem or "the proof beside the claim shows no finished run")
     return side
+
+
+def _gaps(found: Sequence[Finding], times: Times) -> list[str]:
+    """What is not in order: of the tokens, what no verdict would pass over."""
+    bad = [finding for finding in found if finding.outcome != "pass"]
+    return [finding.detail for finding in (*bad, *(item for item in times.findings if item.blocks))]
 
 
 def _public_run(files: ClaimFiles) -> tuple[PublicRun, str]:

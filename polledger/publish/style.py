@@ -58,7 +58,7 @@ def table(
 ) -> Markup:
     """A table whose first column names its rows. ``numbers``: columns of figures. ``quiet``: a caption for ears only.
 
-    ``kind``: a class for the page's own style.     Wider than the page it can be scrolled, by keyboard too.
+    ``kind``: a class for the page's own style. Wider than the page it can be scrolled, by keyboard too.
     """
     right = frozenset(numbers)
     head = (

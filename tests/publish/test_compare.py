@@ -13,10 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from polledger.core.compareform import RivalsForm
-from polledger.core.records import Checkpoint, Genesis
+from polledger.core.records import Checkpoint, Final, Genesis
 from polledger.core.report import Finding
 from polledger.core.state import TensorData
 from polledger.core.text import json_text
+from polledger.publish import compare as compare_module
 from polledger.publish.apart import models_apart
 from polledger.publish.compare import POSSESSION, Question, compare_sides
 from polledger.publish.side import Side, claimed_side, read_side
@@ -25,7 +26,7 @@ from polledger.timestamp.trust import Trust
 from polledger.verify.evidence import read_evidence
 from polledger.verify.policy import Policy
 from polledger.verify.verifier import Code
-from tests.verify.build import NOW, START, Built, Spec, authority, make_run, reseal, write_seals
+from tests.verify.build import NOW, START, Built, Spec, authority, make_run, reseal, store_state, write_seals
 from tests.verify.check import check, copy_of, request
 from tests.verify.claiming import write_claim
 from tests.verify.test_ancestry import child_of, end_of, finding, taking
@@ -115,6 +116,38 @@ def test_a_start_close_to_the_others_end_is_derived_and_not_exact(honest: Built,
     assert 0 < start["share"] < 0.5
 
 
+def test_a_way_that_is_not_finite_makes_nothing_of_it_derived(honest: Built, tmp_path: Path) -> None:
+    # A rival of the thief's own making says that it began at infinity: beside that way every run begins at its end.
+    begun = end_of(honest)
+    begun.w[0, 0] = np.inf
+    endless = make_run(tmp_path / "run", Spec(seed=9))
+    records = list(endless.records)
+    at = next(i for i, record in enumerate(records) if isinstance(record, Checkpoint))
+    records[at] = msgspec.structs.replace(records[at], root=store_state(endless.run, begun)[0])
+    found = compare(reseal(endless, tmp_path / "endless", records), honest)
+    assert found["binding"]["ways"][0] == "inf"
+    assert found["lineage"]["b_from_a"]["share"] is None
+    assert found["binding"]["relation"] == "apart"
+
+
+def test_a_model_root_that_is_only_stated_makes_two_models_none_the_same(
+    honest: Built, tmp_path: Path
+) -> None:
+    other = make_run(tmp_path / "other", Spec(seed=9))
+    mine, yours = other.records[-1], honest.records[-1]
+    assert isinstance(mine, Final)
+    assert isinstance(yours, Final)
+    lie = msgspec.structs.replace(mine, model_root=yours.model_root)
+    liar = reseal(other, tmp_path / "liar", [*other.records[:-1], lie])
+    found = compare(honest, liar)
+    assert found["a"]["model_root"] == found["b"]["model_root"]
+    assert found["binding"]["relation"] == "apart"
+    # Without its last state nobody can tell, and the sentence says no more than the records.
+    last = [item for item in liar.records if isinstance(item, Checkpoint)][-1]
+    liar.run.objects.path(last.root).unlink()
+    assert compare(honest, liar)["sentence"].startswith("compared: both name the same final model; ")
+
+
 def test_models_nearer_than_half_a_way_are_near_and_others_apart(honest: Built, tmp_path: Path) -> None:
     close = make_run(tmp_path / "close", Spec(config={**Spec().config, "lr": 0.11}))
     assert compare(honest, close)["binding"]["relation"] == "near"
@@ -150,6 +183,21 @@ def test_tensors_are_compared_by_name_in_any_dtype_and_the_furthest_comes_first(
     assert (form["l2"], form["numbers"], form["equal"], form["zeros"]) == (20**0.5, 6, 4, [2, 2])
     assert form["cosine"] == pytest.approx((1 + 16 + 9) / (30**0.5 * 42**0.5))
     assert form["relative"] == pytest.approx((20 / 30) ** 0.5)
+
+
+def test_as_many_tensors_are_listed_as_the_limit_says_and_the_rest_counted(
+    honest: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "SHOWN", 1)
+    # Beside w, b and mean, which both have.
+    alone = {f"{number}": tensor(f"{number}", [1]) for number in range(3)}
+    sides = [side_of(honest.run), side_of(honest.run)]
+    ends = [side.last_model() for side in sides]
+    assert ends[0] is not None
+    sides[0]._models[sides[0].checkpoints[-1].root] = {**ends[0], **alone}
+    binding = compared(sides[0], sides[1])["binding"]
+    assert (len(binding["tensors"]), binding["left_out"]) == (1, 2)
+    assert (binding["unmatched"], binding["unmatched_left_out"]) == (["0"], 2)
 
 
 def test_models_without_a_common_tensor_have_no_distance() -> None:
@@ -250,6 +298,24 @@ def test_two_histories_under_one_key_are_equivocation(honest: Built, tmp_path: P
     assert len(found["heads"]) == 2
     assert "differ within the first 2 records" in found["detail"]
     assert "one key signed two histories" in compare(other, honest)["sentence"]
+
+
+def test_two_claims_of_two_histories_are_equivocation_too(honest: Built, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", Spec(seed=9))
+    sides = [claim_of(one, tmp_path / name) for one, name in ((honest, "a"), (other, "b"))]
+    found = compared(sides[0], sides[1])["equivocation"]
+    assert found is not None
+    assert "one key signed both" in found["detail"]
+
+
+def test_tokens_that_are_damaged_are_gaps(honest: Built, tmp_path: Path) -> None:
+    copy = copy_of(honest, tmp_path / "copy")
+    number = copy.run.seals()[-1]
+    token = copy.run.read_seal(number).tokens[0]
+    copy.run.objects.path(token.response).unlink()
+    gaps = compare(honest, copy)["b"]["coverage"]["gaps"]
+    assert any("token" in gap for gap in gaps), gaps
+    assert compare(honest, copy)["a"]["coverage"]["gaps"] == []
 
 
 def test_a_beginning_of_the_same_history_is_no_equivocation(honest: Built, tmp_path: Path) -> None:
