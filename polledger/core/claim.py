@@ -52,7 +52,10 @@ class _Json(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Tensor(_Json, frozen=True, kw_only=True):
-    """One tensor of the published model: ``name`` as in its ``state_dict``, ``root`` of its canonical bytes."""
+    """One tensor of the published model: ``root`` of its canonical bytes, ``name`` its path in the state.
+
+    That is the name in its ``state_dict`` with ``~``, ``/`` and ``#`` escaped. PROTOCOL section 5.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=4096, pattern=_PLAIN)]
     dtype: Annotated[str, Meta(min_length=1, max_length=32)]

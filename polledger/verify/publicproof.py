@@ -121,6 +121,8 @@ def _chain(proof: PublicProof, heads: Sequence[Head]) -> Iterator[Finding]:
     """Each head against the next: two over as many records with different roots are signed contradictions."""
     if heads[0].previous != ZERO or proof.seals[0].index != 0:
         yield _head("the proof does not begin with the first head of the run")
+    if len(heads) == 1:
+        yield _head("there is one head alone: nothing shows that the log grew while the training went on")
     for (first, second), path, seal in zip(
         itertools.pairwise(heads), proof.consistency, proof.seals[1:], strict=True
     ):

@@ -17,13 +17,16 @@ from polledger.core.dsse import encode_envelope, parse_envelope
 from polledger.core.encoding import encode
 from polledger.core.head import Head, parse_note, sign_head
 from polledger.core.records import Parent, Step, parse_record
+from polledger.core.state import escape, published_entries, published_file, state_root
 from polledger.keys import model_signer
 from polledger.publish.page import SCRIPTS, render_page
 from polledger.publish.publishing import PAGE, gather, publish
 from polledger.publish.store import Folder
 from polledger.timestamp.authority import EmbeddedAuthority, LocalAuthority
 from polledger.timestamp.client import make_request
+from polledger.verify.claimed import tensors_of
 from tests.browser import Browser, Page
+from tests.publish import claims
 from tests.publish.claims import (
     KEY,
     MODEL,
@@ -455,6 +458,15 @@ def test_a_fork_signed_by_the_key_is_not_consistent(read: Reader, authority: Emb
     assert found.outcome("Tree heads") == "holds"
 
 
+def test_one_head_alone_shows_no_history(
+    read: Reader, authority: EmbeddedAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "sizes_of", lambda records: (len(records),))
+    found = read(Maker(authority=authority).make())
+    assert found.outcome("History") == "unchecked"
+    assert found.verdict == "unchecked"
+
+
 def test_two_signed_histories_of_one_size_are_a_contradiction(
     read: Reader, authority: EmbeddedAuthority
 ) -> None:
@@ -737,6 +749,42 @@ def test_another_model_is_told_from_the_claimed_one(opened: Page, tmp_path: Path
     assert "holds" not in {outcome for outcome, _ in found}
 
 
+def test_names_with_characters_of_paths_are_those_that_the_claim_lists(
+    opened: Page, tmp_path: Path, good: Parts
+) -> None:
+    odd = [tensor("deep/er~#", "float32", (3,)), tensor("plain", "int64", ())]
+    flat = published_file([replace(one, path=escape(one.path)) for one in odd])
+    listed = tensors_of(published_entries(flat))
+    assert [one.name for one in listed] == ["deep~1er~0~2", "plain"]
+    root = state_root(published_entries(flat)).hex()
+    model = msgspec.structs.replace(good.claim.model, tensors=listed, root=root)
+    claim = msgspec.json.encode({"model": model}).decode()
+    assert opened.evaluate(f"""(() => {{
+      const report = new Report();
+      report.trust(BY_CLAIM);
+      checkTensors(report, {claim});
+      return report.settled().map(({{ outcome }}) => outcome);
+    }})()""") == ["holds"]
+    file = base64.b64encode(safetensors([odd[0]])).decode()
+    assert opened.evaluate(f"""(async () => {{
+      const read = await readModelFile(new File([fromBase64('{file}')], 'x'), () => null);
+      return modelDifferences({claim}.model.tensors, read.tensors);
+    }})()""") == ["1 tensor of 2 claimed ones is missing from the file: plain."]
+
+
+def test_a_list_that_the_file_fits_and_the_model_does_not_is_not_green(
+    chromium: Browser, tmp_path: Path, good: Parts
+) -> None:
+    path = tmp_path / "index.html"
+    path.write_bytes(good.model(tensors=good.claim.model.tensors[:3]).page())
+    with chromium.page(path.as_uri()) as page:
+        assert said(page).outcome("Tensors") == "unchecked"
+        found = file_findings(page, tmp_path / "model.safetensors", safetensors(MODEL[:3]))
+    sentence = "Model. Its tensors are those that the claim lists, but they give another model."
+    assert ("broken", sentence) in found
+    assert "holds" not in {outcome for outcome, _ in found}
+
+
 def _header(text: str, body: int = 0) -> bytes:
     return len(text).to_bytes(8, "little") + text.encode() + bytes(body)
 
@@ -871,6 +919,23 @@ def test_a_script_that_was_changed_does_not_run(chromium: Browser, tmp_path: Pat
         assert page.evaluate("document.documentElement.dataset.verdict ?? null") is None
         assert "Checking" in page.evaluate("document.getElementById('verdict').innerText")
         assert any("violates the following Content Security Policy" in one for one in page.problems())
+
+
+def test_what_is_only_claimed_is_worded_as_the_claim(opened: Page) -> None:
+    lede = opened.evaluate("document.getElementById('lede').innerText")
+    assert lede == (
+        "Somebody by the name of Ada Example claims to have trained this model in 40 steps and to have sealed them as "
+        "they happened."
+    )
+    facts = opened.evaluate("document.getElementById('facts').innerText")
+    assert "1,797 examples, committed to in the run’s first record; not shown" in facts
+    assert "Said to be steps of polledger’s own" in facts
+
+
+def test_a_claim_of_many_tensors_is_read(opened: Page) -> None:
+    # Some thirty thousand tensors: the envelope is one string of that length.
+    text = "'{\"payload\":\"' + 'A'.repeat(2 ** 24) + '\"}'"
+    assert opened.evaluate(f"parseStrictJson({text}).payload.length") == 2**24
 
 
 def test_what_others_wrote_enters_as_text(chromium: Browser, tmp_path: Path, good: Parts) -> None:

@@ -401,6 +401,19 @@ def test_sizes_that_no_record_can_hold_are_no_crash(honest: Built, tmp_path: Pat
     assert any("do not give the fingerprint" in finding.detail for finding in report.findings)
 
 
+def test_one_head_alone_shows_no_growing_log(claimed: ClaimFiles, tmp_path: Path) -> None:
+    files = copied(claimed, tmp_path / "claim")
+
+    def only_last(proof: PublicProof) -> PublicProof:
+        proof = resigned(proof, len(proof.seals) - 1, KEY, previous=ZERO)
+        last = msgspec.structs.replace(proof.seals[-1], index=0)
+        return msgspec.structs.replace(proof, seals=[last], consistency=[])
+
+    found = proof_findings(files, only_last)
+    assert {finding.outcome for finding in found} == {"unverifiable"}
+    assert any("one head alone" in finding.detail for finding in found)
+
+
 def test_a_proof_without_its_end_gives_no_claim(claimed: ClaimFiles, tmp_path: Path) -> None:
     files = copied(claimed, tmp_path / "claim")
     assert (

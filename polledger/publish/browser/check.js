@@ -138,6 +138,11 @@ function headOrderProblems(heads, run) {
 
 /** Each tree holds the one before it, unchanged. */
 function checkConsistency(report, { heads, consistency }) {
+  if (heads.length === 1) {
+    const sentence = 'There is one tree head alone: nothing shows that the history grew while the training went on.';
+    report.add('History', 'unchecked', sentence);
+    return;
+  }
   const problems = consistency.flatMap((path, i) => {
     const [one, two] = [heads[i], heads[i + 1]];
     const fits = verifyConsistency({

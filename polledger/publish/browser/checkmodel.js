@@ -4,7 +4,7 @@
 /** The tensors that the claim lists are those of the model root that it names. */
 function checkTensors(report, { model }) {
   const tensors = model.tensors.map(({ name, dtype, shape, root }) => ({
-    path: escapeName(name),
+    path: name,
     dtype,
     shape,
     bytes: tensorBytes(dtype, shape),
@@ -51,11 +51,9 @@ function checkModel(claim, read) {
     );
   } else {
     report.add('Model', 'broken', 'This file does not hold the claimed model.');
-    report.addAll(
-      'Model',
-      modelDifferences(claim.model.tensors, read.tensors).map(broken),
-      'Its tensors are those that the claim lists, but they give another model.',
-    );
+    const differences = modelDifferences(claim.model.tensors, read.tensors);
+    const none = 'Its tensors are those that the claim lists, but they give another model.';
+    for (const sentence of differences.length > 0 ? differences : [none]) report.add('Model', 'broken', sentence);
   }
   const digest = toHex(read.sha256);
   const file = claim.model.files.find(({ sha256: claimed }) => claimed === digest);
@@ -79,7 +77,7 @@ function checkModel(claim, read) {
 /** Sentences about the tensors in which a file is not the claimed model. */
 function modelDifferences(claimed, found) {
   const named = (tensors) => new Map(withShortNames(tensors).map((tensor) => [tensor.path, tensor]));
-  const wanted = named(claimed.map((tensor) => ({ ...tensor, path: escapeName(tensor.name) })));
+  const wanted = named(claimed.map((tensor) => ({ ...tensor, path: tensor.name })));
   const given = named(found.map((tensor) => ({ ...tensor, root: toHex(tensor.root) })));
   const both = [...wanted.keys()].filter((path) => given.has(path));
   const differ = (what) => both.filter((path) => what(wanted.get(path)) !== what(given.get(path)));

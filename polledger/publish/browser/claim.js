@@ -108,6 +108,7 @@ function parseStatement(payload) {
   const subjects = [[model.name, MODEL_ROOT, model.root], ...files];
   const found = subject.map(({ name, digest }) => [name, ...Object.entries(digest)[0]]);
   demand(JSON.stringify(found) === JSON.stringify(subjects), 'the subjects are not the model that the claim describes');
+  demand(claim.not_claimed.length > 0, 'the claim does not say what it does not claim');
   demand((training.origin === 'external') === 'external' in training, 'origin and external do not fit together');
   demand((training.origin === 'parent') === (parents.length === 1), 'origin and parents do not fit together');
   const committed = data.disclosure === 'withheld';

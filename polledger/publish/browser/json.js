@@ -12,7 +12,11 @@ function parseStrictJson(text) {
   } catch {
     throw new Malformed('a text is not JSON');
   }
-  demand(countNames(value) === countNamesInText(text), 'a JSON object gives a name twice');
+  const outside = text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"/gs, '');
+  // Read as a number, 60.0 is 60, and a fraction beyond 2^53 is gone.
+  demand(!/\d[.eE]|-0/.test(outside), 'a number in JSON is no exact integer');
+  // One colon stands outside of strings for each name.
+  demand(countNames(value) === outside.split(':').length - 1, 'a JSON object gives a name twice');
   return value;
 }
 
@@ -29,9 +33,4 @@ function countNames(value, depth = 0) {
   const members = Object.values(value);
   const own = Array.isArray(value) ? 0 : members.length;
   return members.reduce((total, member) => total + countNames(member, depth + 1), own);
-}
-
-/** How many colons stand outside of strings: one for each name. */
-function countNamesInText(text) {
-  return text.replace(/"(?:[^"\\]|\\.)*"/gs, '').split(':').length - 1;
 }

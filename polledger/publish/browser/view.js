@@ -133,8 +133,8 @@ const ORIGINS = {
 };
 
 const KINDS = {
-  recipe: 'The steps are polledger’s own, under the claimant’s settings.',
-  custom: 'The steps are the claimant’s own code, which has to be read.',
+  recipe: 'Said to be steps of polledger’s own, under the claimant’s settings.',
+  custom: 'The steps are code of the claimant’s own, which has to be read.',
 };
 
 function ledeOf({ claimant, training }) {
@@ -144,7 +144,8 @@ function ledeOf({ claimant, training }) {
       : ['Somebody by the name of ', foreign(claimant.name)];
   return [
     ...who,
-    ` claims to have trained this model in ${counted(training.steps, 'step')} that were sealed as they happened.`,
+    ` claims to have trained this model in ${counted(training.steps, 'step')}` +
+      ' and to have sealed them as they happened.',
   ];
 }
 
@@ -158,7 +159,7 @@ function claimantOf({ name, contact }) {
 
 function dataOf({ disclosure, size }) {
   return disclosure === 'withheld'
-    ? `${counted(size, 'example')}, each committed to before training; not shown`
+    ? `${counted(size, 'example')}, committed to in the run’s first record; not shown`
     : 'each batch committed to, not shown; where the batches come from is not on record';
 }
 
@@ -252,7 +253,7 @@ function showDetails({ claim, heads, tokens, records }) {
       ['Name', 'Type', 'Shape', 'Root'],
       model.tensors.map((tensor) => [
         foreign(tensor.name),
-        tensor.dtype,
+        foreign(tensor.dtype),
         tensor.shape.join(' × ') || 'one number',
         digest(tensor.root),
       ]),
