@@ -13,6 +13,7 @@ from polledger.core.merkle import root as tree_root
 from polledger.core.state import CHUNK, PIECE, TensorEntry, escape, flat_model_root, short_names
 from polledger.errors import MalformedError
 from polledger.files import open_regular, reported
+from polledger.helper import usable_cores
 from polledger.verify.modelfile import HEADER_BYTES, FileEntry, parse_header
 
 _LENGTH: Final = 8
@@ -34,7 +35,7 @@ def safetensors_root(path: Path) -> bytes:
             raise MalformedError("not a safetensors file")
         begin = _LENGTH + length
         entries = parse_header(reader.part(_LENGTH, length), body=size - begin)
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hashing") as pool:
+        with ThreadPoolExecutor(usable_cores(), thread_name_prefix="hashing") as pool:
             leaves = chain.from_iterable(pool.map(reader.leaves, _spans(entries, begin)))
             roots = [tree_root(list(islice(leaves, len(_chunks(entry))))) for entry in entries]
     short = short_names([escape(entry.name) for entry in entries])
@@ -61,11 +62,14 @@ def _chunks(entry: FileEntry) -> list[int]:
 def _spans(entries: Iterable[FileEntry], begin: int) -> Iterator[Span]:
     """The chunks of all tensors, which follow each other from ``begin`` on, some :data:`PIECE` bytes at a time."""
     lengths: list[int] = []
+    size = 0
     for length in chain.from_iterable(_chunks(entry) for entry in entries):
         lengths.append(length)
-        if (size := sum(lengths)) >= PIECE:
+        # Counted on: a file may consist of a million tensors of one byte.
+        size += length
+        if size >= PIECE:
             yield begin, lengths
-            begin, lengths = begin + size, []
+            begin, lengths, size = begin + size, [], 0
     if lengths:
         yield begin, lengths
 

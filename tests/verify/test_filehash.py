@@ -1,6 +1,7 @@
 """Roots of .safetensors files, computed while reading, are those of their tensors in memory; no whole, no root."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,19 @@ def test_root_is_that_of_the_tensors_in_memory(tmp_path: Path, name: str) -> Non
     file = tmp_path / "model.safetensors"
     file.write_bytes(data)
     assert safetensors_root(file) == file_root(parse_safetensors(memoryview(data)))
+
+
+def test_tensors_of_one_byte_cost_no_more_than_their_number() -> None:
+    count = 100_000
+    entries = [
+        filehash.FileEntry(name=str(at), dtype="uint8", shape=(1,), begin=at, end=at + 1)
+        for at in range(count)
+    ]
+    began = time.process_time()
+    spans = list(filehash._spans(entries, 7))
+    # Adding up all lengths for each of them takes a minute.
+    assert time.process_time() - began < 5
+    assert [(begin, len(lengths)) for begin, lengths in spans] == [(7, count)]
 
 
 @pytest.mark.parametrize("size", [0, 7, 8, 9, 60, -1])
