@@ -92,6 +92,8 @@ class Recorder:
             sealer = Sealer.create(run, genesis.run, signer, stamp=stamping.stamp)
             opened.callback(sealer.close)
             self._recorder = RunRecorder(run, sealer, cadence)
+            # Its thread holds two copies of the state for as long as it lives.
+            opened.callback(self._recorder.close)
             self._recorder.begin(genesis, live_objects(self._objects, self._built))
             self._hyperparameters = _Hyperparameters(self._objects)
             self._opened: contextlib.ExitStack | None = opened.pop_all()

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,17 @@ def test_closing_twice_and_stepping_after_it(tmp_path: Path) -> None:
     recorder.close()
     with pytest.raises(UsageError, match="closed"):
         recorder.step(2)
+
+
+def test_closing_leaves_no_thread_and_no_copies_of_the_state(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run", model_and_optimizer(), steps=2)
+    recorder.step(1)
+    memory = weakref.ref(recorder._recorder._pipeline._blocks[0]._memory)
+    assert memory() is not None
+    assert [thread.name for thread in threading.enumerate()].count("sealing") == 1
+    recorder.close()
+    assert [thread.name for thread in threading.enumerate()].count("sealing") == 0
+    assert memory() is None
 
 
 def test_directory_is_free_again_after_close(tmp_path: Path) -> None:
