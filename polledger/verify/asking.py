@@ -202,7 +202,7 @@ def _head(asked: Asked, evidence: Evidence, heads: Heads, lineage: Lineage) -> I
         yield from _other_tree(head, found, heads)
     elif head.size > heads.sealed:
         # Without it the run would be judged by an earlier head, and what lies between them by nothing.
-        detail = f"the head in the challenge covers {head.size} records, and the newest that is shown only {heads.sealed}"
+        detail = f"the head in the challenge covers {head.size} records, the newest that is shown only {heads.sealed}"
         yield _finding("challenge.head", detail, "ask the prover for a proof with all seals of the run")
     elif head.size < heads.sealed:
         detail = (

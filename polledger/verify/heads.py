@@ -325,6 +325,9 @@ def _early_genesis(heads: Heads) -> Iterator[Finding]:
     # The number of a seal is not signed: only the head without a previous one is the first.
     if first is None or not first.matches or first.head.previous != ZERO:
         return
-    step = next((record for record in heads.records[: first.head.size] if type(record) is Step), None)
-    if step is not None:
+    step = next((record for record in heads.records[: first.head.size] if isinstance(record, Step)), None)
+    if isinstance(step, Unshown):
+        remedy = "ask the prover for a proof that is not compact"
+        yield _unverifiable("a record under the first head is not shown", remedy, record=step.index)
+    elif step is not None:
         yield _fail("genesis was not sealed before step 0", record=step.index)

@@ -91,7 +91,7 @@ def build_lineage(genesis: Genesis, records: Sequence[AnyRecord]) -> Lineage:
 
     What stays in memory is 8 bytes a record and 16 an interval, besides ``records`` themselves.
     """
-    surviving, dropped = _drop_abandoned(records)
+    surviving, dropped = _drop_abandoned(genesis, records)
     walk = _Walk(genesis=genesis)
     for position, at in enumerate(islice(surviving, 1, None), start=1):
         walk.take(records[at], position)
@@ -148,14 +148,14 @@ def _fail(record: int, detail: str, *, expected: str | None = None, found: str |
     )
 
 
-def _drop_abandoned(records: Sequence[AnyRecord]) -> tuple["array[int]", list[Finding]]:
+def _drop_abandoned(genesis: Genesis, records: Sequence[AnyRecord]) -> tuple["array[int]", list[Finding]]:
     """Indices of the records that survive, ascending."""
     surviving = array("Q")
     findings: list[Finding] = []
     final: int | None = None
     for index, record in enumerate(records):
         if isinstance(record, Resume):
-            findings += _apply_resume(records, surviving, record, final)
+            findings += _apply_resume(genesis, records, surviving, record, final)
         elif isinstance(record, Final) and final is None:
             final = index
         surviving.append(index)
@@ -163,7 +163,11 @@ def _drop_abandoned(records: Sequence[AnyRecord]) -> tuple["array[int]", list[Fi
 
 
 def _apply_resume(
-    records: Sequence[AnyRecord], surviving: "array[int]", resume: Resume, final: int | None
+    genesis: Genesis,
+    records: Sequence[AnyRecord],
+    surviving: "array[int]",
+    resume: Resume,
+    final: int | None,
 ) -> list[Finding]:
     """Cut ``surviving`` back to the checkpoint that ``resume`` names; ``final`` is the first final record."""
     at = bisect_left(surviving, resume.source)
@@ -189,7 +193,21 @@ def _apply_resume(
     unnamed = [index for index in dropped if not first <= index <= last]
     if unnamed:
         return [_fail(resume.index, f"drops record {unnamed[0]} without naming it as abandoned")]
-    return []
+    return _hidden(genesis, records[found], Lazy(records.__getitem__, dropped))
+
+
+def _hidden(genesis: Genesis, source: AnyRecord, dropped: Sequence[AnyRecord]) -> list[Finding]:
+    """Why what is not shown of an abandoned stretch cannot be steps: with a final record in it, it is not abandoned.
+
+    Where all of it is shown, nothing hides in it.
+    """
+    if not isinstance(source, Checkpoint) or not any(isinstance(record, Unshown) for record in dropped):
+        return []
+    walk = _Walk(genesis=genesis, position=source.step)
+    walk.take(source, 0)
+    for place, record in enumerate(dropped, start=1):
+        walk.take(record, place)
+    return walk.findings
 
 
 @dataclass(slots=True, kw_only=True)

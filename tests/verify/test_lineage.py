@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from polledger.core.records import AnyRecord, Checkpoint, Environment, Final, Genesis, Resume, Step
+from polledger.core.digest import ZERO
+from polledger.core.records import AnyRecord, Checkpoint, Environment, Final, Genesis, Resume, Step, Unshown
 from polledger.verify.lineage import Lineage, build_lineage, checkpoint_steps, is_checkpoint_step
 from tests.verify.build import ENVIRONMENT, OTHER_MACHINE, RUN, Spec, genesis_of
 
@@ -270,3 +271,26 @@ def test_checkpoints_are_counted_as_they_fall_due(every: int, warm: int, planned
 
 def test_counting_checkpoints_takes_no_time_whatever_number_is_stated() -> None:
     assert checkpoint_steps(msgspec.structs.replace(GENESIS, every=1), 2**53 - 1) == 2**53
+
+
+def unshown(records: list[AnyRecord], *hidden: int) -> list[AnyRecord]:
+    """What a compact proof makes of ``records`` if those at ``hidden`` are not in it."""
+    stand_in = Unshown(v=1, run=RUN, index=0, step=0, batch=ZERO)
+    return [stand_in if at in hidden else record for at, record in enumerate(records)]
+
+
+def test_steps_of_an_abandoned_stretch_need_not_be_shown() -> None:
+    assert details(build(unshown(interrupted(), 9, 10))) == ""
+
+
+@pytest.mark.parametrize(
+    "hidden", [(17,), (16, 17), (14, 15, 16, 17), (13, *range(14, 18)), tuple(range(9, 18))]
+)
+def test_a_final_record_is_not_hidden_in_an_abandoned_stretch(hidden: tuple[int, ...]) -> None:
+    """Shown, it says that a finished run was resumed; not shown it passes for a step, and there is one too many."""
+    records = straight()
+    finished_twice = [*records, resume(8, 9, 17), *records[9:17], final(len(records) + 8)]
+    assert "abandons the final record 17" in details(build(finished_twice))
+    found = build(unshown(finished_twice, *hidden))
+    assert "beyond the 10 of genesis" in details(found)
+    assert not found.complete

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from polledger.core.challenge import Challenge
 from polledger.core.encoding import encode, real
 from polledger.core.proof import ITEM, Kind, ProofRejected
-from polledger.core.records import Checkpoint, Genesis
+from polledger.core.records import Checkpoint, Final, Genesis, Resume, Step
 from polledger.core.report import Report
 from polledger.core.sampling import sample_size
 from polledger.errors import Unavailable, UsageError
 from polledger.verify.answering import check_asked as check_question
 from polledger.verify.answering import read_run
 from polledger.verify.policy import parse_policy
-from tests.verify.build import NOW, Built, Hooks, Spec, make_run, reseal, write_seals
+from tests.verify.build import ENVIRONMENT, NOW, Built, Hooks, Spec, make_run, reseal, write_seals
 from tests.verify.check import copy_of, failures, named
 from tests.verify.presenting import (
     Frame,
@@ -543,6 +543,31 @@ def test_a_lie_about_hyperparameters_is_found_by_replay_where_records_are_not_sh
         assert {finding.outcome for finding in named(report, "structure")} == {outcome}
         assert 9 in {finding.step for finding in failures(report)}
         assert {finding.outcome for finding in named(report, "hyperparameters")} == {outcome}
+
+
+def test_a_step_under_the_first_head_is_not_hidden(honest: Built, tmp_path: Path) -> None:
+    """Training began before genesis was sealed, and the stretch was abandoned: not shown, it could be anything."""
+    begun = honest.records[2]
+    assert isinstance(begun, Step)
+    resume = Resume(
+        v=1, run=begun.run, index=0, environment=ENVIRONMENT, source=1, reason="r", first=2, last=2
+    )
+    final = honest.records[-1]
+    assert isinstance(final, Final)
+    records = [*honest.records[:3], resume, *honest.records[2:-1]]
+    records.append(msgspec.structs.replace(final, checkpoint=len(records) - 1))
+    early = reseal(
+        honest, tmp_path / "early", [msgspec.structs.replace(item, index=i) for i, item in enumerate(records)]
+    )
+    for first, verdict in ((2, "VERIFIED"), (3, "UNVERIFIABLE")):
+        for number in early.run.seals():
+            early.run.seal_path(number).unlink()
+        write_seals(early.run, [encode(item) for item in early.records], sizes=[first, len(records)])
+        question = challenge_of(early)
+        report = check_proof(early, prove(early, question, tmp_path / f"{first}", compact=True), question)
+        assert report.verdict == verdict
+        assert blocks(report) == ([] if first == 2 else ["heads"])
+        assert check_asked(early, question).verdict == ("VERIFIED" if first == 2 else "REFUTED")
 
 
 ROOM = 64 << 10
