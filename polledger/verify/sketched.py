@@ -119,9 +119,9 @@ def after_answer(
     )
 
 
-def no_answer(why: str) -> Finding:
-    """What screening says without sketches that answer the challenge."""
-    return Finding(step=5, name=NAME, outcome="unverifiable", detail=why, remedy=_AGAIN)
+def no_answer(why: str, *, interval: int | None = None) -> Finding:
+    """What screening says without sketches that answer the challenge and hold where states are opened."""
+    return Finding(step=5, name=NAME, outcome="unverifiable", detail=why, interval=interval, remedy=_AGAIN)
 
 
 def contradictions(
@@ -139,14 +139,16 @@ def contradictions(
         try:
             states = [load_state(objects, checkpoint.root).flat for checkpoint in (start, end)]
             found = check_opened(answer, at, start=states[0], end=states[1], objects=lineage.genesis.objects)
-        except (Unavailable, UsageError):
-            # What cannot be read is reported where it is replayed.
+        except Unavailable:
+            # What a proof brings is read whole in step 6, and what it lacks is reported there.
             continue
+        except UsageError as error:
+            # Genesis does not describe every object of the states.
+            yield no_answer(f"the sketches cannot be held against the states: {error}", interval=first)
+            return
         for item in found[:1]:
             detail = (
                 f"the sketches say that {item.group} moved otherwise between steps {start.step} and {end.step} than "
                 "the states show"
             )
-            yield Finding(
-                step=5, name=NAME, outcome="unverifiable", detail=detail, interval=first, remedy=_AGAIN
-            )
+            yield no_answer(detail, interval=first)

@@ -1,5 +1,6 @@
 """Two rounds: sketches before the sample is known, and the whole run screened without being shown."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from polledger.verify.answering import read_run
 from polledger.verify.asking import opened_for
 from polledger.verify.evidence import Evidence, read_presented
 from polledger.verify.policy import Policy
-from polledger.verify.sketched import after_answer, sketches_for
+from polledger.verify.sketched import after_answer, contradictions, sketches_for
 from tests.verify.build import CONFIG, Built, Hooks, Spec, make_run
 from tests.verify.check import copy_of, failures, named
 from tests.verify.presenting import asked, challenge_of, check_asked, check_proof, prove
@@ -132,6 +133,19 @@ def test_a_lie_in_the_sketches_is_found_where_its_place_is_opened(jumped: Built,
     assert {finding.interval for finding in named(report, "screening") if "otherwise" in finding.detail} == {
         60
     }
+
+
+def test_states_that_sketches_cannot_be_held_against_are_not_passed_over(honest: Built) -> None:
+    """A state with an object that genesis does not name is in no sketch: whatever they say of it stands unchecked."""
+    lineage = read_run(honest.run).lineage
+    answer = parse_sketches(sketches_for(honest.run, lineage, first_of(honest)))
+    everything = range(len(lineage.intervals))
+    assert list(contradictions(answer, lineage, honest.run.objects, everything)) == []
+    objects = [item for item in lineage.genesis.objects if item.name != "optimizer"]
+    bare = replace(lineage, genesis=msgspec.structs.replace(lineage.genesis, objects=objects))
+    found = list(contradictions(answer, bare, honest.run.objects, everything))
+    assert [(finding.outcome, finding.name) for finding in found] == [("unverifiable", "screening")]
+    assert "cannot be held against" in found[0].detail
 
 
 def test_sketches_are_those_that_were_answered(honest: Built, tmp_path: Path) -> None:
