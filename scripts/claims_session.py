@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from polledger.core.state import published_model
+from polledger.core.published import published_model
 from polledger.store.run import RunDirectory
 from polledger.verify.evidence import read_evidence
 from polledger.verify.heads import match_heads, parse_records

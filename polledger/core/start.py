@@ -1,14 +1,15 @@
 """The first state of a run that does not begin from its seed alone: tensors of another model put into the rebuilt one.
 
 PROTOCOL section 10, step 8. Both sides of a run use this: ``seal`` to make checkpoint 0, ``verify`` to make it again.
-Names are those of the ``state_dict``, escaped, without the prefixes of :data:`polledger.core.state.PREFIXES`.
+Names are those of the ``state_dict``, escaped, without the prefixes of :data:`polledger.core.published.PREFIXES`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from polledger.core.state import OUTSIDE, FlatState, TensorData, escape, short_names, unescape
+from polledger.core.published import short_names
+from polledger.core.state import OUTSIDE, FlatState, TensorData, escape, unescape
 from polledger.errors import UsageError
 
 MODEL: Final = "model"

@@ -25,8 +25,9 @@ from polledger.core.digest import sha256
 from polledger.core.dsse import PublicKey
 from polledger.core.merkle import Tree, consistency_proof, leaf_hash
 from polledger.core.publicproof import ProvenRecord, PublicProof
+from polledger.core.published import published_entries, published_model
 from polledger.core.records import Checkpoint, Genesis, Resume, Seal, TokenRef
-from polledger.core.state import Entry, published_entries, published_model, state_root
+from polledger.core.state import Entry, state_root
 from polledger.errors import MalformedError, UsageError
 from polledger.files import hash_regular
 from polledger.store.objects import ObjectStore

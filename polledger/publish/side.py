@@ -14,11 +14,12 @@ from polledger.core.compareform import AnchorForm, CoverageForm, SideForm, SideT
 from polledger.core.dtypes import byte_size
 from polledger.core.moment import utc_text
 from polledger.core.publicproof import parse_public_proof
+from polledger.core.published import flat_model_root
 from polledger.core.records import AnyRecord, Checkpoint, Final, Genesis, Step
 from polledger.core.report import Finding, Report, sentence
 from polledger.core.reportform import HeadForm, OriginForm
 from polledger.core.start import MODEL, Tensors, model_tensors
-from polledger.core.state import TensorEntry, flat_model_root, tensor_root
+from polledger.core.state import TensorEntry, tensor_root
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.claimfiles import ClaimFiles
 from polledger.store.objects import ObjectStore

@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from polledger.core.config import KEY_LENGTH
 from polledger.core.encoding import encode, real
+from polledger.core.published import model_root
 from polledger.core.records import Checkpoint, Final, Genesis, GroupValues, Resume, Step
 from polledger.core.seeds import batch_digest, salt
 from polledger.core.state import (
@@ -26,7 +27,6 @@ from polledger.core.state import (
     TensorEntry,
     encode_state,
     header_size,
-    model_root,
 )
 from polledger.errors import UsageError
 from polledger.store.blockfile import BlockMemory

@@ -3,19 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from polledger.core.published import model_root, published_entries, published_file, published_model
 from polledger.core.records import Final
 from polledger.core.replay import ReplayFailed
 from polledger.core.report import Finding
-from polledger.core.state import (
-    FlatState,
-    TensorEntry,
-    model_root,
-    published_entries,
-    published_file,
-    published_model,
-    state_root,
-    tensor_entries,
-)
+from polledger.core.state import FlatState, TensorEntry, state_root, tensor_entries
 from polledger.core.tolerance import Outcome
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import read_bounded

@@ -18,9 +18,10 @@ from polledger.core.digest import sha256
 from polledger.core.dsse import Envelope, PublicKey, parse_envelope
 from polledger.core.dtypes import byte_size
 from polledger.core.moment import utc_text
+from polledger.core.published import flat_model_root, published_entries, published_model
 from polledger.core.records import TokenRef
 from polledger.core.report import Finding, counted
-from polledger.core.state import Entry, TensorEntry, flat_model_root, published_entries, published_model
+from polledger.core.state import Entry, TensorEntry
 from polledger.core.tolerance import Outcome
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import hash_regular

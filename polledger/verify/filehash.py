@@ -10,7 +10,8 @@ from typing import Final
 
 from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
-from polledger.core.state import CHUNK, PIECE, TensorEntry, escape, flat_model_root, short_names
+from polledger.core.published import flat_model_root, short_names
+from polledger.core.state import CHUNK, PIECE, TensorEntry, escape
 from polledger.errors import MalformedError
 from polledger.files import open_regular, reported
 from polledger.helper import usable_cores
@@ -23,7 +24,7 @@ Span = tuple[int, list[int]]
 
 
 def safetensors_root(path: Path) -> bytes:
-    """The root that :func:`polledger.core.state.file_root` gives for the file's tensors.
+    """The root that :func:`polledger.core.published.file_root` gives for the file's tensors.
 
     Raises FileNotFoundError, MalformedError for a file that is no whole .safetensors file or changes meanwhile,
     Unavailable if it cannot be read.

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polledger.core.encoding import STATE_LIMITS, encode, parse
+from polledger.core.published import file_root, model_root
 from polledger.core.records import StateObject
 from polledger.core.state import (
     CHUNK,
@@ -22,10 +23,8 @@ from polledger.core.state import (
     TensorData,
     TensorEntry,
     encode_state,
-    file_root,
     group_of,
     header_size,
-    model_root,
     parse_state,
     scalars_group,
     state_root,

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
+from polledger.core.published import model_root
 from polledger.core.records import AnyRecord, Checkpoint, Dataset, Final, Genesis
 from polledger.core.seeds import example_leaf, salt
-from polledger.core.state import EncodedState, FlatState, encode_state, model_root, parse_state
+from polledger.core.state import EncodedState, FlatState, encode_state, parse_state
 from polledger.keys import load_key
 from polledger.redteam.rewrite import Edit, read_records, rewrite_run
 from polledger.store.run import RunDirectory

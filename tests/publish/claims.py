@@ -37,6 +37,7 @@ from polledger.core.merkle import Tree, chainpoint_node, consistency_proof, leaf
 from polledger.core.merkle import root as tree_root
 from polledger.core.moment import utc_text
 from polledger.core.publicproof import ProvenRecord, PublicProof
+from polledger.core.published import file_root
 from polledger.core.records import (
     AnyRecord,
     Checkpoint,
@@ -50,7 +51,7 @@ from polledger.core.records import (
     Step,
     TokenRef,
 )
-from polledger.core.state import TensorData, file_root, tensor_root
+from polledger.core.state import TensorData, tensor_root
 from polledger.publish.page import render_page
 from polledger.timestamp.authority import LocalAuthority
 from polledger.timestamp.client import make_request

@@ -16,8 +16,9 @@ from polledger.core.digest import sha256
 from polledger.core.dsse import encode_envelope, parse_envelope
 from polledger.core.encoding import encode
 from polledger.core.head import Head, parse_note, sign_head
+from polledger.core.published import published_entries, published_file
 from polledger.core.records import Parent, Step, parse_record
-from polledger.core.state import escape, published_entries, published_file, state_root
+from polledger.core.state import escape, state_root
 from polledger.keys import model_signer
 from polledger.publish.page import SCRIPTS, render_page
 from polledger.publish.publishing import PAGE, gather, publish

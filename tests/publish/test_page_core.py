@@ -15,7 +15,8 @@ import pytest
 
 from polledger.core.encoding import RECORD_LIMITS
 from polledger.core.head import parse_note
-from polledger.core.state import escape, file_root
+from polledger.core.published import file_root
+from polledger.core.state import escape
 from polledger.errors import MalformedError
 from polledger.publish.page import render_page
 from polledger.timestamp import der

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 import torch
 
+from polledger.core.published import model_root
 from polledger.core.records import AnyRecord, Checkpoint, Final
-from polledger.core.state import model_root
 from polledger.errors import UsageError
 from polledger.redteam.forge import Forge, forging, seal_options, thief_key
 from polledger.redteam.rewrite import read_records, rewrite_run

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from polledger.core.published import model_root
 from polledger.core.records import Checkpoint, Final
-from polledger.core.state import model_root
 from polledger.redteam import blindfold, forged_init, infinitesimal, interpolation
 from polledger.redteam.forge import Forge, forging, seal_options, thief_key
 from polledger.redteam.moves import model_tensors, tied

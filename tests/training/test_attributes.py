@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from polledger.core.state import encode_state, model_root, parse_state
+from polledger.core.published import model_root
+from polledger.core.state import encode_state, parse_state
 from polledger.errors import EnvironmentMismatch
 from polledger.training.attributes import (
     ATTRIBUTES_KEY,

@@ -14,9 +14,10 @@ import torch
 
 from polledger import Recorder
 from polledger.core.encoding import from_real
+from polledger.core.published import model_root
 from polledger.core.records import Checkpoint, Final, Genesis, Step
 from polledger.core.source import parse_source
-from polledger.core.state import model_root, parse_state
+from polledger.core.state import parse_state
 from polledger.errors import UsageError
 from polledger.store.run import RunDirectory
 from polledger.training.source import PLAIN_LOOP

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from polledger.core.state import FlatState, encode_state, file_root, model_root, parse_state
+from polledger.core.published import file_root, model_root
+from polledger.core.state import FlatState, encode_state, parse_state
 from polledger.errors import EnvironmentMismatch, UsageError
 from polledger.training.state import describe_objects, first_difference, flatten_objects, load_objects
 

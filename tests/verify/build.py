@@ -24,6 +24,7 @@ from polledger.core.merkle import Frontier, chainpoint_node, leaf_hash
 from polledger.core.merkle import root as tree_root
 from polledger.core.nest import NestTensor, encode_header, parse_nest
 from polledger.core.order import Order
+from polledger.core.published import model_root
 from polledger.core.records import (
     AnyRecord,
     Checkpoint,
@@ -51,7 +52,7 @@ from polledger.core.replay import (
 )
 from polledger.core.schedule import Schedule
 from polledger.core.seeds import batch_digest, example_leaf, rng_seeds, salt, training_seed
-from polledger.core.state import FlatState, SkeletonEntry, TensorData, encode_state, model_root, parse_state
+from polledger.core.state import FlatState, SkeletonEntry, TensorData, encode_state, parse_state
 from polledger.store.ledger import LedgerWriter
 from polledger.store.run import RunDirectory
 from polledger.timestamp.authority import EmbeddedAuthority

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polledger.core.state import CHUNK, PIECE, file_root
+from polledger.core.published import file_root
+from polledger.core.state import CHUNK, PIECE
 from polledger.errors import MalformedError, Unavailable
 from polledger.verify import filehash
 from polledger.verify.filehash import safetensors_root
