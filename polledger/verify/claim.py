@@ -6,7 +6,7 @@ another key signed, or that was changed after it was signed, contradicts nothing
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from polledger.core.dsse import Envelope, PublicKey, parse_envelope
 from polledger.core.dtypes import byte_size
 from polledger.core.moment import utc_text
 from polledger.core.published import flat_model_root, published_entries, published_model
-from polledger.core.records import TokenRef
+from polledger.core.records import Genesis, TokenRef
 from polledger.core.report import Finding, counted
 from polledger.core.state import Entry, TensorEntry
 from polledger.core.tolerance import Outcome
@@ -84,6 +84,10 @@ class ReadClaim:
         """The claimant's signature that holds; None if there is none."""
         return self.envelope.signature_of(self.key)
 
+    def names(self, genesis: Genesis) -> bool:
+        """Whether the claim is about the run that begins with ``genesis``, under the key that is named there."""
+        return self.key.key == genesis.key and self.claim.training.run == genesis.run.hex()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRun:
@@ -129,6 +133,17 @@ def step_claim(read: ReadClaim, known: KnownRun | None, why: str = "") -> list[F
     if not any(finding.blocks for finding in findings):
         findings.append(_finding("pass", _agreement(read, known)))
     return findings
+
+
+def accusing_nobody(finding: Finding, place: str) -> Finding:
+    """The finding for a proof or a run (``place``) that is not the one of the claim beside which it lies.
+
+    Whoever can put something there can put what contradicts itself, under a key made for that.
+    """
+    if finding.outcome != "fail":
+        return finding
+    detail = f"the {place} at hand is not that of the claim, and it is contradictory: {finding.detail}"
+    return replace(finding, outcome="unverifiable", detail=detail, remedy=ASK)
 
 
 def _finding(outcome: Outcome, detail: str, *, remedy: str | None = None, name: str = "claim") -> Finding:

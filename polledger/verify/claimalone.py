@@ -14,7 +14,7 @@ from polledger.verify.claim import (
     ASK,
     ClaimRequest,
     KnownRun,
-    ReadClaim,
+    accusing_nobody,
     claim_reader,
     listed_tensors,
     read_claim,
@@ -66,8 +66,8 @@ def verify_alone(files: ClaimFiles, asked: ClaimRequest, request: Request) -> Re
         witnessed = step_witnesses(shown.heads, trust=request.trust, policy=request.policy, now=request.now)
         findings += [*times.findings, *witnessed.findings]
         report = replace(report, time=replace(times.summary, witnesses=witnessed.summaries))
-    if not _is_claimants(shown, asked.read):
-        findings = [_accusing_nobody(finding) for finding in findings]
+    if asked.read.signature is None or shown.genesis is None or not asked.read.names(shown.genesis):
+        findings = [accusing_nobody(finding, "proof") for finding in findings]
     known = None
     if shown.facts is not None:
         known = KnownRun(facts=shown.facts, heads=shown.heads.heads, objects=files.tokens, entries=None)
@@ -77,22 +77,6 @@ def verify_alone(files: ClaimFiles, asked: ClaimRequest, request: Request) -> Re
     reader = claim_reader(asked, trust=request.trust, policy=request.policy, now=request.now)
     findings.append(step_claim_time(asked, reader))
     return replace(report, findings=_with_missing(findings, model=request.model is not None))
-
-
-def _is_claimants(shown: PublicRun, read: ReadClaim) -> bool:
-    """Whether the heads of the proof are under the key that signed the claim, for the run that it names."""
-    genesis = shown.genesis
-    if genesis is None or read.signature is None:
-        return False
-    return genesis.key == read.key.key and genesis.run.hex() == read.claim.training.run
-
-
-def _accusing_nobody(finding: Finding) -> Finding:
-    """Whoever can put a proof beside a claim can put one that contradicts itself, under a key made for it."""
-    if finding.outcome != "fail":
-        return finding
-    detail = f"the proof beside the claim is not the claimant's, and it is contradictory: {finding.detail}"
-    return replace(finding, outcome="unverifiable", detail=detail, remedy=ASK)
 
 
 def _public_run(files: ClaimFiles) -> tuple[PublicRun, str]:

@@ -48,7 +48,7 @@ from polledger.verify.ancestry import (
 )
 from polledger.verify.asking import Asked, sample_of, seed_of, step_asked, total_under
 from polledger.verify.binding import ReadModel, step_binding, step_final
-from polledger.verify.claim import ClaimRequest, claim_reader, step_claimed_run
+from polledger.verify.claim import ClaimRequest, accusing_nobody, claim_reader, step_claimed_run
 from polledger.verify.clock import replay_pace
 from polledger.verify.evidence import Evidence
 from polledger.verify.heads import Heads, SealedHead, match_heads, parse_records, step_heads, step_parse
@@ -559,8 +559,11 @@ def _not_done(run: _Run, model: bool, claim: bool) -> list[Finding]:
 
 def _report(run: _Run, genesis: Genesis | None, heads: Heads) -> Report:
     model = run.request.model is not None
-    claim = run.request.claim is not None
+    asked = run.request.claim
+    claim = asked is not None
     findings = sorted([*run.findings, *_not_done(run, model, claim)], key=lambda finding: finding.step)
+    if asked is not None and genesis is not None and not asked.read.names(genesis):
+        findings = [accusing_nobody(finding, "run") for finding in findings]
     return Report(
         run=genesis.run.hex() if genesis else None,
         head=head_form(heads),

@@ -28,6 +28,7 @@ from tests.verify.build import KEY, Built
 from tests.verify.check import check, copy_of, named, validate
 from tests.verify.claiming import alone, change_proof, write_claim
 from tests.verify.presenting import challenge_of, check_proof, prove
+from tests.verify.test_heads import sealed_with
 
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 ZEROS = "0" * 64
@@ -212,6 +213,21 @@ def test_a_claim_beside_another_run_accuses_nobody(honest: Built, tmp_path: Path
         assert report.verdict == "UNVERIFIABLE"
         [finding] = claim_findings(report)
         assert "about another run" in finding.detail
+
+
+def test_a_contradictory_run_of_somebody_else_refutes_no_claim(honest: Built, tmp_path: Path) -> None:
+    late = sealed_with(honest, tmp_path / "run", lambda n, head: head, sizes=(5, len(honest.records)))
+    run = replace(honest, run=late)
+    assert check(run).verdict == "REFUTED"
+    other_key = edit("claimant", "key", value=OTHER.public_key().public_bytes_raw().hex())
+    for change, key in ((edit("training", "run", value="f" * 32), KEY), (other_key, OTHER)):
+        files = write_claim(
+            honest, tmp_path / key.public_key().public_bytes_raw().hex(), change=change, key=key
+        )
+        report = against_run(run, files)
+        assert report.verdict == "UNVERIFIABLE"
+        assert any("not that of the claim, and it is contradictory" in one.detail for one in report.findings)
+    assert against_run(run, write_claim(honest, tmp_path / "own")).verdict == "REFUTED"
 
 
 def test_a_run_that_lost_its_end_accuses_nobody(honest: Built, claimed: ClaimFiles, tmp_path: Path) -> None:
@@ -465,7 +481,7 @@ def test_a_contradictory_proof_of_somebody_else_refutes_no_claim(claimed: ClaimF
     report = alone(files)
     assert report.verdict == "UNVERIFIABLE"
     assert any(
-        "is not the claimant's" in one.detail and "equivocation" in one.detail for one in report.findings
+        "is not that of the claim" in one.detail and "equivocation" in one.detail for one in report.findings
     )
     change_proof(files, lambda proof: under(proof, KEY))
     assert alone(files).verdict == "REFUTED"
