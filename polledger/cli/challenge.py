@@ -103,7 +103,7 @@ def run(
 
 def is_answer(source: Path) -> bool:
     """Whether ``source`` is a proof, as a prover answers with."""
-    from polledger.store.bundle import is_proof
+    from polledger.store.unpack import is_proof
 
     return source.is_file() and is_proof(source.resolve())
 

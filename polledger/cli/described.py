@@ -13,7 +13,7 @@ def describe_file(path: Path, now: datetime) -> dict[str, Any]:
     from polledger.cli.presented import read_challenge
     from polledger.cli.refusing import read_refusal
     from polledger.errors import UsageError
-    from polledger.store.bundle import is_proof
+    from polledger.store.unpack import is_proof
 
     if is_proof(path.resolve()):
         return _proof(path, now)
@@ -69,7 +69,7 @@ def _proof(path: Path, now: datetime) -> dict[str, Any]:
     from msgspec import UNSET
 
     from polledger.cli.challenge import asks
-    from polledger.store.bundle import read_proof
+    from polledger.store.unpack import read_proof
 
     with tempfile.TemporaryDirectory(prefix="polledger-") as directory:
         proof = read_proof(path.resolve(), Path(directory))

@@ -27,8 +27,8 @@ class Shown:
 def shown(path: Path, now: datetime) -> Iterator[Shown]:
     """What ``path`` holds. Raises UsageError if that is nothing to verify, ProofRejected for a damaged proof."""
     from polledger.errors import UsageError
-    from polledger.store.bundle import is_proof
     from polledger.store.run import RunDirectory
+    from polledger.store.unpack import is_proof
     from polledger.verify.evidence import read_evidence
 
     if path.is_file():
@@ -45,7 +45,7 @@ def shown(path: Path, now: datetime) -> Iterator[Shown]:
 def _unpacked(path: Path, now: datetime) -> Iterator[Shown]:
     import tempfile
 
-    from polledger.store.bundle import read_proof
+    from polledger.store.unpack import read_proof
     from polledger.verify.evidence import read_presented
 
     with tempfile.TemporaryDirectory(prefix="polledger-") as directory:

@@ -12,10 +12,10 @@ from polledger.core.merkle import leaf_hash
 from polledger.core.records import Seal
 from polledger.core.renewal import Renewal
 from polledger.errors import MalformedError, Unavailable
-from polledger.store.bundle import Proof
 from polledger.store.ledger import LedgerScan, read_ledger
 from polledger.store.objects import ObjectStore
 from polledger.store.run import RunDirectory
+from polledger.store.unpack import Proof
 from polledger.verify.openings import Openings, ProofOpenings, RunOpenings
 
 

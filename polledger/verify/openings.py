@@ -14,8 +14,8 @@ from polledger.core.records import Dataset
 from polledger.core.replay import OpenedBatch, Replayer, ReplayFailed
 from polledger.core.seeds import example_leaf, salt
 from polledger.errors import Unavailable
-from polledger.store.bundle import Proof
 from polledger.store.objects import ObjectStore
+from polledger.store.unpack import Proof
 
 Purpose = Literal["example", "batch"]
 Wanted = Sequence[tuple[int, Sequence[int] | None]]

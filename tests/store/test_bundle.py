@@ -28,9 +28,10 @@ from polledger.core.proof import (
 )
 from polledger.core.records import Seal
 from polledger.errors import EXIT_UNVERIFIABLE, Unavailable
-from polledger.store.bundle import Contents, Opened, Proof, is_proof, ledger_size, read_proof, write_proof
+from polledger.store.bundle import Contents, Opened, ledger_size, write_proof
 from polledger.store.ledger import read_ledger
 from polledger.store.objects import ObjectMissing, ObjectStore
+from polledger.store.unpack import Proof, is_proof, read_proof
 from tests.core.test_challenge import challenge
 from tests.verify.presenting import Frame, frames_of, join
 

@@ -16,7 +16,8 @@ from polledger.core.encoding import encode
 from polledger.core.head import parse_note
 from polledger.core.proof import FRAME, MAGIC, Kind
 from polledger.core.report import Report
-from polledger.store.bundle import read_proof, write_proof
+from polledger.store.bundle import write_proof
+from polledger.store.unpack import read_proof
 from polledger.verify.answering import Answer, read_run
 from polledger.verify.asking import Asked
 from polledger.verify.evidence import read_evidence, read_presented

@@ -14,7 +14,7 @@ from polledger.core.encoding import encode
 from polledger.core.proof import ProofRejected
 from polledger.core.sketch import decode_place, encode_place, parse_sketches
 from polledger.errors import Unavailable
-from polledger.store.bundle import read_proof
+from polledger.store.unpack import read_proof
 from polledger.verify.answering import read_run
 from polledger.verify.asking import opened_for
 from polledger.verify.evidence import Evidence, read_presented
