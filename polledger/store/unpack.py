@@ -249,12 +249,15 @@ class _Unpacker:
         header = self._of_mode("full")
         if header.size > ledger_bound(self.size):
             raise ProofRejected(f"the ledger states {header.size} bytes: no ledger packs so well")
-        room = header.size - self._ledger
-        data = self._stream.decompress(content, room + 1)
-        if len(data) > room or self._stream.unconsumed_tail or self._stream.unused_data:
-            raise ProofRejected(f"the ledger unpacks to more than the {header.size} bytes that it states")
-        self._ledger += len(data)
-        self._append(self._run.ledger_path, data)
+        while content:
+            room = header.size - self._ledger
+            # A frame of zeros unpacks to a thousand times its bytes.
+            data = self._stream.decompress(content, min(room + 1, CHUNK))
+            if len(data) > room or self._stream.unused_data:
+                raise ProofRejected(f"the ledger unpacks to more than the {header.size} bytes that it states")
+            self._ledger += len(data)
+            self._append(self._run.ledger_path, data)
+            content = self._stream.unconsumed_tail
 
     def _leaf_hashes(self, content: bytes) -> None:
         self._of_mode("compact")

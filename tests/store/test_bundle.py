@@ -1,6 +1,7 @@
 """The container of a proof: frames in one order, bounded, and nothing that says less or more than it should."""
 
 import random
+import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -265,6 +266,21 @@ def test_a_ledger_may_be_as_regular_as_one_record_is_large(store: ObjectStore, t
     assert ledger_size(records) < LEDGER_SLACK
     data = written(store, header=header, records=list(enumerate(records)))
     assert list(read_ledger(read(data, tmp_path).run.ledger_path).records) == records
+
+
+def test_a_ledger_is_unpacked_piece_by_piece(store: ObjectStore, tmp_path: Path) -> None:
+    """Any length comes out whole, and no frame unpacks into more memory than a few frames take."""
+    for size in (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, LEDGER_SLACK):
+        header = ProofHeader(v=1, run=challenge().run, challenge=sha256(QUESTION), mode="full", size=size)
+        frames = frames_of(replaced(frames_of(small(store)), Kind.HEADER, encode(header)))
+        data = replaced(frames, Kind.LEDGER, zlib.compress(bytes(size), 9))
+        tracemalloc.start()
+        try:
+            assert read(data, tmp_path).run.ledger_path.stat().st_size == size
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 3 * LEDGER_SLACK // 2
 
 
 @pytest.mark.parametrize("stream", [b"nonsense", zlib.compress(b"short"), b"\x78\x9c"])
