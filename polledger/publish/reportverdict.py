@@ -110,11 +110,19 @@ def meaning(value: VerificationForm) -> Markup:
     )
 
 
+_SETTINGS = {
+    True: "the committed ones",
+    False: "within the bounds of the verifier's policy, for the task's own code chooses them",
+}
+"""What step 4 compared them with, by whether the task is a recipe."""
+
+
 def _verified(value: VerificationForm) -> Iterator[Content]:
     exact = sum(result["exact"] for result in value["intervals"])
     yield (
-        "The records are complete, in order, and under heads signed with the run's own key; the settings "
-        "of every step are the committed ones; the first state comes from what was committed."
+        "The records are complete, in order, and under heads signed with the run's own key; the settings of every "
+        f"step that is shown are {_SETTINGS[value['code'].get('kind') == 'recipe']}; the first state comes from "
+        "what was committed."
     )
     yield (
         f"{counted(len(value['intervals']), 'interval')} "

@@ -115,6 +115,18 @@ def test_what_a_verdict_means_depends_on_it(values: dict[str, VerificationForm])
     assert "bit for bit" not in unchecked.split("What this means")[1].split("What this does not say")[0]
 
 
+def test_settings_that_the_tasks_own_code_chose_are_not_called_committed(
+    values: dict[str, VerificationForm],
+) -> None:
+    recipe = json.loads(json.dumps(values["verified"]))
+    recipe["code"]["kind"] = "recipe"
+    assert "every step that is shown are the committed ones" in words(page_of(recipe))
+    custom = json.loads(json.dumps(recipe))
+    custom["code"]["kind"] = "custom"
+    assert "are the committed ones" not in words(page_of(custom))
+    assert "within the bounds of the verifier's policy" in words(page_of(custom))
+
+
 def test_the_page_shows_what_the_object_holds(values: dict[str, VerificationForm]) -> None:
     value = values["elsewhere"]
     text = words(page_of(value))
