@@ -198,7 +198,7 @@ class _Trials:
             output.note(f"spoof {spoof.name}, thief {seed}: {row.verdict} {decided(row.step, row.finding)}")
 
     def _outcome(self, spoof: "Spoof", seed: int, watch: Any) -> "Outcome":
-        from polledger.cli.seal import prints_to_stderr
+        from polledger.cli.sealing import prints_to_stderr
         from polledger.redteam.spoof import Attempt
         from polledger.redteam.trial import try_spoof
 

@@ -1,46 +1,24 @@
 """``polledger seal``: train a task and seal the run while it trains."""
 
-import contextlib
-import math
-import os
-import shlex
-import sys
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from polledger.cli.output import output
-from polledger.core.text import one_line
-from polledger.errors import EXIT_INTERRUPTED, EXIT_OK, PolledgerError, UsageError
+from polledger.cli.sealed import report, resume_command
+from polledger.cli.sealing import Display, prints_to_stderr
+from polledger.errors import EXIT_INTERRUPTED, PolledgerError, UsageError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from polledger.core.records import Terms
     from polledger.training.plan import SealOptions, SealResult
-
-REFRESH_SECONDS = 0.1
-"""Shortest time between two updates of the bar: drawing must not be felt by the training."""
-
-TRAINING = "training"
 
 EXAMPLES = (
     "Examples: `polledger seal polledger.examples.digits --run R`; "
     "`polledger seal train.py:Mine --run R --input data=DIR --set lr=0.01 --every 20`; "
     "after an interruption the same with `--resume`."
 )
-
-SMOOTHING = 0.3
-"""Weight of the latest pause in the speed that is shown."""
-
-LINE_SECONDS = 10.0
-"""How often a line is written where there is no terminal to draw on."""
-
-NOTABLE = 0.01
-"""Share of the time that training waits for sealing from which on it is said."""
 
 
 def parse_keep(value: object) -> Any:
@@ -204,7 +182,7 @@ def run(
         whole=whole,
         fresh=tuple(fresh or ()),
     )
-    return _report(options, *_seal(options))
+    return report(options, *_seal(options))
 
 
 TERMS_BYTES = 1 << 12
@@ -300,174 +278,3 @@ class Interrupted(PolledgerError):
     """The user stopped the command outside the training's own steps."""
 
     exit_code: ClassVar[int] = EXIT_INTERRUPTED
-
-
-@contextlib.contextmanager
-def prints_to_stderr() -> Iterator[None]:
-    """Whatever the task prints goes to standard error: standard output is for results."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-
-
-class Display:
-    """Shows a run's progress: a bar on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, progress: "Progress") -> None:
-        self._progress = progress
-        self._bar: TaskID | None = None
-        self._label = ""
-        self._shown = (0.0, 0)
-        self._rate = 0.0
-        self.warnings: list[str] = []
-        self.begun = False
-        """True once there is work to watch: options, key and authorities were accepted."""
-
-    def phase(self, text: str) -> None:
-        self.begun = True
-        self._begin(text)
-        if self._progress.disable or output.verbose:
-            output.note(text)
-
-    def progress(self, done: int, total: int) -> None:
-        if self._bar is not None:
-            self._progress.update(self._bar, completed=done, total=total)
-
-    def step(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        now = time.monotonic()
-        if self._label != TRAINING:
-            self._begin(TRAINING)
-            self._shown = (now, done - 1)
-        before, count = self._shown
-        pause = LINE_SECONDS if self._progress.disable else REFRESH_SECONDS
-        if now - before < pause and done < total:
-            return
-        latest = (done - count) / max(now - before, 1e-9)
-        self._rate = latest if not self._rate else (1 - SMOOTHING) * self._rate + SMOOTHING * latest
-        self._shown = (now, done)
-        note = f"{describe_metrics(metrics)} · {self._rate:.3g} steps/s"
-        if self._progress.disable:
-            output.note(f"step {done} of {total}: {note}")
-        elif self._bar is not None:
-            self._progress.update(self._bar, completed=done, total=total, note=note)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-        output.note(f"warning: {text}")
-
-    def _begin(self, label: str) -> None:
-        if self._bar is not None:
-            self._progress.remove_task(self._bar)
-        self._label = label
-        self._bar = self._progress.add_task(label, total=None, note="")
-
-
-def describe_metrics(metrics: Mapping[str, float]) -> str:
-    """Up to three metrics in a few digits, loss first."""
-    names = sorted(metrics, key=lambda name: (name != "loss", "accuracy" not in name, name))[:3]
-    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names)
-
-
-def resume_command(options: "SealOptions") -> str:
-    """The command line that continues the run."""
-    from polledger.training.stamping import shown
-
-    words = ["polledger", "seal", options.task, "--run", str(options.run)]
-    words += ["--key", str(options.key)] if options.key is not None else []
-    words += [word for name, path in options.inputs.items() for word in ("--input", f"{name}={path}")]
-    # A URL with credentials is not shown; the run remembers what it was begun with.
-    words += [word for name in options.authorities if shown(name) == name for word in ("--tsa", name)]
-    words += [word for name in options.witnesses if "://" not in name for word in ("--witness", name)]
-    words += ["--device", options.device] if options.device is not None else []
-    return shlex.join([*words, "--resume"])
-
-
-def verify_command(options: "SealOptions", inputs: Mapping[str, str]) -> str:
-    """The command line that verifies the run, its task's code allowed to run and its data at hand."""
-    words = ["polledger", "verify", str(options.run)]
-    if not options.task.startswith("polledger."):
-        words += ["--task", options.task]
-    words += [word for name, path in inputs.items() for word in ("--input", f"{name}={path}")]
-    words += ["--parent", str(options.parent)] if options.parent is not None else []
-    words += ["--external", str(options.external)] if options.external is not None else []
-    return shlex.join(words)
-
-
-def _report(options: "SealOptions", result: "SealResult", warnings: list[str]) -> int:
-    code = EXIT_INTERRUPTED if result.interrupted else EXIT_OK
-    verify = verify_command(options, result.inputs)
-    again = resume_command(options) if result.interrupted else None
-    output.result(
-        {
-            "schema": "polledger.seal/1",
-            "exit_code": code,
-            "run": result.run_id.hex(),
-            "directory": str(result.run),
-            "kind": result.kind,
-            "steps": result.steps,
-            "total": result.total,
-            "trained": result.trained,
-            "finished": not result.interrupted,
-            "model_root": None if result.model_root is None else result.model_root.hex(),
-            "metrics": {
-                name: value if math.isfinite(value) else None for name, value in result.metrics.items()
-            },
-            "timestamps_waiting": result.waiting,
-            "timestamps_pending": [one.to_json() for one in result.pending],
-            "witnesses_pending": [one.to_json() for one in result.unwitnessed],
-            "seconds_waited": round(result.blocked, 3),
-            "seconds": round(result.seconds, 3),
-            "warnings": warnings,
-            "verify": verify,
-            "resume": again,
-        }
-    )
-    if result.blocked > max(1.0, NOTABLE * result.seconds):
-        output.note(
-            f"training waited {result.blocked:.1f} of {result.seconds:.1f} s for sealing, which was slower: a larger "
-            "--every or --keep costs less"
-        )
-    _note_waiting(result)
-    output.text(again if again is not None else verify)
-    output.sentence(_sentence(result))
-    return code
-
-
-def _note_waiting(result: "SealResult") -> None:
-    """Which authorities have not answered, since when and why, and what asks again."""
-    from polledger.core.report import counted
-    from polledger.core.reportwords import waiting_rows
-
-    if not result.pending and not result.unwitnessed:
-        return
-    for _, said in waiting_rows(result.pending):
-        output.note(one_line(f"no token yet: {said}"))
-    for _, said in waiting_rows(result.unwitnessed):
-        output.note(one_line(f"not cosigned yet: {said}"))
-    retry = shlex.join(["polledger", "timestamp", "retry", str(result.run)])
-    left = [counted(result.waiting, "timestamp")] if result.pending else []
-    left += [counted(len(result.unwitnessed), "cosignature")] if result.unwitnessed else []
-    output.note(f"{' and '.join(left)} to come: `{retry}` asks again")
-
-
-def _sentence(result: "SealResult") -> str:
-    """The end of the run in words. The command for what comes next is the line above, except with ``--json``."""
-    if result.interrupted:
-        done = f"interrupted after step {result.steps} of {result.total}; everything so far is sealed"
-        return f"{done}{_pointer('continues it')}"
-    if not result.trained:
-        done = f"{result.run} is finished: all {result.total} steps were sealed before"
-        return f"{done}{_pointer('verifies it')}"
-    metrics = describe_metrics(result.metrics)
-    ended = f", ending at {metrics}" if metrics else ""
-    return f"sealed {result.total} steps in {result.run}{ended}{_pointer('verifies the run')}"
-
-
-def _pointer(does: str) -> str:
-    return "" if output.json else f"; the line above {does}"

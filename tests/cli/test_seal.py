@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from polledger.cli.seal import describe_metrics, goes_on, resume_command, verify_command
+from polledger.cli.seal import goes_on
+from polledger.cli.sealed import resume_command, verify_command
+from polledger.cli.sealing import describe_metrics
 from polledger.store.run import RunDirectory
 from polledger.training.plan import SealOptions
 from tests.verify.build import Built, reseal
