@@ -19,13 +19,8 @@ from polledger.publish.reportfacts import (
     timing_section,
 )
 from polledger.publish.reportmap import MAP_STYLE
-from polledger.publish.reportshown import (
-    errors_section,
-    odds_section,
-    sample_section,
-    timeline_section,
-    trajectory_section,
-)
+from polledger.publish.reportsample import odds_section, sample_section
+from polledger.publish.reportshown import errors_section, timeline_section, trajectory_section
 from polledger.publish.reportverdict import facts_list, meaning, steps_strip, verdict_box
 from polledger.publish.style import document
 

@@ -17,7 +17,7 @@ from polledger.publish.reportdata import (
     step_at,
     step_states,
 )
-from polledger.publish.reportshown import RANGES, ranges
+from polledger.publish.reportsample import RANGES, ranges
 from polledger.publish.style import base_style
 
 
