@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polledger.cli.output import output
+from polledger.cli.reportfiles import OBJECT, PAGE, SIGNED
 
 if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions
     from polledger.cli.presented import Shown
     from polledger.core.report import IntervalResult, Report
-    from polledger.keys import KeySigner
-    from polledger.publish.directory import ReportDirectory
     from polledger.store.run import RunDirectory
     from polledger.verify.verifier import Request
 
@@ -23,14 +22,6 @@ EXAMPLES = (
 )
 
 NONCE_BYTES = 32
-
-PAGE, OBJECT = "report.html", "report.json"
-
-SIGNED = "report.dsse.json"
-
-REPORT_TYPE = "application/vnd.polledger.verify+json"
-"""Payload type of a signed report: the bytes of report.json."""
-"""Files of ``--report``."""
 
 _LEAST_NONCE = 16
 """Bytes of a nonce given by hand, at least: what nobody can guess or try out."""
@@ -144,6 +135,7 @@ def run(
     from polledger.cli.claimed import verify_claimed
     from polledger.cli.presented import shown
     from polledger.cli.refusing import read_refusal, refused
+    from polledger.cli.reportfiles import report_directory, report_signer, write_report
     from polledger.core.proof import ProofRejected
     from polledger.training.overrides import parse_inputs
 
@@ -154,8 +146,8 @@ def run(
     _check_asking(sample, nonce, challenge)
     request = replace(request, replay=not no_replay, scan=not no_scan)
     request = replace(request, external=existing_file(external, "--external"))
-    signer = _signer(key, report)
-    place = _report_directory(report) if report is not None else None
+    signer = report_signer(key, report)
+    place = report_directory(report) if report is not None else None
 
     def verified(path: Path, request: "Request") -> "Report":
         refusal = read_refusal(path)
@@ -170,7 +162,7 @@ def run(
     result = verify_claimed(path, run_of, request, verified)
     _print(result)
     if place is not None:
-        _write_report(result, place, signer)
+        write_report(result, place, signer)
     return result.exit_code
 
 
@@ -360,46 +352,6 @@ class _Watcher:
             self._task, completed=done, note=f"interval {result.interval}: {result.outcome}"
         )
         output.detail(f"interval {result.interval} (steps {result.first} to {result.last}): {result.outcome}")
-
-
-def _report_directory(directory: Path) -> "ReportDirectory":
-    from polledger.core.report import SCHEMA
-    from polledger.publish.directory import ReportDirectory
-
-    place = ReportDirectory(path=directory, page=PAGE, twin=OBJECT, schema=SCHEMA)
-    place.prepare()
-    return place
-
-
-def _signer(key: Path | None, report: Path | None) -> "KeySigner | None":
-    """Who signs the report. Raises UsageError where there is none to sign, and for a file that is no key."""
-    from polledger.errors import UsageError
-    from polledger.keys import load_signer
-
-    if key is None:
-        return None
-    if report is None:
-        raise UsageError("--key signs the report: say where that goes with --report DIR")
-    return load_signer(key.expanduser())
-
-
-def _write_report(report: "Report", place: "ReportDirectory", signer: "KeySigner | None") -> None:
-    from hashlib import sha256
-
-    from polledger.core.dsse import encode_envelope, sign_envelope
-    from polledger.files import reported, write_atomic
-    from polledger.publish.report import report_page
-
-    value = report.to_json()
-    data = place.twin_bytes(value)
-    place.write(value, report_page(value, digest=sha256(data).hexdigest()))
-    signed = place.path / SIGNED
-    if signer is not None:
-        write_atomic(signed, [encode_envelope(sign_envelope(REPORT_TYPE, data, (signer,)))])
-        return
-    # A signature over an earlier report would stand beside this one.
-    with reported(signed, "remove"):
-        signed.unlink(missing_ok=True)
 
 
 def _print(report: "Report") -> None:
