@@ -239,22 +239,28 @@ class DataChecks:
     def summary(self, *, steps: int) -> Iterator[Finding]:
         """The closing findings of step 7; ``steps`` went through every check, 0 if one did not."""
         if not any(finding.blocks for finding in self.findings) and steps:
-            source = (
-                "their examples are in the committed data set"
-                if self.dataset
-                else "their batches re-run equal"
-            )
-            yield Finding(
-                step=7, name=NAME, outcome="pass", detail=f"{steps} opened steps: {source}{self._fields()}"
-            )
+            detail = f"{steps} opened steps: {self._source()}{self._fields()}"
+            yield Finding(step=7, name=NAME, outcome="pass", detail=detail)
         if self.dataset is None:
             detail = "batches are committed, but their data have no committed origin"
-            if not self.openings.whole and not self.data_here:
+            if not self._made_here:
                 detail += ": the prover gave them, the task's code did not make them here"
             yield Finding(step=7, name="data.origin", outcome="unverifiable", detail=detail)
             if self.known:
                 detail = "the policy names data sets, and the run commits to none"
                 yield Finding(step=7, name=KNOWN, outcome="unverifiable", detail=detail)
+
+    @property
+    def _made_here(self) -> bool:
+        """Whether the task's own batches were made again here: a proof brings them where their data are not at hand."""
+        return self.openings.whole or self.data_here
+
+    def _source(self) -> str:
+        if self.dataset is not None:
+            return "their examples are in the committed data set"
+        if self._made_here:
+            return "their batches re-run equal"
+        return "their batches, as the prover gave them, have the recorded digests"
 
     def _fields(self) -> str:
         parts = (

@@ -124,6 +124,7 @@ def test_without_inputs_a_custom_batch_is_the_provers_and_the_report_says_so(
     report = check_proof(custom, prove(custom, question, tmp_path / "p"), question, code=blind)
     assert report.verdict == "VERIFIED"
     assert "the prover gave them" in named(report, "data.origin")[0].detail
+    assert "as the prover gave them" in named(report, "inclusion")[0].detail
     # With the data at hand the task's own code is asked, as in a run directory.
     seeing = replace(custom.code(inputs_declared=True, fail="open")(custom.records[0]), data_here=True)  # type: ignore[arg-type]
     report = check_proof(custom, tmp_path / "p", question, code=lambda _: seeing)
