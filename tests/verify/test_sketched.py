@@ -12,12 +12,15 @@ from polledger.core.challenge import Challenge
 from polledger.core.digest import sha256
 from polledger.core.encoding import encode
 from polledger.core.proof import ProofRejected
-from polledger.core.sketch import decode_place, encode_place, parse_sketches
+from polledger.core.records import Checkpoint
+from polledger.core.sketch import DIRECTIONS, decode_place, encode_place, parse_sketches
+from polledger.core.state import parse_state
 from polledger.errors import Unavailable
 from polledger.store.unpack import read_proof
 from polledger.verify.answering import read_run
 from polledger.verify.asking import opened_for
 from polledger.verify.evidence import Evidence, read_presented
+from polledger.verify.movement import ROW, Projection
 from polledger.verify.policy import Policy
 from polledger.verify.sketched import after_answer, contradictions, sketches_for
 from tests.verify.build import CONFIG, Built, Hooks, Spec, make_run
@@ -146,6 +149,31 @@ def test_states_that_sketches_cannot_be_held_against_are_not_passed_over(honest:
     found = list(contradictions(answer, bare, honest.run.objects, everything))
     assert [(finding.outcome, finding.name) for finding in found] == [("unverifiable", "screening")]
     assert "cannot be held against" in found[0].detail
+
+
+def test_a_group_of_few_numbers_can_be_solved_for(honest: Built) -> None:
+    """What docs/two-parties.md says that sketches leak: they are linear, and their seed is the verifier's."""
+    answer = parse_sketches(sketches_for(honest.run, read_run(honest.run).lineage, first_of(honest)))
+    group = "model/buffers"
+    found = decode_place(answer.sketches[-1].values[answer.groups.index(group)])
+    first, last = (np.frombuffer(mean_of(honest, step), dtype="<f4") for step in (0, 12))
+    projection = Projection(SEED, group)
+    columns = []
+    for at in range(len(first)):
+        row = np.zeros((1, ROW), dtype=np.float32)
+        row[0, at] = 1
+        projection.start()
+        columns.append(projection.project(row))
+    solved = np.linalg.lstsq(np.array(columns).T, np.array(found), rcond=None)[0]
+    assert 0 < len(first) <= DIRECTIONS
+    assert np.abs(last - first).max() > 0
+    np.testing.assert_allclose(solved, last - first, rtol=1e-4, atol=1e-7)
+
+
+def mean_of(built: Built, step: int) -> bytes:
+    root = next(item.root for item in built.records if isinstance(item, Checkpoint) and item.step == step)
+    flat = parse_state(built.states[step], root=root)
+    return bytes(next(tensor.data for tensor in flat.tensors if tensor.path == "model/mean"))
 
 
 def test_sketches_are_those_that_were_answered(honest: Built, tmp_path: Path) -> None:
