@@ -10,6 +10,7 @@ import pickle  # only for the name of its error: nothing is unpickled here
 import sys
 import traceback
 from collections.abc import Callable
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -48,9 +49,9 @@ def main() -> None:
     _serve(session, requests, replies)
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def _take_pipes() -> tuple[BufferedReader, BinaryIO]:
     """Move the two pipes away from descriptors 0 and 1, so that prints of the task go to standard error."""
-    requests = os.fdopen(os.dup(0), "rb", buffering=1 << 20)
+    requests: BufferedReader = BufferedReader(FileIO(os.dup(0), "rb"), 1 << 20)
     replies = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -113,7 +114,7 @@ def _read(load: Callable[[], object]) -> object:
         raise UsageError(f"{reason}, or no file of tensors: give the state_dict alone") from error
 
 
-def _serve(session: "_Session", requests: BinaryIO, replies: BinaryIO) -> None:
+def _serve(session: "_Session", requests: BufferedReader, replies: BinaryIO) -> None:
     while True:
         try:
             request = wire.read_request(requests)
@@ -206,7 +207,7 @@ class _Session:
     def ready(self) -> wire.Ready:
         return wire.Ready(v=1, environment=self._environment)
 
-    def answer(self, request: wire.Request, requests: BinaryIO, replies: BinaryIO) -> None:
+    def answer(self, request: wire.Request, requests: BufferedReader, replies: BinaryIO) -> None:
         """Carry out one request and write its whole answer."""
         match request:
             case wire.Rebuild():
@@ -253,7 +254,7 @@ class _Session:
         for value in values:
             wire.write_frame(replies, *encode_nest(value))
 
-    def _replay(self, request: wire.Replay, requests: BinaryIO, replies: BinaryIO) -> None:
+    def _replay(self, request: wire.Replay, requests: BufferedReader, replies: BinaryIO) -> None:
         from polledger.core.state import encode_state, parse_state
         from polledger.training.nest import decode_nest, encode_nest
 

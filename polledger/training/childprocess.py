@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
@@ -70,7 +71,7 @@ class ChildProcess:
 
     def _reply(self) -> wire.Reply:
         with self._limited():
-            reply = wire.read_reply(cast(BinaryIO, self._process.stdout))
+            reply = wire.read_reply(cast(BufferedReader, self._process.stdout))
         if isinstance(reply, wire.Failed):
             raise ReplayFailed(reply.message)
         return reply
@@ -78,7 +79,7 @@ class ChildProcess:
     def frame(self, *, limit: int) -> bytearray:
         """The next raw frame."""
         with self._limited():
-            return wire.read_frame(cast(BinaryIO, self._process.stdout), limit=limit)
+            return wire.read_frame(cast(BufferedReader, self._process.stdout), limit=limit)
 
     def last_words(self) -> str:
         """Why the process ended, in one line: its own reason if it gave one, else its last output."""

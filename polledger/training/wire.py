@@ -4,6 +4,7 @@ A message is one PL-MP/1 frame; bulk data (states, examples, batches) follow as 
 every byte a child sends as hostile: typed, bounded, and hashed by the parent itself.
 """
 
+from io import BufferedReader
 from typing import Any, BinaryIO
 
 import msgspec
@@ -164,7 +165,7 @@ def write_frame(stream: BinaryIO, *parts: bytes | memoryview) -> None:
         stream.write(part)
 
 
-def read_frame(stream: BinaryIO, *, limit: int) -> bytearray:
+def read_frame(stream: BufferedReader, *, limit: int) -> bytearray:
     """Read one frame of at most ``limit`` bytes. Raises MalformedError when longer, EOFError at the end."""
     length = int.from_bytes(_exactly(stream, 8), "big")
     if length > limit:
@@ -176,14 +177,14 @@ PART = 1 << 24
 """Bytes that a frame's memory begins with at most."""
 
 
-def _exactly(stream: BinaryIO, length: int) -> bytearray:
+def _exactly(stream: BufferedReader, length: int) -> bytearray:
     # Grown as bytes arrive, so that a claimed length alone allocates little.
     data, have = bytearray(min(length, PART)), 0
     while have < length:
         if have == len(data):
             data.extend(bytes(min(length - have, max(have, PART))))
         with memoryview(data) as whole:
-            part = stream.readinto(whole[have:])  # type: ignore[attr-defined]
+            part = stream.readinto(whole[have:])
         if not part:
             raise EOFError
         have += part
@@ -195,7 +196,7 @@ def write_message(stream: BinaryIO, message: Request | Reply) -> None:
     write_frame(stream, encode(message))
 
 
-def read_request(stream: BinaryIO) -> Request:
+def read_request(stream: BufferedReader) -> Request:
     """Next message of the parent. Raises EOFError when the parent closed the pipe."""
     message: Request = parse(
         bytes(read_frame(stream, limit=MESSAGE_LIMITS.size)), Request, limits=MESSAGE_LIMITS
@@ -203,7 +204,7 @@ def read_request(stream: BinaryIO) -> Request:
     return message
 
 
-def read_reply(stream: BinaryIO) -> Reply:
+def read_reply(stream: BufferedReader) -> Reply:
     """Next message of a child. Raises MalformedError on anything that is not one, EOFError when it ended."""
     message: Reply = parse(bytes(read_frame(stream, limit=MESSAGE_LIMITS.size)), Reply, limits=MESSAGE_LIMITS)
     return message
