@@ -127,33 +127,10 @@ def _compressed(
         w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, w13, w14, w15 = _next_sixteen(
             w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, w13, w14, w15
         )
+        later = keys + 16 * group
         i, j, k, m, n, o, p, q = _sixteen_rounds(
-            i,
-            j,
-            k,
-            m,
-            n,
-            o,
-            p,
-            q,
-            w0,
-            w1,
-            w2,
-            w3,
-            w4,
-            w5,
-            w6,
-            w7,
-            w8,
-            w9,
-            w10,
-            w11,
-            w12,
-            w13,
-            w14,
-            w15,
-            keys + 16 * group,
-        )
+            i, j, k, m, n, o, p, q, w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, w13, w14, w15, later
+        )  # fmt: skip
     return a + i, b + j, c + k, d + m, e + n, f + o, g + p, h + q
 
 
@@ -254,32 +231,9 @@ def hash_messages(
         w0 = (carry << 24) | 0x00800000
         bits = (own * 512 + 8).to(tl.uint32)
         a, b, c, d, e, f, g, h = _compressed(
-            a,
-            b,
-            c,
-            d,
-            e,
-            f,
-            g,
-            h,
-            w0,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            bits,
-            keys,
-        )
+            a, b, c, d, e, f, g, h,
+            w0, none, none, none, none, none, none, none, none, none, none, none, none, none, none, bits, keys,
+        )  # fmt: skip
     tl.store(digests + lane * 8 + 0, a.to(tl.int32, bitcast=True), mask=live)
     tl.store(digests + lane * 8 + 1, b.to(tl.int32, bitcast=True), mask=live)
     tl.store(digests + lane * 8 + 2, c.to(tl.int32, bitcast=True), mask=live)
