@@ -361,7 +361,9 @@ def sentence(report: Report) -> str:
     """The verdict in one sentence: the last line on standard error."""
     if report.verdict == "VERIFIED":
         screened = () if report.screened else ("what was not drawn was not screened",)
-        claimed = ("the claim agrees with the run in every field",) if report.claim else ()
+        claimed = (
+            ("the claim agrees with the run in every field that the run records",) if report.claim else ()
+        )
         replayed = [_coverage(report), _odds(report), *screened]
         parts = [*claimed, *replayed, _time(report.time), *_starts(report.origin)]
         return f"VERIFIED: {'; '.join(parts)}"

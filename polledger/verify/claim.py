@@ -115,7 +115,8 @@ def read_claim(data: bytes) -> ReadClaim:
 
 
 def step_claim(read: ReadClaim, known: KnownRun | None, why: str = "") -> list[Finding]:
-    """Step 10 for a claim. ``pass``: the genesis key signed it, and it agrees with the run in every field.
+    """Step 10 for a claim. ``pass``: the genesis key signed it, and it agrees with the run in every field
+    that the run records. Names, contact, model files and what is not claimed are the claimant's own words.
 
     ``known`` None: the run is not at hand, and ``why`` says so.
     """
@@ -207,8 +208,8 @@ def _agreement(read: ReadClaim, known: KnownRun) -> str:
         else ""
     )
     return (
-        f"signed by the key that sealed the run, and equal to it in every field: {training.steps} steps, "
-        f"{counted(len(training.anchors), 'time stamp')}, {tensors}{compared}{unknown}"
+        f"signed by the key that sealed the run, and equal to it in every field that the run records: "
+        f"{training.steps} steps, {counted(len(training.anchors), 'time stamp')}, {tensors}{compared}{unknown}"
     )
 
 
@@ -383,7 +384,13 @@ def step_files(read: ReadClaim, model: Path | None) -> list[Finding]:
         names = ", ".join(files.values())
         detail = f"whether a file is one of those that the claim names was not checked: {names}"
         return [_finding("unverifiable", detail, name="claim.files", remedy="give it with --model")]
-    digest = hash_regular(model)
+    digest, size = hash_regular(model), model.stat().st_size
+    claimed = {one.sha256: one.size for one in read.claim.model.files}
+    if claimed.get(digest, size) != size:
+        detail = (
+            f"the claim is wrong about {files[digest]}: it says {claimed[digest]} bytes, the file has {size}"
+        )
+        return [_finding("unverifiable", detail, remedy=ASK)]
     if digest in files:
         return [
             _finding(

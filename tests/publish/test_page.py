@@ -786,6 +786,19 @@ def test_a_list_that_the_file_fits_and_the_model_does_not_is_not_green(
     assert "holds" not in {outcome for outcome, _ in found}
 
 
+def test_a_claimed_file_of_another_size_is_not_the_one(
+    chromium: Browser, tmp_path: Path, good: Parts
+) -> None:
+    path = tmp_path / "index.html"
+    (file,) = good.claim.model.files
+    path.write_bytes(good.model(files=[msgspec.structs.replace(file, size=file.size + 1)]).page())
+    with chromium.page(path.as_uri()) as page:
+        said(page)
+        model, found = file_findings(page, tmp_path / "model.safetensors", safetensors(MODEL))
+    assert (model[0], found[0]) == ("holds", "broken")
+    assert "and its size is not" in found[1]
+
+
 def _header(text: str, body: int = 0) -> bytes:
     return len(text).to_bytes(8, "little") + text.encode() + bytes(body)
 

@@ -21,6 +21,7 @@ from polledger.errors import MalformedError, UsageError
 from polledger.keys import signer_of
 from polledger.publish.claim import finished_run
 from polledger.store.claimfiles import ClaimFiles
+from polledger.verify.claim import read_claim, step_files
 from polledger.verify.claimalone import NOT_SHOWN, read_claim_files
 from polledger.verify.evidence import read_evidence
 from tests.verify import test_witness as witnessing
@@ -28,6 +29,7 @@ from tests.verify.build import KEY, Built
 from tests.verify.check import check, copy_of, named, validate
 from tests.verify.claiming import alone, change_proof, write_claim
 from tests.verify.presenting import challenge_of, check_proof, prove
+from tests.verify.test_binding import safetensors, tensors
 from tests.verify.test_heads import sealed_with
 
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
@@ -279,6 +281,29 @@ def test_a_further_key_of_the_wrong_length_is_no_crash(honest: Built, tmp_path: 
     key = {"algorithm": "ml-dsa-44", "key": "ab" * 32}
     files = write_claim(honest, tmp_path / "claim", change=edit("claimant", "further", value=[key]))
     assert alone(files).verdict == "UNVERIFIABLE"
+
+
+def test_a_named_file_is_known_by_its_digest_and_its_size(honest: Built, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(safetensors(tensors(honest)))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(safetensors(tensors(honest), format="pt"))
+    size = model.stat().st_size
+
+    def findings(claim: str, model: Path, said: int) -> list[Finding]:
+        def change(statement: dict[str, Any]) -> None:
+            statement["predicate"]["model"]["files"][0]["size"] = said
+
+        files = write_claim(honest, tmp_path / claim, files=[model], change=change)
+        return step_files(read_claim(files.path.read_bytes()), tmp_path / "model.safetensors")
+
+    (same,) = findings("same", model, size)
+    assert (same.name, same.outcome) == ("claim.files", "pass")
+    (lie,) = findings("lie", model, size + 1)
+    assert (lie.outcome, lie.blocks) == ("unverifiable", True)
+    assert f"it says {size + 1} bytes, the file has {size}" in lie.detail
+    (none,) = findings("none", other, other.stat().st_size)
+    assert (none.outcome, none.blocks) == ("unverifiable", False)
 
 
 def test_the_claims_own_time_is_told_and_never_required(

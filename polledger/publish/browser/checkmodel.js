@@ -57,7 +57,11 @@ function checkModel(claim, read) {
   }
   const digest = toHex(read.sha256);
   const file = claim.model.files.find(({ sha256: claimed }) => claimed === digest);
-  if (file !== undefined) {
+  if (file !== undefined && file.size !== read.size) {
+    const sizes = `the claim says ${counted(file.size, 'byte')}, it has ${counted(read.size, 'byte')}`;
+    const sentence = `Its SHA-256 is that of “${plain(file.name)}” in the claim, and its size is not: ${sizes}.`;
+    report.add('File', 'broken', sentence);
+  } else if (file !== undefined) {
     report.add(
       'File',
       'holds',

@@ -63,7 +63,7 @@ class TensorHasher {
 }
 
 /**
- * Reads a File once: `{sha256, tensors, modelRoot}`, the latter two only for safetensors (where `problem` is absent).
+ * Reads a File once: `{sha256, size, tensors, modelRoot}`, the latter two only for safetensors (where `problem` is absent).
  * `progress` is called with the part read, 0 to 1.
  */
 async function readModelFile(file, progress) {
@@ -77,9 +77,10 @@ async function readModelFile(file, progress) {
     progress(Math.min(1, (position + PIECE) / file.size));
   }
   const digest = whole.digest();
-  if (reader === null) return { sha256: digest, problem: layout.problem };
+  const { size } = file;
+  if (reader === null) return { sha256: digest, size, problem: layout.problem };
   const tensors = reader.finish();
-  return { sha256: digest, tensors, modelRoot: modelRoot(tensors) };
+  return { sha256: digest, size, tensors, modelRoot: modelRoot(tensors) };
 }
 
 async function safetensorsLayout(file) {
