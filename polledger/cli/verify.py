@@ -12,7 +12,8 @@ from polledger.cli.reportfiles import OBJECT, PAGE, SIGNED
 if TYPE_CHECKING:
     from polledger.cli.code import CodeOptions
     from polledger.cli.presented import Shown
-    from polledger.core.report import IntervalResult, Report
+    from polledger.core.opened import IntervalResult
+    from polledger.core.report import Report
     from polledger.store.run import RunDirectory
     from polledger.verify.verifier import Request
 

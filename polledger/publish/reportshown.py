@@ -1,6 +1,7 @@
 """The sections of a report with a figure over a scale: reproduction, time, trajectory; and what all sections share.
 
-A figure has its numbers beside it as a table, which is folded under it, and takes its place where matplotlib is not installed.
+A figure has its numbers beside it as a table, which is folded under it, and takes its place where matplotlib is not
+installed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

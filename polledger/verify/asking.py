@@ -16,9 +16,10 @@ from polledger.core.encoding import from_real
 from polledger.core.head import Head, open_note
 from polledger.core.merkle import Frontier
 from polledger.core.moment import utc_text
+from polledger.core.opened import Sample
 from polledger.core.records import Genesis, Unshown
 from polledger.core.renewal import parse_statement
-from polledger.core.report import Finding, Sample, counted
+from polledger.core.report import Finding, counted
 from polledger.core.sampling import draw, sample_seed, sample_size
 from polledger.core.sketch import SKETCH_LIMITS
 from polledger.errors import MalformedError, Unavailable

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from polledger.core.environment import same_draws
+from polledger.core.opened import IntervalResult
 from polledger.core.records import Genesis
 from polledger.core.replay import Replayer, ReplayFailed, ReplayJob, ReplayOutcome, Variant
-from polledger.core.report import Finding, IntervalResult
+from polledger.core.report import Finding
 from polledger.core.state import FlatState, escape
 from polledger.core.tolerance import (
     Distances,

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from polledger.core.report import Odds, Sample, counted
+from polledger.core.opened import Odds, Sample
+from polledger.core.report import counted
 from polledger.verify.lineage import Interval, Lineage
 from polledger.verify.policy import Policy
 from polledger.verify.replaying import ReplaySession

@@ -16,9 +16,10 @@ from msgspec import UnsetType
 from polledger.core.config import decode_config
 from polledger.core.encoding import real
 from polledger.core.environment import same_class
+from polledger.core.opened import IntervalResult
 from polledger.core.records import Environment
 from polledger.core.replay import Replayer, ReplayJob, ReplayOutcome, Variant
-from polledger.core.report import Finding, IntervalResult
+from polledger.core.report import Finding
 from polledger.core.state import FlatState
 from polledger.errors import MalformedError, Unavailable
 from polledger.verify.ancestry import Start

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from polledger.core.report import Finding, Odds, Sample
+from polledger.core.opened import Odds, Sample
+from polledger.core.report import Finding
 from polledger.core.sampling import detection_odds, draw, sample_seed, sample_size
 from polledger.errors import UsageError
 from polledger.verify.policy import Policy

@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from polledger.core.report import Finding, IntervalResult
+from polledger.core.opened import IntervalResult
+from polledger.core.report import Finding
 from polledger.core.screening import nearly_still
 from polledger.verify.lineage import Lineage
 from polledger.verify.policy import Policy

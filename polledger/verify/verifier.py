@@ -15,8 +15,9 @@ import msgspec
 
 from polledger import __version__
 from polledger.core.moment import utc_text
+from polledger.core.opened import IntervalResult, Odds, Sample
 from polledger.core.records import Environment, Genesis
-from polledger.core.report import Finding, IntervalResult, Odds, Report, Sample, counted, missing_checks
+from polledger.core.report import Finding, Report, counted, missing_checks
 from polledger.core.reportform import (
     CodeForm,
     Comparison,

@@ -21,8 +21,9 @@ from polledger.cli import code, reading
 from polledger.cli.code import CodeOptions, decide, is_own, load_code
 from polledger.core.digest import sha256
 from polledger.core.encoding import encode
+from polledger.core.opened import IntervalResult
 from polledger.core.records import Genesis
-from polledger.core.report import IntervalResult, Report
+from polledger.core.report import Report
 from polledger.core.screening import Flag
 from polledger.core.source import Distribution, SourceFile, TaskSource
 from polledger.errors import UsageError

@@ -6,16 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from polledger.core.opened import IntervalResult, Odds, Sample
 from polledger.core.report import (
     ADVISORY,
     LIMITS,
     REQUIRED,
     REQUIRED_WITH_MODEL,
     Finding,
-    IntervalResult,
-    Odds,
     Report,
-    Sample,
     judge,
     missing_checks,
     sentence,

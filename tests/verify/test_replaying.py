@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from polledger.core.opened import IntervalResult
 from polledger.core.records import Environment, Genesis, StateObject
 from polledger.core.replay import ReplayJob
-from polledger.core.report import IntervalResult, Report
+from polledger.core.report import Report
 from polledger.core.sampling import draw, sample_seed
 from polledger.errors import EnvironmentMismatch
 from polledger.verify.evidence import read_evidence

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from polledger.core.encoding import real
+from polledger.core.opened import IntervalResult
 from polledger.core.records import AnyRecord, Checkpoint, Final, Genesis, GroupValues, Step, Terms
-from polledger.core.report import Finding, IntervalResult
+from polledger.core.report import Finding
 from polledger.core.state import parse_state
 from polledger.core.tolerance import GroupJudgement, GroupMeasure
 from polledger.verify.lineage import build_lineage, changed_values
