@@ -537,7 +537,8 @@ def test_report_prints_failures_with_place_and_values() -> None:
     from rich.console import Console
 
     from polledger.cli.reporting import report_text
-    from polledger.core.report import Finding, Odds, Sample
+    from polledger.core.opened import Odds, Sample
+    from polledger.core.report import Finding
     from polledger.core.tolerance import Distances, GroupMeasure, Rules, judge_group
 
     measure = GroupMeasure(name="model/parameters", exact=False, strict_equal=True, e=0.7, u=1.0, nu=0.001)
@@ -646,7 +647,8 @@ def test_no_value_in_a_report_acts_on_the_terminal() -> None:
     from rich.console import Console
 
     from polledger.cli.reporting import report_text
-    from polledger.core.report import Finding, IntervalResult, Report
+    from polledger.core.opened import IntervalResult
+    from polledger.core.report import Finding, Report
     from polledger.core.timesummary import TimeSummary
     from polledger.core.tolerance import GroupMeasure, Rules, judge_group
 
