@@ -63,8 +63,8 @@ class TensorHasher {
 }
 
 /**
- * Reads a File once: `{sha256, size, tensors, modelRoot}`, the latter two only for safetensors (where `problem` is absent).
- * `progress` is called with the part read, 0 to 1.
+ * Reads a File once: `{sha256, size, tensors, modelRoot}`, the latter two only for safetensors (where `problem` is
+ * absent). `progress` is called with the part read, 0 to 1.
  */
 async function readModelFile(file, progress) {
   const whole = new Sha256();
