@@ -43,7 +43,7 @@ def render_page(*, envelope: bytes, proof: bytes, tokens: Sequence[bytes]) -> by
     """
     style = base_style() + _read(_STYLE)
     scripts = [_read(name) for name in SCRIPTS]
-    data = [_data("envelope", envelope), _data("proof", proof), *(_data("token", token) for token in tokens)]
+    data = [*_carried(envelope, proof), *(_data("token", token) for token in tokens)]
     parts = {
         "policy": _policy(style, scripts),
         "style": style,
@@ -51,6 +51,15 @@ def render_page(*, envelope: bytes, proof: bytes, tokens: Sequence[bytes]) -> by
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
     return _filled(_read(_TEMPLATE), parts).encode("utf-8")
+
+
+def carried_parts(*, envelope: bytes, proof: bytes) -> list[bytes]:
+    """What every page over this claim and this proof has in it, whichever version made it."""
+    return [part.encode() for part in _carried(envelope, proof)]
+
+
+def _carried(envelope: bytes, proof: bytes) -> list[str]:
+    return [_data("envelope", envelope), _data("proof", proof)]
 
 
 @cache

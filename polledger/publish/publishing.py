@@ -11,7 +11,7 @@ from polledger.core.dsse import ENVELOPE_LIMITS, parse_envelope
 from polledger.core.publicproof import PUBLIC_PROOF_LIMITS, PublicProof, parse_public_proof
 from polledger.core.records import TokenRef
 from polledger.errors import MalformedError, Unavailable, UsageError
-from polledger.publish.page import render_page
+from polledger.publish.page import carried_parts, render_page
 from polledger.publish.store import Destination
 from polledger.store.claimfiles import CLAIM, PROOF, TOKENS, ClaimFiles
 from polledger.store.tokens import files_of
@@ -20,6 +20,9 @@ from polledger.verify.claim import ReadClaim, read_claim
 
 PAGE = "index.html"
 NEXT = "next/"
+
+PAGE_BYTES = 1 << 29
+"""Largest page read, 512 MiB: base64 of the largest claim and proof, and as much again for tokens."""
 
 CHAIN = 1000
 """Claims that supersede each other at one place, at most."""
@@ -104,11 +107,24 @@ def _check_follows(publication: Publication, before: bytes | None) -> None:
 
 def _put(publication: Publication, destination: Destination, folder: str) -> None:
     for name, data in publication.files.items():
-        # The page of another version of polledger shows the same bytes.
-        if not destination.create(f"{folder}{name}", data) and name != PAGE:
+        if destination.create(f"{folder}{name}", data):
+            continue
+        if name == PAGE:
+            _check_page(destination, f"{folder}{name}", publication)
+        else:
             _check_same(destination, f"{folder}{name}", data)
     if not destination.create(f"{folder}{CLAIM}", publication.envelope):
         _check_same(destination, f"{folder}{CLAIM}", publication.envelope)
+
+
+def _check_page(destination: Destination, name: str, publication: Publication) -> None:
+    """The page of another version of polledger may stay where it carries the same claim and the same proof."""
+    there = destination.read(name, limit=PAGE_BYTES) or b""
+    carried = carried_parts(envelope=publication.envelope, proof=publication.files[PROOF])
+    if not all(part in there for part in carried):
+        raise Unavailable(
+            f"{name} is there already and shows another claim: nothing that was published is overwritten"
+        )
 
 
 def _check_same(destination: Destination, name: str, data: bytes) -> None:

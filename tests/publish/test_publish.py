@@ -132,6 +132,30 @@ def test_a_file_that_differs_stops_before_the_claim_is_there(files: ClaimFiles, 
     assert (site / PROOF).read_bytes() == b"of somebody else"
 
 
+def test_a_page_left_by_another_claim_stops_before_the_claim_is_there(
+    run: Built, files: ClaimFiles, tmp_path: Path
+) -> None:
+    other = write_claim(
+        run, tmp_path / "other", change=lambda plain: plain["predicate"]["claimant"].update(name="B")
+    )
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / PAGE).write_bytes(gather(other).files[PAGE])
+    with pytest.raises(Unavailable, match="shows another claim"):
+        publish(gather(files), Folder(site))
+    assert not (site / CLAIM).exists()
+
+
+def test_the_page_of_another_version_over_the_same_claim_stays(files: ClaimFiles, tmp_path: Path) -> None:
+    site, publication = tmp_path / "site", gather(files)
+    site.mkdir()
+    page = publication.files[PAGE].replace(b"<footer>", b"<footer>Another version.")
+    (site / PAGE).write_bytes(page)
+    publish(publication, Folder(site))
+    assert (site / PAGE).read_bytes() == page
+    assert (site / CLAIM).read_bytes() == publication.envelope
+
+
 def test_what_is_missing_beside_the_claim_is_said(files: ClaimFiles) -> None:
     next(files.tokens.directory.iterdir()).unlink()
     with pytest.raises(Unavailable, match="is missing"):
