@@ -51,11 +51,11 @@ def _check_final(final: Final, flat: FlatState) -> Iterator[Finding]:
         yield _final("pass", f"final's model root is that of {final.object!r} in the last state", final)
 
 
-def _final(outcome: str, detail: str, final: Final, expected: bytes | None = None) -> Finding:
+def _final(outcome: Outcome, detail: str, final: Final, expected: bytes | None = None) -> Finding:
     return Finding(
         step=10,
         name="final",
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
         detail=detail,
         record=final.index,
         expected=expected.hex() if expected is not None else None,
