@@ -1,70 +1,38 @@
-"""A claim against what is known of the run: its signatures, and every field. PROTOCOL section 13.
+"""A claim against what is known of the run: its signatures, its fields, its files, its time. PROTOCOL section 13.
 
 ``fail`` only where the key that sealed the run also signed the claim, and the two contradict each other. A claim that
 another key signed, or that was changed after it was signed, contradicts nothing: it is no claim of whoever trained.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from msgspec import UnsetType
 
-from polledger.core.claim import Anchor, Claim, claim_in
+from polledger.core.claim import Claim, claim_in
 from polledger.core.digest import sha256
 from polledger.core.dsse import Envelope, PublicKey, parse_envelope
-from polledger.core.dtypes import byte_size
 from polledger.core.moment import utc_text
-from polledger.core.published import flat_model_root, published_entries, published_model
+from polledger.core.published import published_entries, published_model
 from polledger.core.records import Genesis, TokenRef
 from polledger.core.report import Finding, counted
-from polledger.core.state import Entry, TensorEntry
+from polledger.core.state import Entry
 from polledger.core.tolerance import Outcome
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import hash_regular
 from polledger.store.objects import ObjectStore
 from polledger.timestamp.revocation import held_by
 from polledger.timestamp.trust import Trust
-from polledger.verify.claimed import (
-    RunFacts,
-    data_of,
-    environment_of,
-    leaves,
-    parents_of,
-    run_facts,
-    stated_times,
-    tensors_of,
-    training_of,
-)
+from polledger.verify.claimed import RunFacts, run_facts
+from polledger.verify.claimfields import ASK, KnownRun, claim_finding, compare_fields
 from polledger.verify.evidence import Evidence
-from polledger.verify.heads import Heads, SealedHead
+from polledger.verify.heads import Heads
 from polledger.verify.lineage import FINDINGS_KEPT, Lineage
 from polledger.verify.policy import Policy
 from polledger.verify.states import load_state
 from polledger.verify.tokens import TokenReader
-
-ASK = "ask the claimant for the claim again, and for a proof on a challenge of yours"
-
-WORDS: Mapping[str, str] = {
-    "claimant.key": "the key of the claimant",
-    "data": "the data",
-    "environment": "the machine and software of the training",
-    "model": "the model",
-    "model.root": "the fingerprint of the model",
-    "model.tensors": "the tensors of the model",
-    "parents": "the run that this one started from",
-    "task": "the code of the training",
-    "training": "the training",
-    "training.genesis": "the first record of the run",
-    "training.head": "the end of the run's log",
-    "training.steps": "the number of training steps",
-    "training.origin": "where the training started from",
-    "training.anchors": "the time stamps",
-}
-"""What a field is about, by the longest beginning of its path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,16 +55,6 @@ class ReadClaim:
     def names(self, genesis: Genesis) -> bool:
         """Whether the claim is about the run that begins with ``genesis``, under the key that is named there."""
         return self.key.key == genesis.key and self.claim.training.run == genesis.run.hex()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownRun:
-    """What a claim is held against. ``entries``: those of the published model, None where its state is not at hand."""
-
-    facts: RunFacts
-    heads: tuple[SealedHead, ...]
-    objects: ObjectStore
-    entries: tuple[Entry, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,16 +81,16 @@ def step_claim(read: ReadClaim, known: KnownRun | None, why: str = "") -> list[F
     findings = [*_signed(read), *_further(read)]
     if known is None:
         findings.append(
-            _finding("unverifiable", why, remedy="put proof.msgpack or the run beside it (--run)")
+            claim_finding("unverifiable", why, remedy="put proof.msgpack or the run beside it (--run)")
         )
         return findings
     if not any(finding.blocks for finding in findings):
         findings += _other_key(read, known)
     # Only what the genesis key signed can contradict what it sealed.
     outcome: Outcome = "unverifiable" if any(finding.blocks for finding in findings) else "fail"
-    findings += list(_fields(read.claim, known, outcome))[:FINDINGS_KEPT]
+    findings += list(compare_fields(read.claim, known, outcome))[:FINDINGS_KEPT]
     if not any(finding.blocks for finding in findings):
-        findings.append(_finding("pass", _agreement(read, known)))
+        findings.append(claim_finding("pass", _agreement(read, known)))
     return findings
 
 
@@ -147,13 +105,9 @@ def accusing_nobody(finding: Finding, place: str) -> Finding:
     return replace(finding, outcome="unverifiable", detail=detail, remedy=ASK)
 
 
-def _finding(outcome: Outcome, detail: str, *, remedy: str | None = None, name: str = "claim") -> Finding:
-    return Finding(step=10, name=name, outcome=outcome, detail=detail, remedy=remedy)
-
-
 def _signed(read: ReadClaim) -> Iterator[Finding]:
     if read.signature is None:
-        yield _finding(
+        yield claim_finding(
             "unverifiable",
             "the claim does not carry a valid signature of the key that it names as the claimant's: it was changed "
             "after it was signed, or somebody else wrote it",
@@ -167,16 +121,16 @@ def _further(read: ReadClaim) -> Iterator[Finding]:
         try:
             valid = read.envelope.signature_of(one.public()) is not None
         except Unavailable as error:
-            yield _finding(
+            yield claim_finding(
                 "unverifiable", f"a second signature was not checked: {error}", name="claim.further"
             )
             continue
         except MalformedError as error:
-            yield _finding("unverifiable", str(error), remedy=ASK)
+            yield claim_finding("unverifiable", str(error), remedy=ASK)
             continue
         if not valid:
             detail = f"the claim says that a key of {one.algorithm} signs it as well, and that signature is not valid"
-            yield _finding("unverifiable", detail, remedy=ASK)
+            yield claim_finding("unverifiable", detail, remedy=ASK)
 
 
 def _other_key(read: ReadClaim, known: KnownRun) -> Iterator[Finding]:
@@ -213,163 +167,6 @@ def _agreement(read: ReadClaim, known: KnownRun) -> str:
     )
 
 
-def _fields(claim: Claim, known: KnownRun, outcome: Outcome) -> Iterator[Finding]:
-    facts = known.facts
-    if claim.training.run != facts.genesis.run.hex():
-        # An honest claim beside an honest run of somebody else contradicts nothing.
-        yield Finding(
-            step=10,
-            name="claim",
-            outcome="unverifiable",
-            detail="the claim is about another run than the one that is at hand",
-            expected=facts.genesis.run.hex(),
-            found=claim.training.run,
-            remedy="give the run that the claim names",
-        )
-        return
-    if claim.training.head != training_of(facts).head:
-        yield _other_head(claim, known, outcome)
-        return
-    for path, expected, found in _differences(claim, facts):
-        hidden = path == "training.resumes" and not facts.whole and found > expected
-        yield _wrong(path, expected, found, "unverifiable" if hidden else outcome)
-    yield from _tensors(claim, known, outcome)
-    for number, anchor in enumerate(claim.training.anchors):
-        yield from _anchor(f"training.anchors[{number}]", anchor, known, outcome)
-
-
-def _other_head(claim: Claim, known: KnownRun, outcome: Outcome) -> Finding:
-    """Another end: a lost seal looks the same, unless both are over as many records."""
-    said, head = claim.training.head, known.facts.head.head
-    forked = said.size == head.size and said.root != head.root.hex()
-    finding = _wrong("training.head.root", head.root.hex(), said.root, outcome if forked else "unverifiable")
-    if forked:
-        return finding
-    return Finding(
-        step=10,
-        name="claim",
-        outcome="unverifiable",
-        detail=f"the claim is about the run after {said.size} records, what is at hand ends with {head.size}",
-        expected=head.digest().hex(),
-        found=said.digest,
-        remedy="give the run as it was when the claim was made",
-    )
-
-
-def _differences(claim: Claim, facts: RunFacts) -> Iterator[tuple[str, Any, Any]]:
-    """Path, what the run says and what the claim says, of every plain value in which they differ."""
-    genesis, final = facts.genesis, facts.final
-    model = {"object": final.object, "root": final.model_root.hex()}
-    anchors = claim.training.anchors
-    pairs: list[tuple[str, Any, Any]] = [
-        ("claimant", {"key": genesis.key.hex()}, {"key": claim.claimant.key}),
-        ("training", training_of(facts, anchors), claim.training),
-        ("model", model, {"object": claim.model.object, "root": claim.model.root}),
-        ("data", data_of(genesis), claim.data),
-        ("task", genesis.task.hex(), claim.task),
-        ("environment", environment_of(genesis), claim.environment),
-        ("parents", parents_of(genesis), claim.parents),
-    ]
-    for path, wanted, said in pairs:
-        expected, found = dict(leaves(wanted, path)), dict(leaves(said, path))
-        for key in sorted(expected.keys() | found.keys()):
-            if expected.get(key) != found.get(key):
-                yield key, expected.get(key), found.get(key)
-
-
-def _wrong(path: str, expected: Any, found: Any, outcome: Outcome) -> Finding:
-    """The finding for a field that is not what the run recorded."""
-    right, said = _said(expected), _said(found)
-    return Finding(
-        step=10,
-        name="claim",
-        outcome=outcome,
-        detail=f"the claim is wrong about {words(path)} ({path}): it says {said}, the sealed records say {right}",
-        expected=right,
-        found=said,
-        remedy=None if outcome == "fail" else ASK,
-    )
-
-
-def _said(value: Any) -> str:
-    return "nothing" if value is None else str(value)[:80]
-
-
-def words(path: str) -> str:
-    """What the field at ``path`` is about, for people."""
-    fitting = [known for known in WORDS if path == known or path.startswith((f"{known}.", f"{known}["))]
-    return WORDS[max(fitting, key=len)] if fitting else "the run"
-
-
-def _tensors(claim: Claim, known: KnownRun, outcome: Outcome) -> Iterator[Finding]:
-    """The listed tensors: those of the last state, or at least those that give the model root."""
-    listed = claim.model.tensors
-    if known.entries is not None:
-        wanted = {one.name: one for one in tensors_of(known.entries)}
-        said = {one.name: one for one in listed}
-        for name in sorted(wanted.keys() | said.keys()):
-            if wanted.get(name) != said.get(name):
-                yield _wrong(
-                    f"model.tensors[{name}]", _tensor(wanted.get(name)), _tensor(said.get(name)), outcome
-                )
-        if len(said) != len(listed):
-            yield _finding(outcome, "the claim lists a tensor twice (model.tensors)")
-    elif _flat_root(claim) != claim.model.root:
-        yield _finding(
-            "unverifiable",
-            "the tensors that the claim lists do not give the fingerprint of the model that it claims (model.tensors)",
-            remedy="give the run: a model that consists of more than tensors needs its last state",
-        )
-
-
-def _tensor(tensor: Any) -> str | None:
-    return None if tensor is None else f"{tensor.dtype} {tensor.shape} {tensor.root}"
-
-
-def _flat_root(claim: Claim) -> str | None:
-    tensors = listed_tensors(claim)
-    return flat_model_root(tensors).hex() if len(tensors) == len(claim.model.tensors) else None
-
-
-def listed_tensors(claim: Claim) -> list[TensorEntry]:
-    """The tensors that the claim lists, as entries of a state; those of an unknown format are left out."""
-    entries = []
-    for one in claim.model.tensors:
-        with contextlib.suppress(MalformedError):
-            entries.append(
-                TensorEntry(
-                    v=1,
-                    path=one.name,
-                    dtype=one.dtype,
-                    shape=list(one.shape),
-                    bytes=byte_size(one.dtype, one.shape),
-                    root=bytes.fromhex(one.root),
-                )
-            )
-    return entries
-
-
-def _anchor(path: str, anchor: Anchor, known: KnownRun, outcome: Outcome) -> Iterator[Finding]:
-    sealed = next((item for item in known.heads if item.seal.number == anchor.seal), None)
-    if sealed is None or sealed.head.size != anchor.size:
-        yield _missing(path, f"seal {anchor.seal} over {counted(anchor.size, 'record')} is not at hand")
-        return
-    stated = {one.token: one for one in stated_times(sealed, known.objects)}
-    token = stated.get(anchor.token)
-    if token is None:
-        yield _missing(path, f"the token of {anchor.authority!r} over seal {anchor.seal} is not at hand")
-    elif token.time != anchor.time:
-        yield _wrong(f"{path}.time", token.time, anchor.time, outcome)
-    elif token.authority != anchor.authority:
-        # The name beside a token is a label that nothing signs.
-        yield _wrong(f"{path}.authority", token.authority, anchor.authority, "unverifiable")
-
-
-def _missing(path: str, why: str) -> Finding:
-    detail = f"a time stamp that the claim names could not be checked ({path}): {why}"
-    return _finding("unverifiable", detail, remedy="restore it from a copy")
-
-
 def claim_reader(asked: ClaimRequest, *, trust: Trust | None, policy: Policy, now: datetime) -> TokenReader:
     """What reads the tokens over the claim."""
     return TokenReader(objects=asked.folder, trust=trust, policy=policy, now=now, pool=held_by(trust))
@@ -383,22 +180,22 @@ def step_files(read: ReadClaim, model: Path | None) -> list[Finding]:
     if model is None:
         names = ", ".join(files.values())
         detail = f"whether a file is one of those that the claim names was not checked: {names}"
-        return [_finding("unverifiable", detail, name="claim.files", remedy="give it with --model")]
+        return [claim_finding("unverifiable", detail, name="claim.files", remedy="give it with --model")]
     digest, size = hash_regular(model), model.stat().st_size
     claimed = {one.sha256: one.size for one in read.claim.model.files}
     if claimed.get(digest, size) != size:
         detail = (
             f"the claim is wrong about {files[digest]}: it says {claimed[digest]} bytes, the file has {size}"
         )
-        return [_finding("unverifiable", detail, remedy=ASK)]
+        return [claim_finding("unverifiable", detail, remedy=ASK)]
     if digest in files:
         return [
-            _finding(
+            claim_finding(
                 "pass", f"{model} is the very file {files[digest]} that the claim names", name="claim.files"
             )
         ]
     detail = f"{model} is none of the files that the claim names ({', '.join(files.values())}): its bytes are others"
-    return [_finding("unverifiable", detail, name="claim.files")]
+    return [claim_finding("unverifiable", detail, name="claim.files")]
 
 
 def step_claim_time(asked: ClaimRequest, reader: TokenReader) -> Finding:

@@ -11,17 +11,15 @@ from polledger.errors import MalformedError, Unavailable
 from polledger.store.claimfiles import PROOF, ClaimFiles
 from polledger.verify.binding import bind_file
 from polledger.verify.claim import (
-    ASK,
     ClaimRequest,
-    KnownRun,
     accusing_nobody,
     claim_reader,
-    listed_tensors,
     read_claim,
     step_claim,
     step_claim_time,
     step_files,
 )
+from polledger.verify.claimfields import ASK, KnownRun, listed_tensors
 from polledger.verify.publicproof import NOTHING, PublicRun, check_public_proof
 from polledger.verify.time import step_time
 from polledger.verify.verifier import Request, head_form, no_torch_files
