@@ -236,6 +236,27 @@ class TestRecorder:
         assert len(read_ledger(run.ledger_path).records) == 0
         assert list(run.objects.directory.iterdir()) == []
 
+    def test_one_write_that_fails_in_the_middle_is_not_forgotten(
+        self, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Writes behind it succeed, and so does the end of the file."""
+        write, calls = os.pwrite, []
+
+        def once(descriptor: int, view: memoryview, position: int) -> int:
+            calls.append(position)
+            if len(calls) == 1:
+                raise OSError(errno.EIO, "Input/output error")
+            return write(descriptor, view, position)
+
+        recorder = self.recorder(run)
+        monkeypatch.setattr(os, "pwrite", once)
+        recorder.checkpoint(0, flatten_objects({"model": torch.nn.Linear(1000, 3000)}))
+        with pytest.raises(Unavailable, match="Input/output error"):
+            recorder.drain()
+        recorder.close()
+        assert len(read_ledger(run.ledger_path).records) == 0
+        assert list(run.objects.directory.iterdir()) == []
+
     @staticmethod
     def recorder(run: RunDirectory, key: Ed25519PrivateKey | None = None) -> RunRecorder:
         cadence = Cadence(steps=10_000, every=1, warm=0)
