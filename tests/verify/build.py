@@ -334,6 +334,17 @@ def make_run(
     return Built(run=run, spec=spec, records=records, states=states)
 
 
+def make_jumped(path: Path, *, steps: int) -> Built:
+    """A run of one step an interval, with a jump in the middle one that no step there explains."""
+
+    def jump(step: int, state: Weights) -> None:
+        if step == steps // 2:
+            state.w = (state.w + np.float32(3)).astype(np.float32)
+
+    spec = Spec(config={**CONFIG, "steps": steps, "momentum": 0.5}, every=1, warm=0)
+    return make_run(path, spec, hooks=Hooks(after_step=jump))
+
+
 def _train(run: RunDirectory, spec: Spec, hooks: Hooks) -> tuple[list[AnyRecord], dict[int, bytes]]:
     secret = run.secret()
     state = build_state(spec)

@@ -17,10 +17,9 @@ from polledger.errors import MalformedError, Unavailable
 from polledger.verify.lineage import Lineage, build_lineage
 from polledger.verify.movement import Meter
 from polledger.verify.sketch import answer_problems, check_opened, make_sketches, track_of
-from tests.verify.build import CONFIG, OBJECTS, Built, Hooks, Spec, make_run
+from tests.verify.build import CONFIG, OBJECTS, Built, Spec, make_jumped, make_run
 
 HEAD, SEED = b"h" * 32, b"s" * 32
-LONG = {**CONFIG, "steps": 220, "momentum": 0.5}
 
 
 def lineage_of(built: Built) -> Lineage:
@@ -51,13 +50,7 @@ def with_place(answer: Sketches, at: int, group: str, change: Any) -> Sketches:
 @pytest.fixture(scope="module")
 def jumped(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """220 intervals, a jump in number 110. Not to be changed."""
-
-    def jump(step: int, state: Any) -> None:
-        if step == 110:
-            state.w = (state.w + np.float32(3)).astype(np.float32)
-
-    spec = Spec(config=LONG, every=1, warm=0)
-    return make_run(tmp_path_factory.mktemp("jumped") / "run", spec, hooks=Hooks(after_step=jump))
+    return make_jumped(tmp_path_factory.mktemp("jumped") / "run", steps=220)
 
 
 def test_an_answer_goes_through_the_gate_and_has_every_group(honest: Built) -> None:

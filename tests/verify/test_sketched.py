@@ -23,24 +23,17 @@ from polledger.verify.evidence import Evidence, read_presented
 from polledger.verify.movement import ROW, Projection
 from polledger.verify.policy import Policy
 from polledger.verify.sketched import after_answer, contradictions, sketches_for
-from tests.verify.build import CONFIG, Built, Hooks, Spec, make_run
+from tests.verify.build import Built, make_jumped
 from tests.verify.check import copy_of, failures, named
 from tests.verify.presenting import asked, challenge_of, check_asked, check_proof, prove
 
-LONG = {**CONFIG, "steps": 120, "momentum": 0.5}
 SEED = b"s" * 32
 
 
 @pytest.fixture(scope="module")
 def jumped(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """120 intervals, a jump in number 60. Not to be changed."""
-
-    def jump(step: int, state: Any) -> None:
-        if step == 60:
-            state.w = (state.w + np.float32(3)).astype(np.float32)
-
-    spec = Spec(config=LONG, every=1, warm=0)
-    return make_run(tmp_path_factory.mktemp("jumped") / "run", spec, hooks=Hooks(after_step=jump))
+    return make_jumped(tmp_path_factory.mktemp("jumped") / "run", steps=120)
 
 
 def first_of(built: Built) -> Challenge:
