@@ -57,6 +57,7 @@ def read_refusal(path: Path) -> "Refusal | None":
 
 def refused(refusal: "Refusal", challenge: Path | None, request: "Request") -> "Report":
     """The report over a refusal: nothing was shown, by whom and why. It is no evidence against anybody."""
+    from polledger import __version__
     from polledger.cli.presented import read_challenge
     from polledger.core.moment import utc_text
     from polledger.core.report import Finding, Report
@@ -70,7 +71,14 @@ def refused(refusal: "Refusal", challenge: Path | None, request: "Request") -> "
     remedy = "a run that is not opened is not shown: withholding cannot be told from loss"
     finding = Finding(step=6, name="challenge.refused", outcome="unverifiable", detail=detail, remedy=remedy)
     policy = request.policy.digest().hex()
-    return Report(run=refusal.run.hex(), head=None, findings=(finding,), policy=policy)
+    return Report(
+        run=refusal.run.hex(),
+        head=None,
+        findings=(finding,),
+        policy=policy,
+        at=utc_text(request.now.replace(microsecond=0)),
+        version=__version__,
+    )
 
 
 def _signer(refusal: "Refusal", challenge: "Challenge | None") -> str:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from polledger import __version__
 from polledger.core.records import AnyRecord, Checkpoint
 from polledger.core.state import FlatState, encode_state, parse_state
 from polledger.keys import load_key
@@ -258,6 +259,7 @@ def test_a_refusal_is_on_record(tiny: Path, between: Between, home: Path) -> Non
         report = parties.verify("--challenge", "c", out=out)
         assert (report.code, report.json["verdict"]) == (3, "UNVERIFIABLE")
         assert said in report.last
+        assert (report.json["version"], bool(report.json["verified_at"])) == (__version__, True)
         assert ("signed by the key of the run" if code == 0 else "not signed") in report.last
         facts = parties.cli("inspect", out, "--json", cwd=parties.verifier).json
         assert (facts["kind"], said in facts["reason"]) == ("refusal", True)
