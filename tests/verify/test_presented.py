@@ -348,6 +348,27 @@ def test_an_end_that_is_damaged_is_found_although_its_root_was_reached(
         assert any(root.hex() in detail for detail in said)
 
 
+def test_an_object_that_nothing_asks_for_is_what_its_name_says_or_damage(
+    honest: Built, proof: Path, question: Challenge
+) -> None:
+    unasked = [item.root for item in honest.records if isinstance(item, Checkpoint)]
+    shown = {content[8:40] for content in frames_with(proof, Kind.OBJECT)}
+    state = next(root for root in unasked if root not in shown)
+    for name in (state, b"x" * 32):
+
+        def added(frames: list[Frame], name: bytes = name) -> list[Frame]:
+            objects = [frame for frame in frames if frame[0] == Kind.OBJECT]
+            objects.append((Kind.OBJECT, ITEM.pack(0, name, 4) + b"data"))
+            objects.sort(key=lambda frame: frame[1][8:40])
+            before = [frame for frame in frames if frame[0] < Kind.OBJECT]
+            return [*before, *objects, *(frame for frame in frames if frame[0] > Kind.OBJECT)]
+
+        report = check_proof(honest, change(proof, added), question)
+        assert report.verdict == "UNVERIFIABLE"
+        assert blocks(report) == ["parse"]
+        assert any(name.hex() in finding.detail for finding in named(report, "parse"))
+
+
 def test_messages_about_a_proof_name_no_file_to_put_back(
     honest: Built, proof: Path, question: Challenge
 ) -> None:
@@ -415,6 +436,13 @@ def test_a_run_is_not_judged_by_an_earlier_head_than_the_verifier_holds(
         assert report.verdict == "UNVERIFIABLE"
         assert blocks(report) == ["challenge.head"]
         assert "the newest that is shown only 20" in named(report, "challenge.head")[0].detail
+
+
+def test_a_challenge_about_another_run_says_so(honest: Built) -> None:
+    report = check_asked(honest, msgspec.structs.replace(challenge_of(honest), run=b"z" * 16))
+    assert report.verdict == "UNVERIFIABLE"
+    assert blocks(report) == ["challenge"]
+    assert "is about run 7a7a" in named(report, "challenge")[0].detail
 
 
 def test_a_head_of_another_key_says_nothing(honest: Built, tmp_path: Path) -> None:

@@ -131,6 +131,13 @@ def test_a_lie_in_the_sketches_is_found_where_its_place_is_opened(jumped: Built,
     }
 
 
+def test_an_interval_that_there_is_not_is_not_opened(honest: Built, tmp_path: Path) -> None:
+    question = msgspec.structs.replace(second(honest, tmp_path), top=[5])
+    report = check_proof(honest, prove(honest, question, tmp_path / "p"), question)
+    assert report.verdict == "UNVERIFIABLE"
+    assert "asks for interval 5, and there are 5" in named(report, "challenge.intervals")[0].detail
+
+
 def test_states_that_sketches_cannot_be_held_against_are_not_passed_over(honest: Built) -> None:
     """A state with an object that genesis does not name is in no sketch: whatever they say of it stands unchecked."""
     lineage = read_run(honest.run).lineage
@@ -180,7 +187,9 @@ def test_sketches_are_those_that_were_answered(honest: Built, tmp_path: Path) ->
         assert said in named(report, "screening")[0].detail
 
 
-def test_the_verifier_screens_only_answers_to_its_own_question(honest: Built, tmp_path: Path) -> None:
+def test_the_verifier_screens_only_answers_to_its_own_question(
+    honest: Built, jumped: Built, tmp_path: Path
+) -> None:
     before = first_of(honest)
     made = challenge_of(honest)
     answered = evidence_of(prove(honest, before, tmp_path / "s1"), tmp_path / "a")
@@ -189,6 +198,9 @@ def test_the_verifier_screens_only_answers_to_its_own_question(honest: Built, tm
     bare = evidence_of(prove(honest, before, tmp_path / "s2", sketches=b""), tmp_path / "b")
     with pytest.raises(ProofRejected, match="answer your challenge"):
         after_answer(bare, before, asked(before).digest, made, policy=Policy())
+    elsewhere = msgspec.structs.replace(before, note=first_of(jumped).note)
+    with pytest.raises(ProofRejected, match="do not give the head"):
+        after_answer(answered, elsewhere, asked(before).digest, made, policy=Policy())
     seeded = encode(
         msgspec.structs.replace(
             parse_sketches(sketches_for(honest.run, read_run(honest.run).lineage, before)), seed=b"t" * 32
