@@ -92,10 +92,8 @@ def compare_fields(claim: Claim, known: KnownRun, outcome: Outcome) -> Iterator[
 def _other_head(claim: Claim, known: KnownRun, outcome: Outcome) -> Finding:
     """Another end: a lost seal looks the same, unless both are over as many records."""
     said, head = claim.training.head, known.facts.head.head
-    forked = said.size == head.size and said.root != head.root.hex()
-    finding = _wrong("training.head.root", head.root.hex(), said.root, outcome if forked else "unverifiable")
-    if forked:
-        return finding
+    if said.size == head.size and said.root != head.root.hex():
+        return _wrong("training.head.root", head.root.hex(), said.root, outcome)
     return Finding(
         step=10,
         name="claim",

@@ -23,7 +23,9 @@ from polledger.publish.claim import finished_run
 from polledger.store.claimfiles import ClaimFiles
 from polledger.verify.claim import read_claim, step_files
 from polledger.verify.claimalone import NOT_SHOWN, read_claim_files
+from polledger.verify.claimfields import KnownRun, compare_fields
 from polledger.verify.evidence import read_evidence
+from polledger.verify.publicproof import check_public_proof
 from tests.verify import test_witness as witnessing
 from tests.verify.build import KEY, Built
 from tests.verify.check import check, copy_of, named, validate
@@ -163,6 +165,43 @@ def test_the_listed_tensors_are_those_of_the_model(honest: Built, tmp_path: Path
     [finding] = claim_findings(alone(files))
     assert (finding.outcome, "model.tensors" in finding.detail) == ("unverifiable", True)
     assert against_run(honest, files).verdict == "REFUTED"
+
+
+def test_a_tensor_that_is_listed_twice_is_refuted_by_the_run(honest: Built, tmp_path: Path) -> None:
+    def twice(statement: dict[str, Any]) -> None:
+        tensors = statement["predicate"]["model"]["tensors"]
+        tensors.append(tensors[0])
+
+    report = against_run(honest, write_claim(honest, tmp_path, change=twice))
+    assert report.verdict == "REFUTED"
+    assert any("lists a tensor twice" in finding.detail for finding in claim_findings(report))
+
+
+def test_a_time_stamp_over_another_number_of_records_is_not_at_hand(
+    honest: Built, claimed: ClaimFiles, tmp_path: Path
+) -> None:
+    facts = check_public_proof(parse_public_proof(claimed.proof_path.read_bytes()))
+    claim = read_claim(claimed.path.read_bytes()).claim
+    assert facts.facts is not None
+    known = KnownRun(facts=facts.facts, heads=facts.heads.heads, objects=claimed.tokens, entries=None)
+    assert list(compare_fields(claim, known, "fail")) == []
+    anchor, *others = claim.training.anchors
+    moved = msgspec.structs.replace(anchor, size=anchor.size + 1)
+    training = msgspec.structs.replace(claim.training, anchors=[moved, *others])
+    (finding,) = compare_fields(msgspec.structs.replace(claim, training=training), known, "fail")
+    assert finding.outcome == "unverifiable"
+    assert "is not at hand" in finding.detail
+
+
+def test_fewer_resumes_than_are_shown_are_refuted_by_any_proof(claimed: ClaimFiles) -> None:
+    facts = check_public_proof(parse_public_proof(claimed.proof_path.read_bytes()))
+    assert facts.facts is not None
+    claim = read_claim(claimed.path.read_bytes()).claim
+    shown = replace(facts.facts, resumes=claim.training.resumes + 1, whole=False)
+    known = KnownRun(facts=shown, heads=facts.heads.heads, objects=claimed.tokens, entries=None)
+    (finding,) = compare_fields(claim, known, "fail")
+    assert finding.outcome == "fail"
+    assert "training.resumes" in finding.detail
 
 
 def test_the_wrong_time_stamps_are_not_taken(honest: Built, claimed: ClaimFiles, tmp_path: Path) -> None:
