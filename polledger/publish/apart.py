@@ -15,6 +15,7 @@ from polledger.core.reportform import number
 from polledger.core.start import Tensors
 from polledger.core.state import TensorData
 from polledger.verify.compare import SLICE, difference
+from polledger.verify.distances import Products
 from polledger.verify.floats import Array, bit_patterns, to_float64
 
 SHOWN = 100
@@ -26,9 +27,7 @@ class Apart:
     """Sums over the numbers of two tensors of one shape, or of many such pairs."""
 
     squared: float = 0.0
-    a: float = 0.0
-    b: float = 0.0
-    dot: float = 0.0
+    products: Products = field(default_factory=Products)
     numbers: int = 0
     equal: int = 0
     zeros_a: int = 0
@@ -40,9 +39,7 @@ class Apart:
             for a, b in _slices(one, other):
                 apart = difference(a, b)
                 self.squared += float(np.dot(apart, apart))
-                self.a += float(np.dot(a, a))
-                self.b += float(np.dot(b, b))
-                self.dot += float(np.dot(a, b))
+                self.products.add(a, b)
                 self.numbers += len(a)
                 self.equal += int(np.count_nonzero(apart == 0))
                 self.zeros_a += int(np.count_nonzero(a == 0))
@@ -55,12 +52,12 @@ class Apart:
 
     def form(self) -> ApartForm:
         """As the report has it."""
-        norm, scale = math.sqrt(self.a), math.sqrt(self.a) * math.sqrt(self.b)
+        norm = math.sqrt(self.products.a)
         relative = self.l2 / norm if norm else (math.inf if self.squared else 0.0)
         return {
             "l2": number(self.l2),
             "relative": number(relative),
-            "cosine": number(self.dot / scale if scale else math.nan),
+            "cosine": number(self.products.cosine),
             "numbers": self.numbers,
             "equal": self.equal,
             "zeros": [self.zeros_a, self.zeros_b],
@@ -144,4 +141,4 @@ def norm(tensors: Iterable[TensorData]) -> float:
     for tensor in tensors:
         if is_floating(tensor.dtype):
             total.add(tensor, tensor)
-    return math.sqrt(total.a)
+    return math.sqrt(total.products.a)

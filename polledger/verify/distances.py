@@ -7,7 +7,7 @@ trained from different seeds. A verifier has one model; :func:`reference_distanc
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,28 @@ from polledger.core.records import StateObject
 from polledger.core.state import FlatState, Groups, TensorData
 from polledger.core.tolerance import Distances
 from polledger.verify.compare import difference, same_bytes, same_form, slices
+from polledger.verify.floats import Array
+
+
+@dataclass(slots=True)
+class Products:
+    """Sums of the products of two rows of numbers, with each other and with themselves."""
+
+    a: float = 0.0
+    b: float = 0.0
+    dot: float = 0.0
+
+    def add(self, a: Array, b: Array) -> None:
+        """Count numbers of both in, as many of one as of the other."""
+        self.a += float(np.dot(a, a))
+        self.b += float(np.dot(b, b))
+        self.dot += float(np.dot(a, b))
+
+    @property
+    def cosine(self) -> float:
+        """Of the angle between the two; nan where one of them has no direction."""
+        scale = math.sqrt(self.a) * math.sqrt(self.b)
+        return self.dot / scale if scale else math.nan
 
 
 @dataclass(slots=True)
@@ -23,9 +45,7 @@ class _Sums:
     l1: float = 0.0
     squared: float = 0.0
     linf: float = 0.0
-    dot: float = 0.0
-    ours: float = 0.0
-    theirs: float = 0.0
+    products: Products = field(default_factory=Products)
     worst: str = ""
     largest: float = 0.0
     differ: bool = False
@@ -35,9 +55,7 @@ class _Sums:
         same = same_bytes(ours.data, theirs.data)
         error = 0.0
         for a, b in slices(ours, theirs):
-            self.dot += float(np.dot(a, b))
-            self.ours += float(np.dot(a, a))
-            self.theirs += float(np.dot(b, b))
+            self.products.add(a, b)
             if not same:
                 apart = np.abs(difference(a, b))
                 self.l1 += float(apart.sum())
@@ -59,11 +77,10 @@ class _Sums:
         )
 
     def _cosine(self) -> float:
-        if self.ours == self.theirs == 0:
+        if self.products.a == self.products.b == 0:
             return 0.0
-        scale = math.sqrt(self.ours) * math.sqrt(self.theirs)
         # Rounding may take the cosine of parallel states beyond 1.
-        return _positive(1.0 - self.dot / scale) if scale else math.nan
+        return _positive(1.0 - self.products.cosine)
 
 
 def measure_distances(

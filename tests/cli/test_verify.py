@@ -647,7 +647,6 @@ def test_no_value_in_a_report_acts_on_the_terminal() -> None:
     from rich.console import Console
 
     from polledger.cli.reporting import report_text
-    from polledger.core.opened import IntervalResult
     from polledger.core.report import Finding, Report
     from polledger.core.timesummary import TimeSummary
     from polledger.core.tolerance import GroupMeasure, Rules, judge_group
