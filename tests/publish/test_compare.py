@@ -18,13 +18,14 @@ from polledger.core.report import Finding
 from polledger.core.state import TensorData
 from polledger.core.text import json_text
 from polledger.publish import compare as compare_module
+from polledger.publish import side as side_module
 from polledger.publish.apart import models_apart
 from polledger.publish.compare import POSSESSION, Question, compare_sides
 from polledger.publish.side import Side, claimed_side, read_side
 from polledger.store.run import RunDirectory
 from polledger.timestamp.trust import Trust
 from polledger.verify.evidence import read_evidence
-from polledger.verify.policy import Policy
+from polledger.verify.policy import Policy, parse_policy
 from polledger.verify.verifier import Code
 from tests.verify.build import NOW, START, Built, Spec, authority, make_run, reseal, store_state, write_seals
 from tests.verify.check import check, copy_of, request
@@ -257,6 +258,32 @@ def test_two_operators_are_two_clocks(honest: Built, tmp_path: Path) -> None:
     assert found["order"]["end"] == "A"
     assert "by clocks of different operators" in found["order"]["why"]
     assert found["authorities"] == {"common": [], "only_a": ["Example Ltd"], "only_b": ["Other Ltd"]}
+
+
+def test_an_anchor_needs_as_many_operators_as_the_quorum(honest: Built, tmp_path: Path) -> None:
+    one, other = tsa(tmp_path), tsa(tmp_path, "second")
+    trust, policy = Trust(entries=(entry(one), entry(other, "Other Ltd"))), parse_policy("time.quorum = 2")
+    alone = stamped(honest, tmp_path / "alone", one, 60)
+    both = stamped(honest, tmp_path / "both", one, 60)
+    last = both.seals()[-1]
+    seal = both.read_seal(last)
+    late = reference(both, last, other, START + timedelta(minutes=90))
+    both.write_seal(msgspec.structs.replace(seal, tokens=[*seal.tokens, late]))
+    sides = [side_of(run, trust=trust, policy=policy) for run in (alone, both)]
+    found = compared(sides[0], sides[1], trusted=True, policy=policy)
+    assert found["a"]["time"]["end"] is None
+    assert found["b"]["time"]["end"] == {"time": "2026-03-01T13:30:00Z", "accuracy": 1.0}
+    assert found["order"]["end"] is None
+
+
+def test_lists_of_pairs_and_gaps_end(honest: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "POINTS", 3)
+    monkeypatch.setattr(side_module, "GAPS", 1)
+    begun = reseal(honest, tmp_path / "begun", [*honest.records[:-1], *honest.records[-2:-1] * 2])
+    found = compare(honest, begun)
+    assert found["path"] is not None
+    assert (len(found["path"]["steps"]), found["path"]["steps"][0], found["path"]["steps"][-1]) == (3, 0, 12)
+    assert len(found["b"]["coverage"]["gaps"]) == 1
 
 
 def test_self_asserted_time_orders_nothing_however_early(honest: Built, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from polledger.core.proof import FRAME, MAGIC, Kind
 from polledger.core.report import Report
 from polledger.store.bundle import write_proof
 from polledger.store.unpack import read_proof
+from polledger.verify.ancestry import FindRun, nowhere
 from polledger.verify.answering import Answer, read_run
 from polledger.verify.asking import Asked
 from polledger.verify.evidence import read_evidence, read_presented
@@ -104,7 +105,9 @@ def check_proof(
         )
 
 
-def check_asked(built: Built, challenge: Challenge, *, code: Any = None, **values: Any) -> Report:
+def check_asked(
+    built: Built, challenge: Challenge, *, code: Any = None, find: FindRun = nowhere, **values: Any
+) -> Report:
     """Verify the run directory under ``challenge``."""
     return verify(
         read_evidence(built.run),
@@ -112,6 +115,7 @@ def check_asked(built: Built, challenge: Challenge, *, code: Any = None, **value
         load_code=code or built.code(),
         clock=time.monotonic,
         watcher=Silent(),
+        find=find,
     )
 
 

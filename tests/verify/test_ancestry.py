@@ -34,6 +34,7 @@ from tests.verify.build import (
 )
 from tests.verify.check import blocking, check, failures, named
 from tests.verify.claiming import write_claim
+from tests.verify.presenting import challenge_of, check_asked
 
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 
@@ -390,6 +391,9 @@ def test_what_was_asked_about_a_run_is_not_asked_of_its_parent(
 ) -> None:
     claim = read_claim_files(write_claim(child, tmp_path / "claim", tsa=tmp_path / "tsa"))
     model = safetensors(tmp_path / "model.safetensors", end_of(child))
-    report = check(child, find=finding(honest), claim=claim, model=model)
-    assert report.verdict == "VERIFIED", blocking(report)
-    assert origin(report) == [(PARENT, "pass"), ("origin", "pass")]
+    for report in (
+        check(child, find=finding(honest), claim=claim, model=model),
+        check_asked(child, challenge_of(child), find=finding(honest)),
+    ):
+        assert report.verdict == "VERIFIED", blocking(report)
+        assert origin(report) == [(PARENT, "pass"), ("origin", "pass")]
