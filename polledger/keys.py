@@ -86,7 +86,8 @@ def _load(path: Path) -> Any:
             return load_pem_private_key(data, password=None)
         except TypeError:
             return load_pem_private_key(data, password=_passphrase(path))
-    except (ValueError, UnsupportedAlgorithm):
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        # An empty passphrase is a TypeError.
         if b"ENCRYPTED" in data:
             raise UsageError(f"{path}: the passphrase is wrong, or the file is damaged") from None
         raise UsageError(

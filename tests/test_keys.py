@@ -1,5 +1,6 @@
 """Keys: made once, never overwritten, read only by their owner, Ed25519 only."""
 
+import io
 import logging
 import os
 import stat
@@ -142,6 +143,21 @@ def test_wrong_passphrase_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("POLLEDGER_KEY_PASSWORD", "wrong")
     with pytest.raises(UsageError, match="passphrase is wrong"):
         load_key(path)
+
+
+def test_an_empty_passphrase_at_the_terminal_is_a_wrong_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_key(tmp_path / "key.pem", password=b"right")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "")
+    with pytest.raises(UsageError, match="passphrase is wrong"):
+        load_key(tmp_path / "key.pem")
 
 
 def test_missing_passphrase_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
