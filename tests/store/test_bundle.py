@@ -19,6 +19,7 @@ from polledger.core.merkle import leaf_hash
 from polledger.core.proof import (
     CHUNK,
     FRAME,
+    FRAME_BYTES,
     ITEM,
     LEDGER_SLACK,
     MAGIC,
@@ -26,6 +27,7 @@ from polledger.core.proof import (
     Kind,
     ProofHeader,
     ProofRejected,
+    ledger_bound,
 )
 from polledger.core.records import Seal
 from polledger.errors import EXIT_UNVERIFIABLE, Unavailable
@@ -239,6 +241,12 @@ def test_unknown_and_oversized_frames_are_refused(store: ObjectStore, tmp_path: 
     assert "no kind" in refused(data, tmp_path)
 
 
+def test_a_frame_has_at_most_so_many_bytes(store: ObjectStore, tmp_path: Path) -> None:
+    frames = frames_of(small(store))
+    assert read(replaced(frames, Kind.NODES, bytes(FRAME_BYTES)), tmp_path).nodes == bytes(FRAME_BYTES)
+    assert "no kind" in refused(replaced(frames, Kind.NODES, bytes(FRAME_BYTES + 1)), tmp_path)
+
+
 def replaced(frames: Sequence[Frame], kind: Kind, content: bytes) -> bytes:
     """The proof with the first frame of ``kind`` holding ``content``."""
     at = next(number for number, frame in enumerate(frames) if frame[0] == kind)
@@ -256,6 +264,19 @@ def test_a_ledger_that_unpacks_to_more_than_it_states_is_not_unpacked(
     bombed = frames_of(replaced(frames, Kind.HEADER, encode(header)))
     assert "packs so well" in refused(replaced(bombed, Kind.LEDGER, bomb), tmp_path)
     assert not (tmp_path / "into" / "ledger.log").exists()
+
+
+def test_a_ledger_states_no_more_than_it_can_unpack_to(store: ObjectStore, tmp_path: Path) -> None:
+    frames = frames_of(small(store))
+
+    def stating(size: int) -> bytes:
+        header = ProofHeader(v=1, run=challenge().run, challenge=sha256(QUESTION), mode="full", size=size)
+        return replaced(frames, Kind.HEADER, encode(header))
+
+    bound = ledger_bound(len(stating(LEDGER_SLACK)))
+    assert len(stating(bound + 1)) == len(stating(LEDGER_SLACK))
+    assert "not as long as stated" in refused(stating(bound), tmp_path)
+    assert "packs so well" in refused(stating(bound + 1), tmp_path)
 
 
 def test_a_ledger_may_be_as_regular_as_one_record_is_large(store: ObjectStore, tmp_path: Path) -> None:
@@ -296,18 +317,30 @@ def test_a_record_has_its_leaf_hash(store: ObjectStore, tmp_path: Path) -> None:
     assert "no index" in refused(replaced(frames, Kind.RECORD, b"1234567"), tmp_path)
 
 
+def small_without_objects(frames: Sequence[Frame]) -> list[Frame]:
+    return [frame for frame in frames if frame[0] < Kind.OBJECT]
+
+
 def test_an_object_states_its_length(store: ObjectStore, tmp_path: Path) -> None:
     frames = frames_of(small(store))
     for size in (0, 2, 2**62):
         content = ITEM.pack(0, b"x" * 32, size) + b"a"
         assert refused(replaced(frames, Kind.OBJECT, content), tmp_path)
     assert "too short" in refused(replaced(frames, Kind.OBJECT, b"a"), tmp_path)
+    numbered = ITEM.pack(1, sha256(b"a"), 1) + b"a"
+    assert "not in order" in refused(
+        join([*small_without_objects(frames), (Kind.OBJECT, numbered)]), tmp_path
+    )
 
 
 def test_the_header_names_the_challenge(store: ObjectStore, tmp_path: Path) -> None:
     frames = frames_of(small(store))
     other: Challenge = msgspec.structs.replace(challenge(), count=4)
     assert "not the one" in refused(replaced(frames, Kind.CHALLENGE, encode(other)), tmp_path)
+    header = ProofHeader(
+        v=1, run=b"z" * 16, challenge=sha256(QUESTION), mode="full", size=ledger_size(RECORDS)
+    )
+    assert "not the one" in refused(replaced(frames, Kind.HEADER, encode(header)), tmp_path)
     assert "cannot be read" in refused(replaced(frames, Kind.SEAL, b"\x80"), tmp_path)
 
 
