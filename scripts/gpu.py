@@ -11,8 +11,8 @@ Every run is sealed with `polledger seal` and verified with `polledger verify` i
 recorded, with another number of CPU threads, on the other kind of device (`replay.device` in the policy), and with the
 GPU hidden. One run is killed and resumed. Most nets train without dropout: random numbers of a GPU are others than
 those of a CPU, so that the runs with dropout can be replayed only where they were recorded. How long a checkpoint of
-a transformer holds training up is measured in one process, part by part, before the rest. With --device cpu all of it
-is tried without a GPU.
+a transformer holds training up is measured in one process, part by part, before the rest. With --device cpu all of
+it but --hashing is tried without a GPU.
 """
 
 import argparse
