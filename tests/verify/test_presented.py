@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from polledger.core.challenge import Challenge
 from polledger.core.encoding import encode, real
 from polledger.core.proof import ITEM, Kind, ProofRejected
-from polledger.core.records import Checkpoint, Final, Genesis, Resume, Step
+from polledger.core.records import Checkpoint, Dataset, Final, Genesis, Resume, Step
 from polledger.core.report import Report
 from polledger.core.sampling import sample_size
 from polledger.errors import Unavailable, UsageError
@@ -502,6 +502,33 @@ def test_data_that_are_not_those_of_the_run_are_not_opened(honest: Built, tmp_pa
     engines = honest.engines(data=replace(honest.spec, labels=1))
     with pytest.raises(Unavailable, match="not the one that was committed"):
         prove(honest, challenge_of(honest), tmp_path / "p", engines=engines)
+
+
+def test_what_is_kept_and_damaged_is_not_opened(honest: Built, custom: Built, tmp_path: Path) -> None:
+    """The prover is told, and not the verifier's time wasted."""
+    batches = copy_of(custom, tmp_path / "batches")
+    first = next(record for record in custom.records if isinstance(record, Step))
+    batches.run.objects.put_named(first.batch, [b"another"])
+    with pytest.raises(Unavailable, match="not the one that was recorded"):
+        prove(batches, challenge_of(batches), tmp_path / "p")
+    leaves = copy_of(honest, tmp_path / "leaves")
+    genesis = honest.records[0]
+    assert isinstance(genesis, Genesis)
+    assert isinstance(genesis.dataset, Dataset)
+    path = leaves.run.objects.path(genesis.dataset.root)
+    path.write_bytes(flip(0)(path.read_bytes()))
+    with pytest.raises(Unavailable, match="example leaves"):
+        prove(leaves, challenge_of(leaves), tmp_path / "q")
+
+
+def test_a_step_that_was_asked_for_and_is_not_shown_is_named(honest: Built, tmp_path: Path) -> None:
+    question = challenge_of(honest)
+    path = prove(honest, question, tmp_path / "p", compact=True)
+    first = next(record for record in honest.records if isinstance(record, Step))
+    hidden = change(path, without(Kind.RECORD, lambda content: content[:8] == struct.pack(">Q", first.index)))
+    report = check_proof(honest, hidden, question)
+    assert report.verdict == "UNVERIFIABLE"
+    assert f"record {first.index} is not in it" in named(report, "challenge.left_out")[0].detail
 
 
 def test_nothing_is_opened_that_was_not_asked_for(honest: Built, proof: Path, question: Challenge) -> None:
