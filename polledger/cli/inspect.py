@@ -287,10 +287,16 @@ def _print(facts: dict[str, Any]) -> None:
 
 def _drawn(chain: list[dict[str, Any]]) -> "Iterator[str]":
     """The chain from this run to the first one, each below the one that starts from it."""
+    from polledger.core.report import counted
+
     part = ""
     for depth, link in enumerate(chain):
         yield _branch(depth, f"{part}run {link['run']}, {link['steps']} steps ({link['path']})")
-        part = "whole final state of " if link["origin"].get("mode") == "continue" else "final model of "
+        kept = len(link["origin"].get("fresh", ()))
+        but = f" but for {counted(kept, 'tensor')}" if kept else ""
+        part = (
+            f"{'whole final state' if link['origin'].get('mode') == 'continue' else 'final model'}{but} of "
+        )
     yield _branch(len(chain), _first(chain[-1]["origin"], part))
 
 

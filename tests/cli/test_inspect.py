@@ -2,6 +2,7 @@
 
 import msgspec
 
+from polledger.cli.inspect import _drawn
 from polledger.core.head import parse_note
 from polledger.core.records import Checkpoint, Final, Resume
 from polledger.store.ledger import LedgerWriter, read_ledger
@@ -140,3 +141,15 @@ def test_cosignatures_are_shown_by_name(command: Command, copied: Built) -> None
         [],
     ]
     assert ", cosigned by witness.example/w1" in command("inspect", run.path).out
+
+
+def test_a_chain_says_how_many_tensors_were_not_taken() -> None:
+    first = {"run": "aa", "path": "child", "steps": 3}
+    parent = {"run": "bb", "path": "parent", "steps": 4, "origin": {"kind": "scratch", "seed": 7}}
+    for fresh, but in ({"fresh": ["b", "w"]}, " but for 2 tensors"), ({}, ""):
+        chain = [{**first, "origin": {"kind": "parent", "mode": "model", "head": "cc", **fresh}}, parent]
+        assert list(_drawn(chain)) == [
+            "run aa, 3 steps (child)",
+            f"└─ final model{but} of run bb, 4 steps (parent)",
+            "   └─ from scratch, seed 7",
+        ]
