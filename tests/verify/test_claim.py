@@ -363,6 +363,12 @@ def test_a_token_over_something_else_dates_no_claim(claimed: ClaimFiles, tmp_pat
     assert (told.outcome, "can be used" in told.detail) == ("unverifiable", True)
 
 
+def test_a_payload_of_another_type_is_no_claim(claimed: ClaimFiles) -> None:
+    envelope = replace(parse_envelope(claimed.path.read_bytes()), payload_type="application/json")
+    with pytest.raises(MalformedError, match="not an in-toto statement"):
+        read_claim(encode_envelope(envelope))
+
+
 def test_another_field_in_the_statement_is_refused(honest: Built, tmp_path: Path) -> None:
     files = write_claim(honest, tmp_path / "claim", change=edit("more", value=1))
     with pytest.raises(MalformedError, match="unknown field `more`"):
@@ -455,6 +461,21 @@ CHANGES: dict[str, tuple[Callable[[PublicProof], dict[str, Any]], str]] = {
     "no first head": (
         lambda proof: {"seals": proof.seals[1:], "consistency": proof.consistency[1:]},
         "does not begin with the first head",
+    ),
+    "the second head in the place of the first": (
+        lambda proof: {
+            "seals": [msgspec.structs.replace(proof.seals[1], index=0), *proof.seals[2:]],
+            "consistency": proof.consistency[1:],
+        },
+        "does not begin with the first head",
+    ),
+    "a first head that is not numbered so": (
+        lambda proof: {"seals": [msgspec.structs.replace(proof.seals[0], index=1), *proof.seals[1:]]},
+        "does not begin with the first head",
+    ),
+    "a head of another run of the same key": (
+        lambda proof: {"seals": resigned(proof, 1, KEY, run=b"x" * 16).seals},
+        "belongs to another run",
     ),
     "a head left out": (
         lambda proof: {"seals": [proof.seals[0], proof.seals[2]], "consistency": proof.consistency[:1]},
