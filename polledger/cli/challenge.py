@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polledger.cli.options import JsonOption, NewFileOption, PolicyOption
 from polledger.cli.output import output
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ def run(
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write; one that exists is never overwritten.")
-    ],
+    out: NewFileOption,
     sample: Annotated[
         str | None,
         typer.Option(
@@ -50,9 +49,7 @@ def run(
         Path | None,
         typer.Option("--challenge", metavar="FILE", help="Your challenge that SKETCHES answers."),
     ] = None,
-    policy: Annotated[
-        Path | None, typer.Option("--policy", metavar="FILE", help="TOML file with your bounds.")
-    ] = None,
+    policy: PolicyOption = None,
     deadline: Annotated[
         str | None,
         typer.Option(
@@ -63,9 +60,7 @@ def run(
         Path | None,
         typer.Option("--key", metavar="FILE", help="Your Ed25519 key (PEM): signs the challenge."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Write a challenge with a fresh nonce under the given head. Keep the file: only whoever has it can verify."""
     from datetime import UTC, datetime

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polledger.cli.options import JsonOption, TsaOption
 from polledger.cli.output import output
 
 if TYPE_CHECKING:
@@ -65,17 +66,8 @@ def run(
         Path | None,
         typer.Option("--supersedes", metavar="CLAIM", help="Earlier claim that this one takes the place of."),
     ] = None,
-    tsa: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tsa",
-            metavar="NAME|URL",
-            help="Time-stamping authority by name or URL; repeatable, all are asked. Default: embedded.",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    tsa: TsaOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Claim the model that RUN ends with: a signed, timestamped in-toto statement, and a public proof beside it."""
     from polledger.cli.verify import read_torch_file

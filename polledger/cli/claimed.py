@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from polledger.core.report import Report
-    from polledger.verify.verifier import Request
+    from polledger.verify.request import Request
 
 
 def verify_claimed(

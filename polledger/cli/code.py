@@ -38,7 +38,7 @@ from polledger.training.replay import ReplayContext, ReplayEngine, TaskProgram
 from polledger.training.source import PLAIN_LOOP, count_lines, source_digest, verify_tree
 from polledger.verify.policy import Policy, ReplaySettings
 from polledger.verify.replaytask import PACKAGE
-from polledger.verify.verifier import Code
+from polledger.verify.request import Code
 
 _RESTORE = "restore the object from a copy"
 

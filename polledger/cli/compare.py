@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polledger.cli.options import InputOption, JsonOption, PolicyOption
 from polledger.cli.output import output
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from polledger.publish.compare import Question
     from polledger.publish.directory import ReportDirectory
     from polledger.publish.side import Side
-    from polledger.verify.verifier import Request
+    from polledger.verify.request import Request
 
 EXAMPLES = (
     "Examples: `polledger compare mine theirs --trust trust.toml`; "
@@ -41,9 +42,7 @@ def run(
             "--nonce", metavar="HEX", help="Your own nonce (hex) for both samples. Default: random."
         ),
     ] = None,
-    policy: Annotated[
-        Path | None, typer.Option("--policy", metavar="FILE", help="TOML file with your bounds.")
-    ] = None,
+    policy: PolicyOption = None,
     trust: Annotated[
         Path | None,
         typer.Option(
@@ -62,9 +61,7 @@ def run(
             "--trust-code", metavar="DIGEST", help="Digest (hex) of committed code that may run; repeatable."
         ),
     ] = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="NAME=PATH", help="Where your data lies.")
-    ] = None,
+    inputs: InputOption = None,
     parent: Annotated[
         list[Path] | None,
         typer.Option("--parent", metavar="RUN", help="Run that either starts from; repeatable."),
@@ -81,9 +78,7 @@ def run(
             "--report", metavar="DIR", help="Directory to write a page into (index.html, compare.json)."
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Set A and B side by side: models, times, coverage, verdicts under one nonce, and who starts from whom."""
     from polledger.publish.compare import compare_sides

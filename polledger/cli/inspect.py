@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polledger.cli.options import JsonOption
 from polledger.cli.output import output
 from polledger.core.moment import utc_milliseconds, utc_text
 from polledger.core.text import one_line
@@ -29,9 +30,7 @@ def run(
             metavar="PATH", help="Directory of a run, or a challenge, refusal or proof.", show_default=False
         ),
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Show what a run recorded, or what a file between two parties says. Nothing is verified."""
     from datetime import UTC, datetime

@@ -1,17 +1,15 @@
 """``polledger keygen``: make a key for signing tree heads, or a second one for claims."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from polledger.cli.options import JsonOption, NewFileOption
 from polledger.cli.output import output
 
 
 def run(
-    out: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write; one that exists is never overwritten.")
-    ],
+    out: NewFileOption,
     encrypt: Annotated[
         bool,
         typer.Option("--encrypt", help="Ask for a passphrase (POLLEDGER_KEY_PASSWORD is used where set)."),
@@ -20,9 +18,7 @@ def run(
         bool,
         typer.Option("--ml-dsa-44", help="A post-quantum key that can sign claims besides the Ed25519 key."),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make an Ed25519 key (PKCS#8 PEM, mode 0600) and print its public key."""
     from polledger.keys import create_signer, new_passphrase

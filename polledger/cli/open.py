@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polledger.cli.options import JsonOption, NewFileOption
 from polledger.cli.output import output
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ def run(
     challenge_file: Annotated[
         Path, typer.Argument(metavar="CHALLENGE", help="The verifier's challenge.", show_default=False)
     ],
-    out: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write; one that exists is never overwritten.")
-    ],
+    out: NewFileOption,
     compact: Annotated[
         bool,
         typer.Option(
@@ -47,9 +46,7 @@ def run(
     inputs: Annotated[
         list[str] | None, typer.Option("--input", metavar="NAME=PATH", help="Where the data lies now.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Open what CHALLENGE asks for, and nothing else: states, examples and salts of its sample, heads and tokens."""
     from datetime import UTC, datetime

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polledger.cli.options import JsonOption
 from polledger.cli.output import output
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ def run(
     dest: Annotated[
         str, typer.Argument(metavar="DEST", help="Directory, or URL that fsspec opens.", show_default=False)
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Publish CLAIM with its proof, its tokens and a page that checks it. Nothing that is there is overwritten."""
     from polledger.core.digest import sha256
@@ -55,7 +54,7 @@ def _check(files: "ClaimFiles") -> None:
     from polledger.errors import UsageError
     from polledger.verify.claimalone import read_claim_files, verify_alone
     from polledger.verify.policy import Policy
-    from polledger.verify.verifier import Request
+    from polledger.verify.request import Request
 
     request = Request(policy=Policy(), nonce=secrets.token_bytes(32), now=datetime.now(UTC))
     report = verify_alone(files, read_claim_files(files), request)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polledger.cli.options import JsonOption
 from polledger.cli.output import output
 from polledger.core.text import one_line
 from polledger.errors import (
@@ -81,9 +82,7 @@ def run(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="DIR", help=f"Directory for {PAGE} and {OBJECT}.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Steal RUN's model: forge runs that end in it in every known way, and verify each as an auditor would.
 

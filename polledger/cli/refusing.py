@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from polledger.core.challenge import Challenge, Refusal
     from polledger.core.report import Report
     from polledger.verify.answering import Answer
-    from polledger.verify.verifier import Request
+    from polledger.verify.request import Request
 
 
 def reason_to_refuse(answer: "Answer", now: datetime, most: int | None) -> str:

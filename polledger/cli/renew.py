@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from polledger.cli.options import JsonOption
 from polledger.cli.output import output
-from polledger.cli.timestamp import JsonOption, fields_of, read_file, reporting
+from polledger.cli.timestamp import fields_of, read_file, reporting
 from polledger.core.moment import utc_text
 from polledger.errors import EXIT_CANNOT_PROCEED, EXIT_OK, MalformedError, UsageError
 

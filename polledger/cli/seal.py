@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from polledger.cli.options import JsonOption, TsaOption
 from polledger.cli.output import output
 from polledger.cli.sealed import report, resume_command
 from polledger.cli.sealing import Display, prints_to_stderr
@@ -85,14 +86,7 @@ def run(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Seed of the training. Default: 0.")
     ] = None,
-    tsa: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tsa",
-            metavar="NAME|URL",
-            help="Time-stamping authority by name or URL; repeatable, all are asked. Default: embedded.",
-        ),
-    ] = None,
+    tsa: TsaOption = None,
     witness: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,9 +143,7 @@ def run(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Train TASK, recording every step, and seal the run with signed, timestamped tree heads."""
     from polledger.training.overrides import parse_inputs

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from polledger.cli.defaults import Verb, require_verb
+from polledger.cli.options import JsonOption
 from polledger.cli.output import output
 from polledger.core.moment import utc_text
 from polledger.core.text import one_line
@@ -40,8 +41,6 @@ CLOCK_SKEW: Final = timedelta(seconds=60)
 """How far genTime may lie ahead of this machine's clock when no ``--at`` is given: clocks differ a little."""
 
 PEM_BYTES: Final = 1 << 20
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 @app.callback(invoke_without_command=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polledger.cli.options import InputOption, JsonOption, PolicyOption
 from polledger.cli.output import output
 from polledger.cli.reportfiles import OBJECT, PAGE, SIGNED
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from polledger.core.opened import IntervalResult
     from polledger.core.report import Report
     from polledger.store.run import RunDirectory
-    from polledger.verify.verifier import Request
+    from polledger.verify.request import Request
 
 EXAMPLES = (
     "Examples: `polledger verify R`; `polledger verify R --task train.py --input data=DIR --sample 20`; "
@@ -54,9 +55,7 @@ def run(
         Path | None,
         typer.Option("--challenge", metavar="FILE", help="Your challenge, which says what is opened."),
     ] = None,
-    policy: Annotated[
-        Path | None, typer.Option("--policy", metavar="FILE", help="TOML file with your bounds.")
-    ] = None,
+    policy: PolicyOption = None,
     trust: Annotated[
         Path | None,
         typer.Option(
@@ -75,9 +74,7 @@ def run(
             "--trust-code", metavar="DIGEST", help="Digest (hex) of committed code that may run here."
         ),
     ] = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="NAME=PATH", help="Where your data lies.")
-    ] = None,
+    inputs: InputOption = None,
     model: Annotated[
         Path | None,
         typer.Option("--model", metavar="FILE", help="Model file that must be the one this run ends with."),
@@ -126,9 +123,7 @@ def run(
             "--key", metavar="FILE", help=f"Your key (PEM): signs the report, as {SIGNED} in --report."
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Check a run: records, heads, times, structure, and a random sample of intervals replayed bit for bit."""
     from dataclasses import replace
@@ -242,8 +237,8 @@ def verify_request(
 
     from polledger.timestamp.trust import load_trust
     from polledger.verify.policy import load_policy
+    from polledger.verify.request import Request
     from polledger.verify.sampling import parse_sample
-    from polledger.verify.verifier import Request
 
     return Request(
         policy=load_policy(policy),
