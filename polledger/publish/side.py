@@ -32,10 +32,10 @@ from polledger.verify.heads import Heads, SealedHead, match_heads, parse_records
 from polledger.verify.lineage import Lineage, build_lineage
 from polledger.verify.policy import Policy
 from polledger.verify.publicproof import NOTHING, PublicRun, check_public_proof
+from polledger.verify.request import Request
 from polledger.verify.states import load_state
 from polledger.verify.time import Times, step_time
 from polledger.verify.tokens import Stamp
-from polledger.verify.verifier import Request
 
 Digests = Mapping[str, tuple[str, tuple[int, ...], bytes]]
 """Dtype, shape and tensor root by name in the ``state_dict``."""

@@ -28,7 +28,7 @@ from polledger.verify.modelfile import parse_safetensors
 from polledger.verify.states import LoadedState, encode_file, hash_state, load_state
 
 if TYPE_CHECKING:
-    from polledger.verify.verifier import Code
+    from polledger.verify.request import Code
 
 ANCESTORS: Final = 16
 """Parents in a row that are followed: each is verified in full, and nobody names the presenter's thousandth."""

@@ -21,8 +21,9 @@ from polledger.verify.claim import (
 )
 from polledger.verify.claimfields import ASK, KnownRun, listed_tensors
 from polledger.verify.publicproof import NOTHING, PublicRun, check_public_proof
+from polledger.verify.request import Request
 from polledger.verify.time import step_time
-from polledger.verify.verifier import Request, head_form, no_torch_files
+from polledger.verify.verifier import head_form, no_torch_files
 from polledger.verify.witness import step_witnesses
 
 NOT_SHOWN = "a claim and its public proof do not show the training itself"

@@ -26,7 +26,7 @@ from polledger.store.run import RunDirectory
 from polledger.timestamp.trust import Trust
 from polledger.verify.evidence import read_evidence
 from polledger.verify.policy import Policy, parse_policy
-from polledger.verify.verifier import Code
+from polledger.verify.request import Code
 from tests.verify.build import NOW, START, Built, Spec, authority, make_run, reseal, store_state, write_seals
 from tests.verify.check import check, copy_of, request
 from tests.verify.claiming import write_claim

@@ -21,8 +21,9 @@ from polledger.training.overrides import parse_inputs
 from polledger.training.replay import read_model
 from polledger.verify.evidence import read_evidence
 from polledger.verify.policy import load_policy
+from polledger.verify.request import Code, Request
 from polledger.verify.sampling import SampleRequest
-from polledger.verify.verifier import Code, Request, verify
+from polledger.verify.verifier import verify
 from tests.verify.check import Silent
 
 NONCE = b"\x5e" * 32

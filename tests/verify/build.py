@@ -57,7 +57,7 @@ from polledger.store.ledger import LedgerWriter
 from polledger.store.run import RunDirectory
 from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.client import make_request
-from polledger.verify.verifier import Code
+from polledger.verify.request import Code
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NOW = START + timedelta(days=1)

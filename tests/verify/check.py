@@ -15,8 +15,9 @@ from polledger.store.run import RunDirectory
 from polledger.verify.ancestry import FindRun, nowhere
 from polledger.verify.evidence import read_evidence
 from polledger.verify.policy import Policy
+from polledger.verify.request import Request
 from polledger.verify.sampling import SampleRequest
-from polledger.verify.verifier import Request, verify
+from polledger.verify.verifier import verify
 from tests.verify.build import NOW, Built
 
 ALL = SampleRequest(count=1_000)

@@ -17,7 +17,7 @@ from polledger.core.seeds import known_entry
 from polledger.errors import UsageError
 from polledger.verify.lineage import build_lineage
 from polledger.verify.policy import Policy, parse_policy
-from polledger.verify.verifier import Code
+from polledger.verify.request import Code
 from tests.verify.build import ENVIRONMENT, Built, NumpyReplayer, Spec, example, make_run
 from tests.verify.check import check, named
 from tests.verify.test_data import checks

@@ -15,9 +15,9 @@ from polledger.core.state import parse_state
 from polledger.verify.evidence import read_evidence
 from polledger.verify.heads import match_heads, parse_records, step_heads, step_parse
 from polledger.verify.policy import Policy, parse_policy
+from polledger.verify.request import Code
 from polledger.verify.sampling import SampleRequest
 from polledger.verify.time import step_time
-from polledger.verify.verifier import Code
 from tests.verify.build import (
     CONFIG,
     ENVIRONMENT,
