@@ -35,6 +35,7 @@ import redteam  # noqa: E402
 import replay_cost  # noqa: E402
 import screen_cost  # noqa: E402
 import screening  # noqa: E402
+import tampering  # noqa: E402
 import time_cost  # noqa: E402
 import tsa_bench  # noqa: E402
 from evidence import EVIDENCE, short, table  # noqa: E402
@@ -103,6 +104,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
         "honest": ("honest", lambda value: printed(honest.print_tables, value)),
         "figure1": ("figure1", figure),
     },
+    "tampering.md": {"tampering": ("tampering", tampering.render)},
     "page.md": {"page": ("page", page_shots.page_table)},
     "time.md": {"outage": ("outage", lambda value: outage.render(value["rows"]))},
     "benchmarks.md": {

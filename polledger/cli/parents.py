@@ -12,7 +12,7 @@ from polledger.core.head import parse_note
 from polledger.core.records import Genesis, parse_genesis
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.store.ledger import iter_records
-from polledger.store.run import RunDirectory, hinted_parent
+from polledger.store.run import RunDirectory, hinted_origin
 from polledger.verify.ancestry import FindRun, FoundRun
 from polledger.verify.evidence import read_evidence
 
@@ -60,7 +60,7 @@ class Parents:
 
 def hinted_run(run: RunDirectory) -> RunDirectory | None:
     """The run at which the hints of ``run`` point, None where they do not or there is none."""
-    path = hinted_parent(run)
+    path = hinted_origin(run, "parent")
     try:
         return None if path is None else RunDirectory.open(path)
     except (UsageError, Unavailable):

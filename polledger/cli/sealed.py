@@ -3,12 +3,14 @@
 import math
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from polledger.cli.output import output
 from polledger.cli.sealing import describe_metrics
 from polledger.core.text import one_line
 from polledger.errors import EXIT_INTERRUPTED, EXIT_OK
+from polledger.store.run import RunDirectory, hinted_origin
 
 if TYPE_CHECKING:
     from polledger.training.plan import SealOptions, SealResult
@@ -44,7 +46,9 @@ def verify_command(options: "SealOptions", inputs: Mapping[str, str]) -> str:
 
 def report(options: "SealOptions", result: "SealResult", warnings: list[str]) -> int:
     code = EXIT_INTERRUPTED if result.interrupted else EXIT_OK
-    verify = verify_command(options, result.inputs)
+    # A resumed run is not told again what it starts from; where a parent lies verify knows by itself.
+    external = options.external or hinted_origin(RunDirectory.open(result.run), "external")
+    verify = verify_command(replace(options, external=external), result.inputs)
     again = resume_command(options) if result.interrupted else None
     output.result(
         {

@@ -9,7 +9,7 @@ import secrets
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from msgspec import UNSET
 
@@ -275,9 +275,9 @@ class RunDirectory:
         self.objects.clean()
 
 
-def hinted_parent(run: RunDirectory) -> Path | None:
-    """Where ``run.toml`` says that the run lies from which this one starts: a hint, authenticated by nobody."""
-    hint = run.read_hints().get("parent")
+def hinted_origin(run: RunDirectory, kind: Literal["parent", "external"]) -> Path | None:
+    """Where ``run.toml`` says that the run or the file lies from which this run starts: authenticated by nobody."""
+    hint = run.read_hints().get(kind)
     if not isinstance(hint, str) or "\0" in hint:
         return None
     return Path(os.path.relpath(run.path.resolve() / hint))

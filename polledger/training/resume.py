@@ -19,7 +19,7 @@ from polledger.core.source import SOURCE_BYTES, TaskSource, parse_source
 from polledger.core.state import FlatState, parse_state
 from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import read_bounded
-from polledger.store.run import RunDirectory, hinted_parent
+from polledger.store.run import RunDirectory, hinted_origin
 from polledger.training.dataset import data_identity, hash_dataset
 from polledger.training.location import TaskLocation
 from polledger.training.origin import STATE_LIMIT, check_resumed
@@ -192,7 +192,8 @@ def _with_hints(options: SealOptions, run: RunDirectory) -> SealOptions:
         store_batches=options.store_batches or sealing.get("store_batches") == "true",
         withhold_metrics=options.withhold_metrics or sealing.get("withhold_metrics") == "true",
         device=options.device or sealing.get("device"),
-        parent=options.parent or hinted_parent(run),
+        parent=options.parent or hinted_origin(run, "parent"),
+        external=options.external or hinted_origin(run, "external"),
     )
 
 

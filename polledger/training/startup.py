@@ -164,7 +164,7 @@ def remember_data(run: RunDirectory, inputs: dict[str, str], task: bytes, datase
 
 
 def write_hints(setting: Setting, inputs: dict[str, str], *, keep: int) -> None:
-    """Leave in run.toml what spares typing later: the task's name, where data lie, what is stored, the parent."""
+    """Leave in run.toml what spares typing later: the task's name, where data lie, what is stored, the origin."""
     options = setting.options
     sealing = {
         "device": options.device or DEFAULT_DEVICE,
@@ -174,9 +174,10 @@ def write_hints(setting: Setting, inputs: dict[str, str], *, keep: int) -> None:
         "withhold_metrics": str(options.withhold_metrics).lower(),
     }
     hints: Hints = {"task": options.task, "inputs": inputs, "sealing": sealing}
-    if options.parent is not None:
-        # So that both may be moved together.
-        hints["parent"] = os.path.relpath(options.parent.resolve(), setting.run.path.resolve())
+    for kind, path in (("parent", options.parent), ("external", options.external)):
+        if path is not None:
+            # So that both may be moved together.
+            hints[kind] = os.path.relpath(path.resolve(), setting.run.path.resolve())
     setting.run.write_hints(hints)
     # Not in run.toml: a URL may carry credentials.
     _remember(setting.run, _AUTHORITIES, options.authorities)

@@ -7,18 +7,11 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from polledger.core.published import published_model
-from polledger.store.run import RunDirectory
-from polledger.verify.evidence import read_evidence
-from polledger.verify.heads import match_heads, parse_records
-from polledger.verify.lineage import build_lineage
-from polledger.verify.states import load_state
-from tests.e2e.conftest import NONCE, Cli
+from tests.e2e.conftest import NONCE, Cli, final_weights
 
 DIGITS = "polledger.examples.digits"
 Sealed = Callable[..., Path]
@@ -33,18 +26,7 @@ def run(sealed: Sealed) -> Path:
 @pytest.fixture(scope="module")
 def weights(run: Path) -> Weights:
     """The state_dict that the run ends with, made from the stored state."""
-    evidence = read_evidence(RunDirectory.open(run))
-    records = match_heads(evidence, parse_records(evidence)).records
-    lineage = build_lineage(records[0], records)  # type: ignore[arg-type]
-    assert lineage.final is not None
-    state = load_state(evidence.objects, lineage.checkpoints[-1].root)
-    model = published_model(state.flat, lineage.final.object)
-    return {
-        tensor.path: torch.from_numpy(
-            np.frombuffer(tensor.data, dtype=tensor.dtype).reshape(tensor.shape).copy()
-        )
-        for tensor in model.tensors
-    }
+    return final_weights(run)
 
 
 @pytest.fixture(scope="module")

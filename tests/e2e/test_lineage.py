@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
-from tests.e2e.conftest import NONCE, TASKS, Cli
+from tests.e2e.conftest import NONCE, TASKS, Cli, final_weights
 
 Sealed = Callable[..., Path]
 TINY = TASKS / "tiny.py"
@@ -63,3 +64,13 @@ def test_each_run_of_a_chain_has_its_own_code(cli: Cli, tuned: Path, tmp_path: P
 def test_a_parent_given_that_is_no_run_is_a_usage_error(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     assert cli("verify", tiny, "--parent", tmp_path / "nowhere").code == 2
     assert cli("verify", tiny, "--external", tmp_path / "nowhere").code == 2
+
+
+def test_the_command_that_is_printed_names_the_file_a_run_starts_from_resumed_or_not(
+    cli: Cli, tiny: Path, tmp_path: Path
+) -> None:
+    save_file(final_weights(tiny), tmp_path / "model.safetensors")
+    seal = ("seal", TINY, "--run", "tuned")
+    command = f"polledger verify tuned --task {TINY} --external model.safetensors"
+    assert cli(*seal, "--external", "model.safetensors", *SEAL, cwd=tmp_path).out.strip() == command
+    assert cli(*seal, "--resume", cwd=tmp_path).out.strip() == command

@@ -13,7 +13,7 @@ from polledger.core.start import model_tensors
 from polledger.core.state import FlatState, parse_state
 from polledger.errors import Unavailable, UsageError
 from polledger.files import file_digest
-from polledger.store.run import RunDirectory, hinted_parent
+from polledger.store.run import RunDirectory, hinted_origin
 from polledger.training.origin import open_parent
 from polledger.training.plan import SealOptions
 from tests.training.sealing import SMALL, of_type, records_of, seal_task
@@ -71,7 +71,7 @@ def test_a_run_starts_from_the_final_model_of_its_parent_and_from_nothing_else_o
     # An average of the weights begins where they do; the optimizer begins empty.
     assert weights(first, "ema") == weights(end)
     assert not [tensor for tensor in first.tensors if tensor.path.startswith("optimizer/state")]
-    hinted = hinted_parent(RunDirectory.open(run))
+    hinted = hinted_origin(RunDirectory.open(run), "parent")
     assert hinted is not None
     assert hinted.resolve() == base.resolve()
 
@@ -93,7 +93,7 @@ def test_a_run_may_go_on_from_the_whole_state_and_be_resumed_with_the_same_words
         with pytest.raises(UsageError, match=r"resumed run keeps its origin|fits no tensor"):
             seal_task(SMALL, run, resume=True, **changes)
     # What was not given again stays known.
-    assert hinted_parent(RunDirectory.open(run)) is not None
+    assert hinted_origin(RunDirectory.open(run), "parent") is not None
 
 
 def test_a_run_starts_from_a_file_whose_digest_is_committed_but_for_what_is_fresh(
