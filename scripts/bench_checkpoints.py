@@ -4,13 +4,15 @@
     scripts/bench_checkpoints.py [--mb 10 100 1000] [--checkpoints 9] [--rounds 3] [--work DIR] [--out DIR]
 
 All take the same state in turn, in this one process; each writes its own files, which are removed after its turn, and
-the disk is idle when the next begins. In every turn the state is kept 2 x 9 times, changed in between: first with a
-pause after each until everything is on disk, as training makes one (*blocking*: seconds that the call takes, the median
-of nine); then one after the other (*durable*: seconds a state until all nine are on disk). Of polledger all of that
-includes a signed head for every state.
+the disk is idle when the next begins. In every turn the state is kept 2 x 9 times. First within training, which has
+one core less than there are: half a second of steps, and whatever is left until everything is on disk, lie between two
+calls (*blocking*: seconds that the call takes, the median of nine). Then one after the other, a little changed in
+between (*durable*: seconds a state until all nine are on disk). Of polledger all of that includes a signed head for
+every state.
 
-Limits, measured in the same rounds: SHA-256 of the state on one core, and writing it past the page cache into a new
-file, from memory, until it is durable.
+Limits, measured in the same rounds over as many bytes as the nine states have: SHA-256 on one core; writing them from
+memory past the page cache into new files, one after the other, each durable before the next; and the same while all
+cores hash the same bytes, which is what a disk can do that the machine's own processors serve.
 
 --out keeps the figures in DIR/checkpoints.json, round by round.
 """
@@ -21,16 +23,21 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench_peers import Peer, Training, middle, opened, ratios, size_of
+from bench_peers import Peer, Training, middle, opened, ratios, size_of, spare_one, threads
 from evidence import machine, table, write_evidence
 
+from polledger.core.state import PIECE
 from polledger.store.blockfile import BlockFile, BlockMemory
 
 NAMES = ("polledger", "torch.save", "torch.save, fsync, SHA-256", "async_save")
-SHA, DISK = "SHA-256", "disk"
+SHA, DISK, BOTH = "SHA-256, one core", "disk", "disk, while all cores hash the same"
+
+PAUSE = 0.5
+"""Seconds of training, at least, between two states."""
 
 
 def measure(work: Path, *, megabytes: float, count: int, rounds: int) -> dict[str, Any]:
@@ -38,17 +45,17 @@ def measure(work: Path, *, megabytes: float, count: int, rounds: int) -> dict[st
     training = Training(megabytes)
     blocking: dict[str, list[float]] = {name: [] for name in NAMES}
     durable: dict[str, list[float]] = {name: [] for name in NAMES}
-    limits: dict[str, list[float]] = {SHA: [], DISK: []}
+    limits: dict[str, list[float]] = {SHA: [], DISK: [], BOTH: []}
     stored = {}
     for _ in range(rounds):
         for name in NAMES:
-            with opened(name, work, training.objects, steps=2 * count + 1, every=1) as peer:
+            with opened(name, work, training.objects, steps=2 * count + 2, every=1) as peer:
                 kept, whole = saving(peer, training, count)
                 stored[name] = size_of(peer.place) // peer.saved
             blocking[name].append(kept)
             durable[name].append(whole)
-        limits[SHA].append(stored["polledger"] / hash_rate(megabytes))
-        limits[DISK].append(stored["polledger"] / disk_rate(work, megabytes))
+        for name, seconds in limits_of(work, megabytes, count).items():
+            limits[name].append(seconds)
     return {
         "megabytes": megabytes,
         "count": count,
@@ -74,20 +81,15 @@ def compared(
             durable["polledger"], durable["torch.save, fsync, SHA-256"]
         ),
         "durable / max(SHA-256, disk)": ratios(durable["polledger"], slower),
+        "durable / both at once": ratios(durable["polledger"], limits[BOTH]),
     }
 
 
 def saving(peer: Peer, training: Training, count: int) -> tuple[float, float]:
     """Seconds that one state blocks for, and seconds a state until all are durable."""
-    peer.save()
+    with threads(spare_one()):
+        blocking = [blocked(peer, training) for _ in range(1 + count)][1:]
     peer.drain()
-    blocking = []
-    for _ in range(count):
-        training.change()
-        began = time.perf_counter()
-        peer.save()
-        blocking.append(time.perf_counter() - began)
-        peer.drain()
     began = time.perf_counter()
     for _ in range(count):
         training.change()
@@ -96,26 +98,52 @@ def saving(peer: Peer, training: Training, count: int) -> tuple[float, float]:
     return middle(blocking), (time.perf_counter() - began) / count
 
 
-def hash_rate(megabytes: float) -> float:
-    """Bytes per second of SHA-256 on one core."""
-    data = bytearray(int(megabytes * 1e6))
+def blocked(peer: Peer, training: Training) -> float:
+    """Seconds that one state blocks for, after a while of training."""
+    batch = training.batch()
+    until = time.perf_counter() + PAUSE
+    while time.perf_counter() < until:
+        training.step(batch)
+    peer.drain()
     began = time.perf_counter()
-    hashlib.sha256(data).digest()
-    return len(data) / (time.perf_counter() - began)
+    peer.save()
+    return time.perf_counter() - began
 
 
-def disk_rate(work: Path, megabytes: float) -> float:
-    """Bytes per second of a new file written past the page cache, until it is durable."""
-    path, memory = work / "rate", BlockMemory()
+def limits_of(work: Path, megabytes: float, count: int) -> dict[str, float]:
+    """Seconds that the machine takes for the bytes of one state, the mean of ``count`` of them."""
     data = memoryview(bytearray(os.urandom(1 << 20)) * max(1, round(megabytes)))
+    scale = megabytes * 1e6 / len(data) / count
     began = time.perf_counter()
-    with BlockFile(path, head=1, mode=0o600, memory=memory) as file:
-        file.write(data)
-        file.finish(b"x")
-        os.fsync(file.fileno())
-    rate = len(data) / (time.perf_counter() - began)
-    path.unlink()
-    return rate
+    for _ in range(count):
+        hashlib.sha256(data).digest()
+    hashed = time.perf_counter()
+    write(work, data, count)
+    written = time.perf_counter()
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=cores) as pool:
+        for _ in range(count):
+            hashes = [
+                pool.submit(hashlib.sha256, data[start : start + PIECE])
+                for start in range(0, len(data), PIECE)
+            ]
+            write(work, data, 1)
+            for item in hashes:
+                item.result()
+    both = time.perf_counter()
+    return {SHA: (hashed - began) * scale, DISK: (written - hashed) * scale, BOTH: (both - written) * scale}
+
+
+def write(work: Path, data: memoryview, count: int) -> None:
+    """So many new files of ``data``, past the page cache, one after the other; each is durable before the next."""
+    memory = BlockMemory()
+    for number in range(count):
+        path = work / f"file-{number}"
+        with BlockFile(path, head=1, mode=0o600, memory=memory) as file:
+            file.write(data)
+            file.finish(b"x")
+            os.fsync(file.fileno())
+        path.unlink()
 
 
 def render(value: Mapping[str, Any]) -> str:
@@ -133,7 +161,7 @@ def times_table(sizes: Sequence[Mapping[str, Any]]) -> str:
             rows.append((size, name, kept, whole, f"{item['stored'][name] / 1e6:.1f}"))
         rows += [
             (size, f"limit: {name}", "", f"{1e3 * middle(item['limits'][name]):.1f}", "")
-            for name in (SHA, DISK)
+            for name in (SHA, DISK, BOTH)
         ]
     return table(("state", "", "blocking, ms", "durable, ms", "stored, MB"), rows)
 

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from bench_checkpoints import spread
-from bench_peers import Training, middle, opened, ratios
+from bench_peers import Training, middle, opened, ratios, spare_one, threads
 from evidence import machine, table, write_evidence
 
 RECORDER, SPARSE = "polledger.Recorder", "polledger.Recorder, keep=10"
@@ -44,8 +43,7 @@ class Case:
 
 def cases(checkpoints: int) -> list[Case]:
     """The three of them."""
-    cores = os.cpu_count() or 1
-    spare = max(1, cores - 1)
+    cores, spare = os.cpu_count() or 1, spare_one()
     rare = max(9, checkpoints // 2)
     names = (RECORDER, SPARSE, "torch.save", HASHED, "async_save")
     return [
@@ -78,17 +76,6 @@ def measure(work: Path, training: Training, case: Case, *, rounds: int) -> dict[
         "step": middle(plain) / (case.every * case.checkpoints),
         "overhead": overhead,
     }
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Any:
-    """So many threads of torch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def trained(work: Path, training: Training, case: Case, name: str | None) -> float:

@@ -195,6 +195,22 @@ def opened(name: str, work: Path, objects: dict[str, Any], *, steps: int, every:
         os.sync()
 
 
+def spare_one() -> int:
+    """One thread less than there are cores, and one at least."""
+    return max(1, (os.cpu_count() or 1) - 1)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Any:
+    """So many threads of torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def size_of(place: Path) -> int:
     """Bytes of all files below ``place``."""
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())

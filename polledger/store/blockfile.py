@@ -8,6 +8,8 @@ import errno
 import fcntl
 import mmap
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -17,6 +19,9 @@ from polledger.files import reported
 BLOCK: Final = 4 << 20
 """Bytes of one write: from here on a disk's rate does not grow."""
 
+DEPTH: Final = 2
+"""Writes at a time."""
+
 ALIGNMENT: Final = 4096
 """Of the length of a write past the page cache; memory and positions are multiples of it anyway."""
 
@@ -25,10 +30,15 @@ _DIRECT: Final = getattr(os, "O_DIRECT", 0)
 
 
 class BlockMemory:
-    """Two blocks of memory, touched once, for one file after the other."""
+    """Blocks of memory, touched once, for one file after the other: one is filled while others are written."""
 
     def __init__(self) -> None:
-        self.first, self.current = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2))
+        self.first, self.current, *self.others = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2 + DEPTH))
+
+    def turn(self) -> None:
+        """Have the block that was used longest ago as ``current``."""
+        self.others.append(self.current)
+        self.current = self.others.pop(0)
 
 
 class BlockFile:
@@ -47,6 +57,10 @@ class BlockFile:
         self._first = head // BLOCK
         self._index, self._at = divmod(head, BLOCK)
         self._memory = memory
+        # The disk does not wait for a block to be filled, nor for a thread of low priority to get its turn.
+        self._disk = ThreadPoolExecutor(max_workers=DEPTH, thread_name_prefix="disk")
+        self._writing: deque[Future[None]] = deque()
+        """Of the blocks that are being written, oldest first."""
 
     def __enter__(self) -> "BlockFile":
         return self
@@ -54,6 +68,7 @@ class BlockFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._disk.shutdown()
         os.close(self._descriptor)
 
     def fileno(self) -> int:
@@ -61,19 +76,20 @@ class BlockFile:
         return self._descriptor
 
     def write(self, data: memoryview) -> None:
-        """Add ``data``."""
+        """Add ``data``. An error may be one of what was added before."""
         position = 0
         while position < len(data):
             if self._at == BLOCK:
                 self._end_block()
             count = min(len(data) - position, BLOCK - self._at)
-            self._block[self._at : self._at + count] = data[position : position + count]
+            _copy(data[position : position + count], self._block[self._at : self._at + count])
             self._at, position = self._at + count, position + count
 
     def finish(self, head: bytes) -> None:
         """Write the beginning and what is left. Not durable yet."""
         if len(head) != self._head:
             raise ValueError(f"a head of {len(head)} bytes where {self._head} were announced")
+        self._wait(0)
         size = self._index * BLOCK + self._at
         if self._index > self._first:
             self._write(self._memory.current, self._index, self._at)
@@ -92,8 +108,15 @@ class BlockFile:
 
     def _end_block(self) -> None:
         if self._index > self._first:
-            self._write(self._memory.current, self._index, BLOCK)
+            self._wait(DEPTH - 1)
+            self._writing.append(self._disk.submit(self._write, self._memory.current, self._index, BLOCK))
+            self._memory.turn()
         self._index, self._at = self._index + 1, 0
+
+    def _wait(self, left: int) -> None:
+        """Wait until at most ``left`` blocks are being written."""
+        while len(self._writing) > left:
+            self._writing.popleft().result()
 
     def _write(self, block: memoryview, index: int, length: int) -> None:
         """Write the beginning of ``block``, rounded up to whole units: what is too much is cut off at the end."""
@@ -113,6 +136,13 @@ class BlockFile:
         # Another alignment is wanted here, or was left by a write that ended early.
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
         return os.pwrite(self._descriptor, view, position)
+
+
+def _copy(source: memoryview, place: memoryview) -> None:
+    import numpy as np
+
+    # Lets other threads run meanwhile, which assigning to a memoryview does not: they hash.
+    np.copyto(np.frombuffer(place, np.uint8), np.frombuffer(source, np.uint8))
 
 
 def _create(path: Path, mode: int) -> int:

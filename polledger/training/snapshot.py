@@ -24,6 +24,9 @@ ALIGNMENT: Final = 64
 SPARE: Final = 64
 """One part in so many that an arena is larger than asked for: a state that grows a little needs no other memory."""
 
+LARGE: Final = 1 << 18
+"""Bytes from which it pays to copy a tensor with several threads."""
+
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -99,8 +102,7 @@ class Arena:
         events = self._fetch([(tensor, places[key]) for key, tensor in far.items()])
         for key, source in sources.items():
             if isinstance(source, memoryview) and source.nbytes:
-                # Lets other threads run meanwhile, which assigning to a memoryview does not.
-                np.copyto(places[key], np.frombuffer(source, np.uint8))
+                _copy(source, places[key])
         views = {key: place.data.toreadonly() for key, place in places.items()}
         tensors = [
             TensorData(path=item.path, dtype=item.dtype, shape=item.shape, data=views[id(item.data)])
@@ -156,6 +158,17 @@ class Arena:
             event = side.record_event()
         current.wait_event(event)
         return event
+
+
+def _copy(source: memoryview, place: Bytes) -> None:
+    # Both let other threads run meanwhile, which assigning to a memoryview does not.
+    if source.nbytes < LARGE:
+        np.copyto(place, np.frombuffer(source, np.uint8))
+        return
+    import torch
+
+    # With as many threads as training has: one does not use what the memory can do.
+    torch.from_numpy(place).copy_(torch.frombuffer(source, dtype=torch.uint8))
 
 
 def _padded(size: int) -> int:

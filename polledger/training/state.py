@@ -26,11 +26,10 @@ from polledger.training.attributes import (
 )
 from polledger.training.snapshot import FarTensor, LiveState
 from polledger.training.tensors import (
-    canonical_bytes,
     check_plain,
-    dtype_name,
     is_canonical,
     is_whole,
+    plain_bytes,
     tensor_from_bytes,
 )
 
@@ -124,14 +123,11 @@ class _Reader:
         return None
 
     def _add(self, tensor: Tensor, path: str) -> None:
-        check_plain(tensor, path)
-        dtype, shape = dtype_name(tensor, path), tuple(tensor.shape)
+        dtype, shape = check_plain(tensor, path), tuple(tensor.shape)
         if self._leave and not tensor.is_cpu and tensor.numel():
             self.far.append(FarTensor(path=path, dtype=dtype, shape=shape, data=self._left(tensor)))
         else:
-            self.tensors.append(
-                TensorData(path=path, dtype=dtype, shape=shape, data=self._data(tensor, path))
-            )
+            self.tensors.append(TensorData(path=path, dtype=dtype, shape=shape, data=self._data(tensor)))
 
     def _left(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
@@ -139,13 +135,13 @@ class _Reader:
             return tensor
         return self._far.setdefault((tensor.device, tensor.data_ptr(), tensor.nbytes), tensor)
 
-    def _data(self, tensor: Tensor, path: str) -> memoryview:
+    def _data(self, tensor: Tensor) -> memoryview:
         if tensor.numel() == 0 or not is_canonical(tensor):
-            return canonical_bytes(tensor, path)
+            return plain_bytes(tensor)
         key = (tensor.data_ptr(), tensor.nbytes)
         found = self._views.get(key)
         if found is None:
-            found = self._views[key] = canonical_bytes(tensor, path)
+            found = self._views[key] = plain_bytes(tensor)
         return found
 
 

@@ -39,6 +39,11 @@ def canonical_bytes(tensor: Tensor, path: str) -> memoryview:
     wrapper subclasses, dtypes without a name.
     """
     check_plain(tensor, path)
+    return plain_bytes(tensor)
+
+
+def plain_bytes(tensor: Tensor) -> memoryview:
+    """As :func:`canonical_bytes`, of a tensor that :func:`check_plain` has passed."""
     if tensor.numel() == 0:
         return memoryview(b"")
     array: Any = raw_bytes(tensor if tensor.is_cpu else tensor.cpu()).numpy()
@@ -69,11 +74,11 @@ def is_whole(tensor: Tensor) -> bool:
     return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
 
 
-def check_plain(tensor: Tensor, path: str) -> None:
-    """Raise UsageError naming ``path`` unless :func:`canonical_bytes` can give the tensor's bytes."""
+def check_plain(tensor: Tensor, path: str) -> str:
+    """The name of the tensor's dtype; raises UsageError naming ``path`` unless it has canonical bytes."""
     if sys.byteorder != "little":
         raise EnvironmentMismatch("canonical bytes are little-endian; this machine is not supported")
-    dtype_name(tensor, path)
+    name = dtype_name(tensor, path)
     kind = type(tensor)
     if kind is not Tensor and is_lazy(tensor):
         raise UsageError(f"{path}: a lazy parameter is not initialised; run a dummy forward pass in model()")
@@ -81,6 +86,7 @@ def check_plain(tensor: Tensor, path: str) -> None:
         raise UsageError(f"{path}: only dense plain tensors can be recorded, this is {_describe(tensor)}")
     if tensor.is_meta:
         raise UsageError(f"{path}: the tensor has no data (device meta)")
+    return name
 
 
 def _describe(tensor: Tensor) -> str:

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,36 @@ def test_a_disk_that_is_full_is_said_to_be(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(Unavailable, match=r"cannot write .*file: No space left on device"):
         written(tmp_path / "file", b"head", [b"x" * BLOCK], BlockMemory())
+
+
+def test_a_block_is_not_filled_again_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+
+    def slow(descriptor: int, view: memoryview, position: int) -> int:
+        time.sleep(0.01)
+        return real(descriptor, view, position)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    payload = random.Random(2).randbytes(12 * BLOCK + 5)
+    assert written(tmp_path / "file", b"head", [payload], BlockMemory()) == b"head" + payload
+
+
+@pytest.mark.parametrize("failing", range(8))
+def test_an_error_of_any_block_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    real = os.pwrite
+
+    def full(descriptor: int, view: memoryview, position: int) -> int:
+        if position == failing * BLOCK:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, view, position)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(Unavailable, match="No space left on device"):
+        written(tmp_path / "file", b"head", [b"x" * (8 * BLOCK - 4)], BlockMemory())
 
 
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
