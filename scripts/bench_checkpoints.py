@@ -31,7 +31,7 @@ from bench_peers import Peer, Training, middle, opened, ratios, size_of, spare_o
 from evidence import machine, table, write_evidence
 
 from polledger.core.state import PIECE
-from polledger.store.blockfile import BlockFile, BlockMemory
+from polledger.store.blockfile import BlockFile, Disk
 
 NAMES = ("polledger", "torch.save", "torch.save, fsync, SHA-256", "async_save")
 SHA, DISK, BOTH = "SHA-256, one core", "disk", "disk, while all cores hash the same"
@@ -136,14 +136,15 @@ def limits_of(work: Path, megabytes: float, count: int) -> dict[str, float]:
 
 def write(work: Path, data: memoryview, count: int) -> None:
     """So many new files of ``data``, past the page cache, one after the other; each is durable before the next."""
-    memory = BlockMemory()
+    disk = Disk()
     for number in range(count):
         path = work / f"file-{number}"
-        with BlockFile(path, head=1, mode=0o600, memory=memory) as file:
+        with BlockFile(path, head=1, mode=0o600, disk=disk) as file:
             file.write(data)
             file.finish(b"x")
             os.fsync(file.fileno())
         path.unlink()
+    disk.close()
 
 
 def render(value: Mapping[str, Any]) -> str:

@@ -50,11 +50,16 @@ class Row:
 
     kind: str
     change: str
-    verdict: str
-    sentence: str
+    verdict: str = ""
+    sentence: str = ""
     page: str = ""
     page_sentence: str = ""
-    passed: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether somebody found nothing wrong."""
+        unsaid = (self.verdict and not self.sentence) or (self.page and not self.page_sentence)
+        return self.verdict == "VERIFIED" or bool(unsaid)
 
 
 class Judge:

@@ -244,21 +244,28 @@ PROOFS: Final[Mapping[str, Callable[[Honest], Parts]]] = {
 
 # The page
 
+
+def carried_claim(parts: Parts) -> bytes:
+    """The claim as a page has it in it."""
+    return carried_parts(envelope=parts.files[0], proof=parts.files[1])[0]
+
+
+def carried_proof(parts: Parts) -> bytes:
+    """The public proof as a page has it in it."""
+    return carried_parts(envelope=parts.files[0], proof=parts.files[1])[1]
+
+
 PAGES: Final[Mapping[str, Callable[[Honest], bytes]]] = {
     "a word in one of its scripts": lambda it: it.page.replace(
         b"What this page can check holds", b"All is well, trust this page..", 1
     ),
     "the claim inside, for that of another run": lambda it: it.page.replace(
-        *carried_parts(envelope=it.parts.files[0], proof=b"")[:1],
-        *carried_parts(envelope=it.other.files[0], proof=b"")[:1],
+        carried_claim(it.parts), carried_claim(it.other)
     ),
     "the public proof inside, for that of another run": lambda it: it.page.replace(
-        *carried_parts(envelope=b"", proof=it.parts.files[1])[1:],
-        *carried_parts(envelope=b"", proof=it.other.files[1])[1:],
+        carried_proof(it.parts), carried_proof(it.other)
     ),
-    "the claim inside taken out": lambda it: it.page.replace(
-        *carried_parts(envelope=it.parts.files[0], proof=b"")[:1], b""
-    ),
+    "the claim inside taken out": lambda it: it.page.replace(carried_claim(it.parts), b""),
     "cut off in the middle": lambda it: it.page[: len(it.page) // 2],
 }
 
@@ -330,6 +337,10 @@ def first_bit(tensors: Weights) -> Weights:
     return {**tensors, name: flat}
 
 
+def halved(value: Array) -> Array:
+    return value.astype(np.float16)
+
+
 def trained_on(value: Array) -> Array:
     noise = np.random.default_rng(1).standard_normal(value.shape).astype(np.float32)
     return np.asarray(value + 0.02 * np.sqrt(np.mean(np.square(value))) * noise, dtype=np.float32)
@@ -360,7 +371,7 @@ MODELS: Final[Mapping[str, Callable[[Honest], tuple[str, bytes]]]] = {
             f"{name}x" if name == min(tensors) else name: value for name, value in tensors.items()
         }
     ),
-    "rounded to half precision": weights(floating(lambda value: value.astype(np.float16))),
+    "rounded to half precision": weights(floating(halved)),
     "every number moved by 2 %, as by training on": weights(floating(trained_on)),
     "the smaller half of every matrix set to 0": weights(floating(pruned)),
     "cut off in the middle": bytes_changed(lambda data: data[: len(data) // 2]),

@@ -8,8 +8,9 @@ import errno
 import fcntl
 import mmap
 import os
+import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -29,26 +30,45 @@ _DIRECT: Final = getattr(os, "O_DIRECT", 0)
 """0 where the system has no such thing: files are then written through the page cache."""
 
 
-class BlockMemory:
-    """Blocks of memory, touched once, for one file after the other: one is filled while others are written."""
+class Disk:
+    """What one large file after the other is written with: blocks of memory, touched once, and threads.
+
+    One thread fills blocks while others write them: the disk does not wait for memory to be copied, nor whoever has
+    something written for the disk. They have the priority of whoever calls :meth:`start`, or writes first. Close it
+    after use.
+    """
 
     def __init__(self) -> None:
-        self.first, self.current, *self.others = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2 + DEPTH))
+        self.first, self.current, *self._others = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2 + DEPTH))
+        self.filling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="filling")
+        self.writing = ThreadPoolExecutor(max_workers=DEPTH, thread_name_prefix="writing")
+
+    def start(self) -> None:
+        """Begin the threads now."""
+        all_here = threading.Barrier(1 + DEPTH)
+        wait(
+            [self.filling.submit(all_here.wait), *(self.writing.submit(all_here.wait) for _ in range(DEPTH))]
+        )
 
     def turn(self) -> None:
         """Have the block that was used longest ago as ``current``."""
-        self.others.append(self.current)
-        self.current = self.others.pop(0)
+        self._others.append(self.current)
+        self.current = self._others.pop(0)
+
+    def close(self) -> None:
+        """End the threads. Idempotent."""
+        self.filling.shutdown()
+        self.writing.shutdown()
 
 
 class BlockFile:
     """A new file, written from front to back except its first ``head`` bytes, which come with :meth:`finish`.
 
     Use as a context manager: leaving it closes the file as it is. Every method raises Unavailable if the file cannot be
-    written. One file at a time may use ``memory``.
+    written. One file at a time may use ``disk``.
     """
 
-    def __init__(self, path: Path, *, head: int, mode: int, memory: BlockMemory) -> None:
+    def __init__(self, path: Path, *, head: int, mode: int, disk: Disk) -> None:
         self._path = path
         self._head = head
         with reported(path, "write"):
@@ -56,9 +76,8 @@ class BlockFile:
         # The block in which the head ends and the rest begins is not written before the head is known.
         self._first = head // BLOCK
         self._index, self._at = divmod(head, BLOCK)
-        self._memory = memory
-        # The disk does not wait for a block to be filled, nor for a thread of low priority to get its turn.
-        self._disk = ThreadPoolExecutor(max_workers=DEPTH, thread_name_prefix="disk")
+        self._disk = disk
+        self._filling: list[Future[None]] = []
         self._writing: deque[Future[None]] = deque()
         """Of the blocks that are being written, oldest first."""
 
@@ -68,7 +87,11 @@ class BlockFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._disk.shutdown()
+        # Nothing writes to a descriptor that was closed, and may be somebody else's by then.
+        for one in self._filling:
+            one.cancel()
+        wait(self._filling)
+        wait(self._writing)
         os.close(self._descriptor)
 
     def fileno(self) -> int:
@@ -76,7 +99,10 @@ class BlockFile:
         return self._descriptor
 
     def write(self, data: memoryview) -> None:
-        """Add ``data``. An error may be one of what was added before."""
+        """Add ``data``, which stays as it is until :meth:`finish`; that raises what goes wrong."""
+        self._filling.append(self._disk.filling.submit(self._fill, data))
+
+    def _fill(self, data: memoryview) -> None:
         position = 0
         while position < len(data):
             if self._at == BLOCK:
@@ -89,28 +115,32 @@ class BlockFile:
         """Write the beginning and what is left. Not durable yet."""
         if len(head) != self._head:
             raise ValueError(f"a head of {len(head)} bytes where {self._head} were announced")
+        for one in self._filling:
+            one.result()
         self._wait(0)
         size = self._index * BLOCK + self._at
         if self._index > self._first:
-            self._write(self._memory.current, self._index, self._at)
+            self._write(self._disk.current, self._index, self._at)
         begin = self._first * BLOCK
-        self._memory.first[: len(head) - begin] = head[begin:]
-        self._write(self._memory.first, self._first, min(BLOCK, size - begin))
+        self._disk.first[: len(head) - begin] = head[begin:]
+        self._write(self._disk.first, self._first, min(BLOCK, size - begin))
         for index in range(self._first):
-            self._memory.current[:] = head[index * BLOCK : (index + 1) * BLOCK]
-            self._write(self._memory.current, index, BLOCK)
+            self._disk.current[:] = head[index * BLOCK : (index + 1) * BLOCK]
+            self._write(self._disk.current, index, BLOCK)
         with reported(self._path, "write"):
             os.ftruncate(self._descriptor, size)
 
     @property
     def _block(self) -> memoryview:
-        return self._memory.first if self._index == self._first else self._memory.current
+        return self._disk.first if self._index == self._first else self._disk.current
 
     def _end_block(self) -> None:
         if self._index > self._first:
             self._wait(DEPTH - 1)
-            self._writing.append(self._disk.submit(self._write, self._memory.current, self._index, BLOCK))
-            self._memory.turn()
+            self._writing.append(
+                self._disk.writing.submit(self._write, self._disk.current, self._index, BLOCK)
+            )
+            self._disk.turn()
         self._index, self._at = self._index + 1, 0
 
     def _wait(self, left: int) -> None:

@@ -26,7 +26,7 @@ from polledger.files import (
     temporary_path,
     write_atomic,
 )
-from polledger.store.blockfile import BlockFile, BlockMemory
+from polledger.store.blockfile import BlockFile, Disk
 
 NAME_BYTES = 32
 
@@ -111,7 +111,7 @@ class ObjectStore:
             self._unsynced.add(path)
 
     @contextlib.contextmanager
-    def new(self, *, head: int, memory: BlockMemory) -> "Iterator[NewObject]":
+    def new(self, *, head: int, disk: Disk) -> "Iterator[NewObject]":
         """An object whose name, and first ``head`` bytes, are known when the rest is written.
 
         Nothing is left of it unless it is finished in the block. Raises Unavailable if it cannot be written.
@@ -119,7 +119,7 @@ class ObjectStore:
         make_directory(self.directory)
         path = temporary_path(self.directory)
         try:
-            with BlockFile(path, head=head, mode=PUBLIC_FILE, memory=memory) as file:
+            with BlockFile(path, head=head, mode=PUBLIC_FILE, disk=disk) as file:
                 yield NewObject(store=self, file=file, path=path)
         finally:
             path.unlink(missing_ok=True)
@@ -197,7 +197,7 @@ class NewObject:
     path: Path
 
     def write(self, data: memoryview) -> None:
-        """Add ``data`` behind what is there."""
+        """Add ``data`` behind what is there; it stays as it is until :meth:`finish`, which raises what goes wrong."""
         self.file.write(data)
 
     def finish(self, name: bytes, head: bytes) -> None:

@@ -32,10 +32,11 @@ class Pipeline:
     """Does what it is given in the order given, in a thread of its own that begins with the first work.
 
     Work that raises is the last that is done: what came after it is not, and every later call raises the error. For
-    one giving thread.
+    one giving thread. ``before`` is called once in the other thread, as long as that has the priority of this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, before: Work = lambda: None) -> None:
+        self._before = before
         self._blocks = [Arena() for _ in range(BLOCKS)]
         self._free = deque(self._blocks)
         self._work: deque[tuple[Work, Copy | None]] = deque()
@@ -55,8 +56,14 @@ class Pipeline:
             block.reserve(size)
 
     def copy(self, state: State) -> Copy:
-        """A copy of ``state``, to be given with the work on it; waits for a block if none is free."""
+        """A copy of ``state``, to be given with the work on it; waits for a block if none is free.
+
+        What is not hashed by now is hashed first: the other thread gets no time where training has every core, and what
+        is hashed is written while training goes on.
+        """
         began = time.perf_counter()
+        while (piece := self._next_piece()) is not None:
+            piece.run()
         self._wait_until(lambda: bool(self._free))
         self.waited += time.perf_counter() - began
         self.check()
@@ -125,6 +132,10 @@ class Pipeline:
             return self._pieces.popleft() if self._pieces else None
 
     def _run(self) -> None:
+        try:
+            self._before()
+        except BaseException as error:
+            self._error = error
         _lower_priority()
         while True:
             with self._changed:

@@ -8,7 +8,6 @@ import functools
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ from polledger.core.state import (
     header_size,
 )
 from polledger.errors import UsageError
-from polledger.store.blockfile import BlockMemory
+from polledger.store.blockfile import Disk
 from polledger.store.run import RunDirectory
 from polledger.training.pipeline import Pipeline
 from polledger.training.sealer import Sealer, encode_record
@@ -122,9 +121,11 @@ class RunRecorder:
         self._store_batches = store_batches
         self._withhold_metrics = withhold_metrics
         self._clock = clock
-        self._pipeline = Pipeline()
+        disk = Disk()
+        # Of training's own priority: they take next to no time, and would get their turn too late.
+        self._pipeline = Pipeline(before=disk.start)
         self._pipeline.reserve(state_bytes)
-        self._writer = _Writer(run, sealer, self._pipeline.map)
+        self._writer = _Writer(run, sealer, self._pipeline.map, disk)
         self._hashing = hashing
         self._size = sealer.size
         self._records: list[bytes] = []
@@ -284,11 +285,11 @@ class Snapshot:
 class _Writer:
     """What the other thread does with what it is given."""
 
-    def __init__(self, run: RunDirectory, sealer: Sealer, hashing: Mapped) -> None:
+    def __init__(self, run: RunDirectory, sealer: Sealer, hashing: Mapped, disk: Disk) -> None:
         self._run = run
         self._sealer = sealer
         self._hashing = hashing
-        self._memory = BlockMemory()
+        self._disk = disk
 
     def checkpoint(self, records: Sequence[bytes], wanted: Snapshot) -> None:
         """Append the records before it, hash and store the state, append its record."""
@@ -317,15 +318,9 @@ class _Writer:
         return encoded
 
     def _encode_large(self, state: FlatState) -> EncodedState:
-        """Hash the state while another thread writes what is hashed already."""
-        with self._run.objects.new(head=header_size(state), memory=self._memory) as new:
-            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as disk:
-                parts: list[Future[None]] = []
-                encoded = encode_state(
-                    state, write=lambda data: parts.append(disk.submit(new.write, data)), run=self._hashing
-                )
-                for part in parts:
-                    part.result()
+        """Hash the state while others write what is hashed already."""
+        with self._run.objects.new(head=header_size(state), disk=self._disk) as new:
+            encoded = encode_state(state, write=new.write, run=self._hashing)
             new.finish(encoded.root, encoded.header)
         return encoded
 
@@ -335,6 +330,7 @@ class _Writer:
         self._sealer.seal()
 
     def close(self) -> None:
+        self._disk.close()
         self._sealer.close()
 
     def append(self, records: Sequence[bytes]) -> None:

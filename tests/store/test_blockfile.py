@@ -12,7 +12,7 @@ import pytest
 from polledger.errors import Unavailable
 from polledger.files import PUBLIC_FILE
 from polledger.store import blockfile
-from polledger.store.blockfile import BlockFile, BlockMemory
+from polledger.store.blockfile import BlockFile, Disk
 from polledger.store.objects import ObjectStore
 
 BLOCK = 8192
@@ -23,8 +23,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockfile, "BLOCK", BLOCK)
 
 
-def written(path: Path, head: bytes, parts: list[bytes], memory: BlockMemory) -> bytes:
-    with BlockFile(path, head=len(head), mode=PUBLIC_FILE, memory=memory) as file:
+def written(path: Path, head: bytes, parts: list[bytes], disk: Disk) -> bytes:
+    with BlockFile(path, head=len(head), mode=PUBLIC_FILE, disk=disk) as file:
         for part in parts:
             file.write(memoryview(part))
         file.finish(head)
@@ -40,16 +40,16 @@ def written(path: Path, head: bytes, parts: list[bytes], memory: BlockMemory) ->
 )
 def test_file_is_head_and_parts_in_order(tmp_path: Path, head: int, sizes: list[int]) -> None:
     generator = random.Random(head * 1000 + sum(sizes))
-    memory = BlockMemory()
+    disk = Disk()
     first = generator.randbytes(head)
     parts = [generator.randbytes(size) for size in sizes]
     # Twice: what the first file left in the blocks does not show.
     for _ in range(2):
-        assert written(tmp_path / "file", first, parts, memory) == first + b"".join(parts)
+        assert written(tmp_path / "file", first, parts, disk) == first + b"".join(parts)
 
 
 def test_a_head_of_another_length_is_a_mistake(tmp_path: Path) -> None:
-    file = BlockFile(tmp_path / "file", head=3, mode=PUBLIC_FILE, memory=BlockMemory())
+    file = BlockFile(tmp_path / "file", head=3, mode=PUBLIC_FILE, disk=Disk())
     with file, pytest.raises(ValueError, match="announced"):
         file.finish(b"head")
 
@@ -67,7 +67,7 @@ def test_a_system_that_refuses_to_open_past_its_cache_is_written_ordinarily(
         return real(path, flag, *rest)
 
     monkeypatch.setattr(os, "open", refusing)
-    data = written(tmp_path / "file", b"head", [b"x" * (3 * BLOCK)], BlockMemory())
+    data = written(tmp_path / "file", b"head", [b"x" * (3 * BLOCK)], Disk())
     assert data == b"head" + b"x" * (3 * BLOCK)
     assert len(flags) == 2
 
@@ -85,7 +85,7 @@ def test_another_alignment_and_short_writes_end_in_the_same_file(
 
     monkeypatch.setattr(os, "pwrite", stubborn)
     payload = random.Random(1).randbytes(3 * BLOCK + 5)
-    assert written(tmp_path / "file", b"head", [payload], BlockMemory()) == b"head" + payload
+    assert written(tmp_path / "file", b"head", [payload], Disk()) == b"head" + payload
 
 
 def test_a_disk_that_is_full_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_a_disk_that_is_full_is_said_to_be(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(Unavailable, match=r"cannot write .*file: No space left on device"):
-        written(tmp_path / "file", b"head", [b"x" * BLOCK], BlockMemory())
+        written(tmp_path / "file", b"head", [b"x" * BLOCK], Disk())
 
 
 def test_a_block_is_not_filled_again_before_it_is_written(
@@ -108,7 +108,7 @@ def test_a_block_is_not_filled_again_before_it_is_written(
 
     monkeypatch.setattr(os, "pwrite", slow)
     payload = random.Random(2).randbytes(12 * BLOCK + 5)
-    assert written(tmp_path / "file", b"head", [payload], BlockMemory()) == b"head" + payload
+    assert written(tmp_path / "file", b"head", [payload], Disk()) == b"head" + payload
 
 
 @pytest.mark.parametrize("failing", range(8))
@@ -124,13 +124,13 @@ def test_an_error_of_any_block_is_raised(
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(Unavailable, match="No space left on device"):
-        written(tmp_path / "file", b"head", [b"x" * (8 * BLOCK - 4)], BlockMemory())
+        written(tmp_path / "file", b"head", [b"x" * (8 * BLOCK - 4)], Disk())
 
 
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"there")
     with pytest.raises(Unavailable, match="exists"):
-        written(tmp_path / "file", b"head", [], BlockMemory())
+        written(tmp_path / "file", b"head", [], Disk())
     assert (tmp_path / "file").read_bytes() == b"there"
 
 
@@ -139,7 +139,7 @@ class TestNewObject:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store, name = ObjectStore(tmp_path / "objects"), bytes(range(32))
-        with store.new(head=4, memory=BlockMemory()) as new:
+        with store.new(head=4, disk=Disk()) as new:
             new.write(memoryview(b"payload"))
             new.finish(name, b"head")
         assert bytes(store.read(name, limit=100)) == b"headpayload"
@@ -152,7 +152,7 @@ class TestNewObject:
         store = ObjectStore(tmp_path / "objects")
 
         def give_up() -> None:
-            with store.new(head=4, memory=BlockMemory()) as new:
+            with store.new(head=4, disk=Disk()) as new:
                 new.write(memoryview(b"payload"))
                 raise KeyError
 
@@ -170,7 +170,7 @@ class TestNewObject:
     def test_damage_of_that_name_is_replaced(self, tmp_path: Path) -> None:
         store, name = ObjectStore(tmp_path / "objects"), bytes(32)
         store.put_named(name, [b"torn by a crash"])
-        with store.new(head=1, memory=BlockMemory()) as new:
+        with store.new(head=1, disk=Disk()) as new:
             new.write(memoryview(b"hole"))
             new.finish(name, b"w")
         assert bytes(store.read(name, limit=100)) == b"whole"

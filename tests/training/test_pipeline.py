@@ -116,6 +116,25 @@ class TestPipeline:
         assert results == [number * number for number in range(8)]
         assert threads == {"MainThread", "sealing"}
 
+    def test_what_is_not_hashed_yet_is_hashed_before_the_next_copy_though_a_block_is_free(self) -> None:
+        pipeline = Pipeline()
+        begun, threads = threading.Event(), []
+
+        def slow(number: int) -> None:
+            threads.append(threading.current_thread().name)
+            if threads[-1] == "sealing":
+                begun.set()
+                helped.wait(60)
+
+        helped = threading.Event()
+        pipeline.give(lambda: list(pipeline.map(slow, range(4))) and None, pipeline.copy(state()))
+        assert begun.wait(60)
+        copy = pipeline.copy(state(1.0))
+        assert threads == ["sealing", *["MainThread"] * 3]
+        helped.set()
+        pipeline.give(lambda: None, copy)
+        pipeline.close()
+
     def test_a_part_that_is_never_finished_elsewhere_is_done_again(self) -> None:
         pipeline = Pipeline()
         began, results = threading.Event(), []
@@ -145,13 +164,29 @@ class TestPipeline:
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads have no priority of their own")
     def test_the_thread_takes_what_training_leaves(self) -> None:
-        pipeline, found = Pipeline(), []
+        found: list[int] = []
+
+        def look() -> None:
+            found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
         before = os.getpriority(os.PRIO_PROCESS, 0)
-        pipeline.give(lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+        pipeline = Pipeline(before=look)
+        pipeline.give(look)
         pipeline.drain()
         pipeline.close()
-        assert found == [NICE]
+        assert found == [before, NICE]
         assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+    def test_a_thread_that_cannot_begin_is_an_error_like_any_other(self) -> None:
+        def fail() -> None:
+            raise Unavailable("no more threads")
+
+        pipeline, done = Pipeline(before=fail), []
+        pipeline.give(lambda: done.append(1))
+        with pytest.raises(Unavailable, match="no more threads"):
+            pipeline.drain()
+        pipeline.close()
+        assert done == []
 
 
 class TestRecorder:
