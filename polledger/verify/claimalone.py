@@ -101,7 +101,10 @@ def _public_run(files: ClaimFiles) -> tuple[PublicRun, str]:
     problem = next((finding.detail for finding in shown.findings if finding.blocks), None)
     if problem is not None:
         return shown, f"the proof beside the claim does not hold: {problem}"
-    return shown, "the proof beside the claim does not show the last record of a finished run, which names the model"
+    return (
+        shown,
+        "the proof beside the claim does not show the last record of a finished run, which names the model",
+    )
 
 
 def _binding(asked: ClaimRequest, known: KnownRun | None, request: Request) -> list[Finding]:
