@@ -46,9 +46,14 @@ class Disk:
     def start(self) -> None:
         """Begin the threads now."""
         all_here = threading.Barrier(1 + DEPTH)
-        wait(
-            [self.filling.submit(all_here.wait), *(self.writing.submit(all_here.wait) for _ in range(DEPTH))]
-        )
+        try:
+            begun = [self.filling.submit(all_here.wait)]
+            begun += [self.writing.submit(all_here.wait) for _ in range(DEPTH)]
+        except BaseException:
+            # Those that are here would wait for ever.
+            all_here.abort()
+            raise
+        wait(begun)
 
     def turn(self) -> None:
         """Have the block that was used longest ago as ``current``."""
@@ -160,10 +165,11 @@ class BlockFile:
         try:
             return os.pwrite(self._descriptor, view, position)
         except OSError as error:
-            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-            if error.errno != errno.EINVAL or not flags & _DIRECT:
+            if error.errno != errno.EINVAL:
                 raise
-        # Another alignment is wanted here, or was left by a write that ended early.
+        # Another alignment is wanted here, or was left by a write that ended early. Whoever writes beside this may
+        # have found that out already: what the flags are now does not say what they were.
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
         return os.pwrite(self._descriptor, view, position)
 

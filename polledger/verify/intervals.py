@@ -6,9 +6,7 @@ from functools import partial
 
 from polledger.core.opened import IntervalResult, Odds
 from polledger.core.report import Finding, counted
-from polledger.verify.ancestry import (
-    Start,
-)
+from polledger.verify.ancestry import Start
 from polledger.verify.asking import Asked, sample_of, step_asked, total_under
 from polledger.verify.clock import replay_pace
 from polledger.verify.evidence import Evidence

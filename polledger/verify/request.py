@@ -18,9 +18,7 @@ from polledger.core.reportform import (
 from polledger.core.sketch import Sketches
 from polledger.core.timesummary import TimeSummary, Waiting
 from polledger.timestamp.trust import Trust
-from polledger.verify.ancestry import (
-    FindRun,
-)
+from polledger.verify.ancestry import FindRun
 from polledger.verify.asking import Asked
 from polledger.verify.binding import ReadModel
 from polledger.verify.claim import ClaimRequest

@@ -15,9 +15,7 @@ from polledger.core.moment import utc_text
 from polledger.core.opened import IntervalResult
 from polledger.core.records import Environment, Genesis
 from polledger.core.report import Finding, Report, counted, missing_checks
-from polledger.core.reportform import (
-    HeadForm,
-)
+from polledger.core.reportform import HeadForm
 from polledger.core.sampling import sample_seed
 from polledger.core.trajectory import trajectory
 from polledger.errors import Unavailable, UsageError

@@ -15,10 +15,9 @@ import pytest
 import torch
 
 from polledger.core.published import published_model
+from polledger.publish.claim import finished_run
 from polledger.store.run import RunDirectory
 from polledger.verify.evidence import read_evidence
-from polledger.verify.heads import match_heads, parse_records
-from polledger.verify.lineage import build_lineage
 from polledger.verify.states import load_state
 
 TASKS = Path(__file__).parent / "tasks"
@@ -113,12 +112,9 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
     """The state_dict of the model that a run ends with, made from the stored state."""
-    evidence = read_evidence(RunDirectory.open(run))
-    records = match_heads(evidence, parse_records(evidence)).records
-    lineage = build_lineage(records[0], records)  # type: ignore[arg-type]
-    assert lineage.final is not None
-    state = load_state(evidence.objects, lineage.checkpoints[-1].root)
-    model = published_model(state.flat, lineage.final.object)
+    finished = finished_run(read_evidence(RunDirectory.open(run)))
+    state = load_state(finished.evidence.objects, finished.lineage.checkpoints[-1].root)
+    model = published_model(state.flat, finished.facts.final.object)
     return {
         tensor.path: torch.from_numpy(
             np.frombuffer(tensor.data, dtype=tensor.dtype).reshape(tensor.shape).copy()

@@ -1,8 +1,10 @@
 """Files written in blocks past the page cache: whole and in order whatever the sizes, and where that is refused."""
 
 import errno
+import fcntl
 import os
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,48 @@ def test_a_disk_that_is_full_is_said_to_be(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(Unavailable, match=r"cannot write .*file: No space left on device"):
         written(tmp_path / "file", b"head", [b"x" * BLOCK], Disk())
+
+
+def test_two_writes_at_once_may_find_that_another_alignment_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, both, refused = os.pwrite, threading.Barrier(2, timeout=60), []
+
+    def refusing(descriptor: int, view: memoryview, position: int) -> int:
+        if len(refused) == 2:
+            return real(descriptor, view, position)
+        refused.append(position)
+        # The second one hears of it when the first has done something about it.
+        if both.wait() == 0:
+            end = time.monotonic() + 60
+            while fcntl.fcntl(descriptor, fcntl.F_GETFL) & blockfile._DIRECT and time.monotonic() < end:
+                time.sleep(0.001)
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "pwrite", refusing)
+    payload = random.Random(3).randbytes(6 * BLOCK)
+    assert written(tmp_path / "file", b"head", [payload], Disk()) == b"head" + payload
+    assert len(refused) == 2
+
+
+def test_threads_that_cannot_begin_leave_none_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, begun = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    disk = Disk()
+    with pytest.raises(RuntimeError, match="new thread"):
+        disk.start()
+    for thread in begun:
+        disk.filling.shutdown(wait=False)
+        disk.writing.shutdown(wait=False)
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_a_block_is_not_filled_again_before_it_is_written(

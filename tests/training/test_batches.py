@@ -112,7 +112,7 @@ def test_ctrl_c_does_not_reach_the_workers(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=300)
     assert "Traceback" not in errors
     assert check_seals(tmp_path / "run")[-1].size == len(records_of(tmp_path / "run"))
-    # Whose parent has ended is collected by the system, in its own time.
+    # A child may be on its way out yet when its parent has ended.
     _until(lambda: _group(process.pid) == [])
 
 

@@ -492,6 +492,8 @@ def test_a_changed_proof_shows_nothing(claimed: ClaimFiles, tmp_path: Path, name
     found = proof_findings(files, lambda proof: msgspec.structs.replace(proof, **change(proof)))
     assert any(words in finding.detail for finding in found)
     assert {finding.outcome for finding in found} == {"unverifiable"}
+    held = [item.detail for item in alone(files).findings if "the proof beside the claim does" in item.detail]
+    assert held == [f"the proof beside the claim does not hold: {found[0].detail}"]
 
 
 def test_sizes_that_no_record_can_hold_are_no_crash(honest: Built, tmp_path: Path) -> None:
@@ -521,6 +523,7 @@ def test_a_proof_without_its_end_gives_no_claim(claimed: ClaimFiles, tmp_path: P
     assert (
         proof_findings(files, lambda proof: msgspec.structs.replace(proof, records=proof.records[:-1])) == []
     )
+    assert any("does not show the last record" in item.detail for item in alone(files).findings)
 
 
 def resigned(proof: PublicProof, number: int, key: Ed25519PrivateKey, **changes: Any) -> PublicProof:
