@@ -194,19 +194,25 @@ def read_bounded(path: Path, *, limit: int, room: Callable[[int], memoryview] = 
     Raises FileNotFoundError if there is none, Unavailable for any other trouble or more than ``limit`` bytes.
     """
     with open_regular(path) as (file, size):
-        if size > limit:
-            raise Unavailable(f"cannot read {path}: it has {size} bytes, at most {limit} are expected")
-        try:
-            # A sparse file costs its owner nothing, whatever its size.
-            buffer = room(size)
-        except MemoryError:
-            raise Unavailable(f"cannot read {path}: its {size} bytes do not fit into memory") from None
+        buffer = room_for(path, size, limit=limit, room=room)
         with reported(path, "read"):
-            filled = _fill(file, buffer)
+            filled = fill(file, buffer)
     return buffer[:filled].toreadonly()
 
 
-def _fill(file: FileIO, buffer: memoryview) -> int:
+def room_for(path: Path, size: int, *, limit: int, room: Callable[[int], memoryview]) -> memoryview:
+    """Memory from ``room`` for the ``size`` bytes of ``path``. Raises Unavailable if they are too many."""
+    if size > limit:
+        raise Unavailable(f"cannot read {path}: it has {size} bytes, at most {limit} are expected")
+    try:
+        # A sparse file costs its owner nothing, whatever its size.
+        return room(size)
+    except MemoryError:
+        raise Unavailable(f"cannot read {path}: its {size} bytes do not fit into memory") from None
+
+
+def fill(file: FileIO, buffer: memoryview) -> int:
+    """Read into ``buffer`` until it is full or the file ends; how many bytes there were."""
     filled = 0
     while filled < len(buffer):
         count = file.readinto(buffer[filled : filled + _BLOCK])
@@ -242,6 +248,6 @@ def _same_bytes(file: FileIO, view: memoryview) -> bool:
     for start in range(0, len(view), _BLOCK):
         expected = view[start : start + _BLOCK]
         buffer = memoryview(bytearray(len(expected)))
-        if _fill(file, buffer) != len(expected) or buffer != expected:
+        if fill(file, buffer) != len(expected) or buffer != expected:
             return False
     return True

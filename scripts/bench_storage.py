@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
 """Measures the bytes of whole runs beside those of torch.save at every checkpoint.
 
-    scripts/bench_storage.py [--mb 1] [--checkpoints 1000] [--keep 1 10 100] [--work DIR] [--out DIR]
+    scripts/bench_storage.py [--mb 1] [--checkpoints 1000] [--keep 1 10 100] [--state-mb 100] [--work DIR] [--out DIR]
 
 A run of k = 10 and 10 warm checkpoints is recorded with all its steps and seals; every state has other bytes.
 Everything in its directory counts. torch.save has one file for each checkpoint after k steps, the warm ones left out.
-What stays above 1/K are the states that are always stored: the first, the warm ones and the last.
+Besides every K-th state the first, the warm ones and the last are always stored. Where K > 1 they are packed.
 
-Besides: what is left of a state of a training of 200 steps when its bytes are sorted by significance and compressed by
-zlib, level 1, alone and after XOR with the state 10 and 100 steps before. polledger does not compress.
+Besides: what is left of a state of a training of 200 steps, packed as polledger does, and when all its bytes are sorted
+by significance and compressed by zlib, level 1, alone and after XOR with the state 10 and 100 steps before; how fast,
+and how fast it is read from the page cache, unpacked and hashed, beside one that is not packed.
 
 --out keeps the figures in DIR/storage.json.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 import zlib
@@ -27,12 +29,19 @@ from bench_peers import Training, size_of
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from evidence import machine, table, write_evidence
 
+from polledger.core.state import encode_state
+from polledger.store.objects import ObjectStore
+from polledger.store.packed import packed
 from polledger.store.run import RunDirectory
 from polledger.training.recording import Cadence, RunRecorder
 from polledger.training.sealer import Sealer
 from polledger.training.state import live_objects
+from polledger.verify.states import BLOCKS, StateReader
 
 EVERY = WARM = 10
+
+STEPS = 200
+"""Of the training whose states are kept."""
 
 
 def run_bytes(work: Path, training: Training, *, checkpoints: int, keep: int) -> int:
@@ -66,6 +75,8 @@ def saved_bytes(work: Path, training: Training) -> int:
 def measure(work: Path, *, megabytes: float, checkpoints: int, keeps: Sequence[int]) -> list[dict[str, Any]]:
     """One row for each K."""
     training = Training(megabytes)
+    for _ in range(STEPS):
+        training.step(training.batch())
     whole = saved_bytes(work, training) * checkpoints
     rows = []
     for keep in keeps:
@@ -75,18 +86,49 @@ def measure(work: Path, *, megabytes: float, checkpoints: int, keeps: Sequence[i
 
 
 def compressed(training: Training) -> list[dict[str, Any]]:
-    """What compression leaves of a state, and at which rate."""
+    """What compression leaves of a state, and at which rate. The training has made STEPS more steps afterwards."""
     kept = {}
-    for step in range(1, 201):
+    for step in range(1, STEPS + 1):
         training.step(training.batch())
-        if step in (100, 190, 200):
+        if step in (STEPS - 100, STEPS - 10, STEPS):
             tensors = live_objects(training.objects).near.tensors
             kept[step] = np.frombuffer(b"".join(item.data for item in tensors), np.uint32).copy()
     return [
-        squeezed("alone", kept[200]),
-        squeezed("XOR with the state 10 steps before", kept[200] ^ kept[190]),
-        squeezed("XOR with the state 100 steps before", kept[200] ^ kept[100]),
+        packing(training),
+        squeezed("alone", kept[STEPS]),
+        squeezed("XOR with the state 10 steps before", kept[STEPS] ^ kept[STEPS - 10]),
+        squeezed("XOR with the state 100 steps before", kept[STEPS] ^ kept[STEPS - 100]),
     ]
+
+
+def packing(training: Training) -> dict[str, Any]:
+    """What packing leaves of a state; the best rate of three."""
+    encoded = encode_state(live_objects(training.objects).near)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        left = sum(map(len, packed(encoded.size, encoded.parts())))
+        seconds.append(time.perf_counter() - began)
+    return {"name": "packed", "left": left / encoded.size, "rate": encoded.size / min(seconds)}
+
+
+def reading(work: Path, training: Training) -> list[dict[str, Any]]:
+    """Seconds for reading and hashing the state as it is and packed, in turn; the median of five."""
+    encoded = encode_state(live_objects(training.objects).near)
+    seconds: dict[str, list[float]] = {"as it is": [], "packed": []}
+    with tempfile.TemporaryDirectory(dir=work) as place:
+        plain, small = (ObjectStore(Path(place) / name) for name in ("plain", "small"))
+        plain.put_named(encoded.root, list(encoded.chunks()))
+        small.put_packed(encoded.root, encoded.size, encoded.parts())
+        readers = [StateReader(store) for store in (plain, small)]
+        for turn in range(5 + BLOCKS):
+            for name, reader in zip(seconds, readers, strict=True):
+                began = time.perf_counter()
+                reader.load(encoded.root)
+                # Not while its memory is touched for the first time.
+                if turn >= BLOCKS:
+                    seconds[name].append(time.perf_counter() - began)
+    return [{"name": name, "seconds": statistics.median(taken)} for name, taken in seconds.items()]
 
 
 def squeezed(name: str, values: "np.ndarray[Any, np.dtype[np.uint32]]") -> dict[str, Any]:
@@ -113,12 +155,17 @@ def render(value: Mapping[str, Any]) -> str:
     squeezes = [
         (item["name"], f"{item['left']:.2f}", f"{item['rate'] / 1e6:.0f}") for item in value["compressed"]
     ]
-    return f"{whole}\n\n{table(('a state, compressed', 'left', 'MB/s'), squeezes)}"
+    (_, bare), *_ = reads = [(item["name"], item["seconds"]) for item in value["reading"]]
+    times = [(name, f"{1000 * seconds:.0f}", f"{seconds / bare:.2f}") for name, seconds in reads]
+    small = table(("a state, compressed", "left", "MB/s"), squeezes)
+    title = f"a state of {value['state_megabytes']:g} MB, read and hashed"
+    return f"{whole}\n\n{small}\n\n{table((title, 'ms', 'ratio'), times)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--mb", type=float, default=1)
+    parser.add_argument("--state-mb", type=float, default=100, help="of the state that is compressed")
     parser.add_argument("--checkpoints", type=int, default=1000)
     parser.add_argument("--keep", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument(
@@ -128,8 +175,10 @@ def main() -> None:
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=wanted.work, prefix="polledger-bench-") as name:
         rows = measure(Path(name), megabytes=wanted.mb, checkpoints=wanted.checkpoints, keeps=wanted.keep)
-    size = {"megabytes": wanted.mb, "checkpoints": wanted.checkpoints}
-    value = {"machine": machine(), **size, "rows": rows, "compressed": compressed(Training(wanted.mb))}
+        training = Training(wanted.state_mb)
+        small = {"compressed": compressed(training), "reading": reading(Path(name), training)}
+    size = {"megabytes": wanted.mb, "checkpoints": wanted.checkpoints, "state_megabytes": wanted.state_mb}
+    value = {"machine": machine(), **size, "rows": rows, **small}
     if wanted.out is not None:
         write_evidence("storage", value, directory=wanted.out)
     print(render(value))

@@ -30,7 +30,7 @@ STATE_LIMIT = 1 << 32
 
 
 def load_state(run: RunDirectory, checkpoint: Checkpoint) -> FlatState:
-    return parse_state(run.objects.read(checkpoint.root, limit=STATE_LIMIT), root=checkpoint.root)
+    return parse_state(run.objects.read_state(checkpoint.root, limit=STATE_LIMIT), root=checkpoint.root)
 
 
 def between(first: FlatState, last: FlatState, share: float) -> FlatState:

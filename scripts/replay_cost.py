@@ -53,7 +53,7 @@ def raw_seconds(run: RunDirectory, intervals: Sequence[Sequence[int]], text: Pat
     runner.build()
     total = 0.0
     for first, last in intervals:
-        runner.load(parse_state(run.objects.read(roots[first], limit=STATE_LIMIT), root=roots[first]))
+        runner.load(parse_state(run.objects.read_state(roots[first], limit=STATE_LIMIT), root=roots[first]))
         began = time.perf_counter()
         for step in range(first, last):
             batch = runner.batch(step)

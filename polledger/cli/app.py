@@ -20,6 +20,7 @@ from polledger.cli import (
     challenge,
     claim,
     compare,
+    doctor,
     export,
     inspect,
     keygen,
@@ -59,6 +60,12 @@ app = typer.Typer(
 app.command(
     "seal", cls=Verb, short_help="Train a task and seal the run while it trains.", epilog=seal.EXAMPLES
 )(seal.run)
+app.command(
+    "doctor",
+    cls=Verb,
+    short_help="Try out whether a run of a task could be verified.",
+    epilog=doctor.EXAMPLES,
+)(doctor.run)
 app.command("verify", cls=Verb, short_help="Check a run and replay a sample of it.", epilog=verify.EXAMPLES)(
     verify.run
 )

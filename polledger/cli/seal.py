@@ -158,7 +158,7 @@ def run(
         keep=keep,
         seal_every=seal_every,
         seed=seed,
-        settings=_settings(settings or [], steps),
+        settings=chosen_settings(settings or [], steps),
         inputs=parse_inputs(inputs or ()),
         authorities=tuple(tsa or ()),
         witnesses=tuple(witness or ()),
@@ -211,7 +211,8 @@ def read_terms(path: Path) -> "Terms":
     return terms
 
 
-def _settings(settings: list[str], steps: int | None) -> tuple[str, ...]:
+def chosen_settings(settings: list[str], steps: int | None) -> tuple[str, ...]:
+    """What ``--set`` and ``--steps`` say together. Raises UsageError where both say how many steps."""
     if steps is None:
         return tuple(settings)
     given = next((item for item in settings if item.partition("=")[0].strip() == "steps"), None)

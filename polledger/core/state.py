@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from polledger.core.digest import ZERO, Buffer, u64
-from polledger.core.dtypes import byte_size
+from polledger.core.dtypes import DTYPE_BYTES, byte_size
 from polledger.core.encoding import STATE_LIMITS, parse
 from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
@@ -125,6 +125,16 @@ class EncodedState:
         """The parts of the file in order."""
         yield self.header
         yield from self.payload
+
+    def parts(self) -> Iterator[tuple[int, memoryview]]:
+        """The same, each with the bytes of an element, 1 for the header."""
+        yield 1, memoryview(self.header)
+        widths: dict[bytes, int] = {}
+        for entry in self.entries:
+            if isinstance(entry, TensorEntry):
+                # Of equal data of several dtypes, the first one's.
+                widths.setdefault(entry.root, DTYPE_BYTES[entry.dtype])
+        yield from zip(widths.values(), self.payload, strict=True)
 
 
 # The gate of core/encoding.py scans what it writes. Entries are canonical by construction (encode_value checked

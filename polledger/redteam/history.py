@@ -73,7 +73,7 @@ def splice(target: Target, attempt: Attempt) -> Forgery:
         late = dict(zip([item.index for item in _checkpoints(records)][seam:], roots[seam:], strict=True))
         return [_spliced(record, late, final.model_root) for record in records]
 
-    states = [second.objects.read(root, limit=1 << 40) for root in roots[seam:]]
+    states = [second.objects.read_state(root, limit=1 << 40) for root in roots[seam:]]
     forged = rewrite_run(first.path, attempt.directory / "run", key=thief_key(attempt.seed), edit=edit)
     for root, state in zip(roots[seam:], states, strict=True):
         forged.objects.put_named(root, [state])

@@ -34,7 +34,7 @@ def rebuilt(target: Target, attempt: Attempt) -> Forgery:
         return [msgspec.structs.replace(old, root=first.root) if item is old else item for item in records]
 
     forged = rewrite_run(victim.path, attempt.directory / "run", key=thief_key(attempt.seed), edit=edit)
-    forged.objects.put_named(first.root, [mine.objects.read(first.root, limit=1 << 40)])
+    forged.objects.put_named(first.root, [mine.objects.read_state(first.root, limit=1 << 40)])
     return Forgery(
         run=forged.path,
         gradients=0.0,

@@ -1,25 +1,29 @@
 """Content-addressed payloads: ``objects/ab/cd…``, each written once and named by 32 bytes. PROTOCOL section 2.
 
 Most objects are named by their SHA-256 and checked when read (:meth:`ObjectStore.get`). Others carry their own
-check, such as a state file named by its state root; :meth:`ObjectStore.read` hands those out unchecked.
+check, such as a state file named by its state root; :meth:`ObjectStore.read` hands those out unchecked. State files
+may be packed (store/packed.py): :meth:`ObjectStore.read_state` gives the plain bytes of either kind.
 """
 
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
-from polledger.errors import Unavailable, UsageError
+from polledger.errors import MalformedError, Unavailable, UsageError
 from polledger.files import (
     PUBLIC_FILE,
+    fill,
     fresh_memory,
     make_directory,
     open_regular,
     read_bounded,
     remove_temporaries,
     reported,
+    room_for,
     same_content,
     sync_directory,
     sync_file,
@@ -27,6 +31,7 @@ from polledger.files import (
     write_atomic,
 )
 from polledger.store.blockfile import BlockFile, Disk
+from polledger.store.packed import HEAD_BYTES, packed, plain_size, unpack
 
 NAME_BYTES = 32
 
@@ -74,18 +79,19 @@ class ObjectStore:
         with reported(path, "read"):
             return path.is_file()
 
-    def check_size(self, name: bytes, size: int) -> None:
-        """Raise ObjectMissing, or ObjectDamaged unless a regular file of that name has ``size`` bytes.
+    def state_size(self, name: bytes) -> int:
+        """Bytes of the state file of that name, unpacked, by its length or its first bytes; none is checked.
 
-        They are not looked at.
+        Raises ObjectMissing, or ObjectDamaged if it is no regular file or cannot be read.
         """
-        try:
-            with open_regular(self.path(name)) as (_, found):
-                pass
-        except FileNotFoundError:
-            raise self._missing(name) from None
-        except Unavailable as error:
-            raise self._damaged(name, str(error)) from error
+        path = self.path(name)
+        with self._found(name), open_regular(path) as (file, size):
+            plain = _plain_size(file, path)
+        return size if plain is None else plain
+
+    def check_state_size(self, name: bytes, size: int) -> None:
+        """Raise ObjectMissing, or ObjectDamaged unless :meth:`state_size` is ``size``."""
+        found = self.state_size(name)
         if found != size:
             raise self._damaged(name, f"it has {found} bytes, {size} are expected")
 
@@ -107,8 +113,24 @@ class ObjectStore:
             make_directory(path.parent)
             write_atomic(path, chunks, durable=False)
         # What an earlier process wrote and did not sync is synced too.
+        self.sync_later(name)
+
+    def put_packed(self, name: bytes, size: int, parts: Iterable[tuple[int, memoryview]]) -> None:
+        """Store a state file of ``size`` bytes under ``name``, packed; that it deserves the name is not checked.
+
+        ``parts``: as in :func:`polledger.store.packed.packed`. What is there is replaced. Raises Unavailable if it
+        cannot be written.
+        """
+        path = self.path(name)
+        make_directory(self.directory)
+        make_directory(path.parent)
+        write_atomic(path, packed(size, parts), durable=False)
+        self.sync_later(name)
+
+    def sync_later(self, name: bytes) -> None:
+        """Have the next :meth:`sync` wait for what was stored under ``name``, by whomever."""
         with self._lock:
-            self._unsynced.add(path)
+            self._unsynced.add(self.path(name))
 
     @contextlib.contextmanager
     def new(self, *, head: int, disk: Disk) -> "Iterator[NewObject]":
@@ -130,8 +152,7 @@ class ObjectStore:
         make_directory(final.parent)
         with reported(final, "write"):
             path.replace(final)
-        with self._lock:
-            self._unsynced.add(final)
+        self.sync_later(name)
 
     def get(self, digest: bytes, *, limit: int) -> bytes:
         """The bytes whose SHA-256 is ``digest``, hashed again; at most ``limit`` of them.
@@ -152,12 +173,32 @@ class ObjectStore:
 
         Raises ObjectMissing, or ObjectDamaged if the file has more than ``limit`` bytes or cannot be read.
         """
+        with self._found(name):
+            return read_bounded(self.path(name), limit=limit, room=room)
+
+    def read_state(
+        self, name: bytes, *, limit: int, room: Callable[[int], memoryview] = fresh_memory
+    ) -> memoryview:
+        """As :meth:`read`, for a state file: its plain bytes, at most ``limit``, whether or not it is packed."""
         path = self.path(name)
-        try:
+        with self._found(name):
+            with open_regular(path) as (file, _):
+                plain = _plain_size(file, path)
+                if plain is not None:
+                    buffer = room_for(path, plain, limit=limit, room=room)
+                    with reported(path, "read"):
+                        unpack(file, buffer)
+                    return buffer.toreadonly()
             return read_bounded(path, limit=limit, room=room)
+
+    @contextlib.contextmanager
+    def _found(self, name: bytes) -> Iterator[None]:
+        """What goes wrong in reading ``name`` is raised as ObjectMissing or ObjectDamaged."""
+        try:
+            yield
         except FileNotFoundError:
             raise self._missing(name) from None
-        except Unavailable as error:
+        except (Unavailable, MalformedError) as error:
             raise self._damaged(name, str(error)) from error
 
     def _missing(self, name: bytes) -> ObjectMissing:
@@ -211,3 +252,9 @@ def _holds(path: Path, chunks: Sequence[bytes | memoryview]) -> bool:
         return same_content(path, chunks)
     except (FileNotFoundError, Unavailable):
         return False
+
+
+def _plain_size(file: FileIO, path: Path) -> int | None:
+    head = bytearray(HEAD_BYTES)
+    with reported(path, "read"):
+        return plain_size(bytes(head[: fill(file, memoryview(head))]))

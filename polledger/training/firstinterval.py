@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from polledger.core.encoding import STATE_LIMITS, parse
-from polledger.core.replay import ReplayJob
+from polledger.core.replay import IsolationReport, ReplayJob
 from polledger.core.seeds import batch_digest, salt
 from polledger.core.state import EncodedState, Entry, StateManifest
 from polledger.errors import PolledgerError
@@ -49,7 +49,8 @@ class FirstInterval:
         self._checkpoints: list[_Early] = []
         self._steps: list[tuple[Sequence[int] | None, bytes]] = []
         self._thread: threading.Thread | None = None
-        self._finding: str | None = None
+        self.found: str | None = None
+        """What differs, once the replay is over."""
         self._closed = False
         # Checkpoints are noted by the thread that hashes them, while training may close.
         self._lock = threading.RLock()
@@ -88,7 +89,7 @@ class FirstInterval:
         if self._thread is not None:
             self._thread.join(WAIT_SECONDS)
         unfinished = self._thread is not None and self._thread.is_alive()
-        found = self._finding
+        found = self.found
         self.close()
         if not unfinished:
             return found
@@ -97,6 +98,10 @@ class FirstInterval:
             "was given up"
         )
         return None
+
+    def isolation(self) -> IsolationReport:
+        """What was kept from the processes."""
+        return self._engine.isolation()
 
     def close(self) -> None:
         """End the processes, and with them a replay that goes on. Idempotent."""
@@ -113,11 +118,11 @@ class FirstInterval:
         pairs = reversed(list(itertools.pairwise(self._checkpoints)))
         try:
             findings = (self._compare(start, end) for start, end in pairs)
-            self._finding = next((finding for finding in findings if finding is not None), None)
+            self.found = next((finding for finding in findings if finding is not None), None)
         except Exception as error:
             # Whatever it is, silence would mean that every bit was equal.
             reason = error if isinstance(error, PolledgerError) else f"{type(error).__name__}: {error}"
-            self._finding = f"the first steps cannot be replayed in a fresh process: {reason}"
+            self.found = f"the first steps cannot be replayed in a fresh process: {reason}"
         finally:
             self._checkpoints.clear()
             self._engine.close()

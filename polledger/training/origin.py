@@ -67,7 +67,7 @@ class ParentRun:
 
     def state(self) -> FlatState:
         """Its final state, every byte hashed. Raises Unavailable."""
-        data = self.run.objects.read(self.root, limit=STATE_LIMIT)
+        data = self.run.objects.read_state(self.root, limit=STATE_LIMIT)
         try:
             return parse_state(data, root=self.root)
         except MalformedError as error:

@@ -192,7 +192,13 @@ class RunRecorder:
             state, known = self._hashing.split(state)
         copy = self._pipeline.copy(state)
         wanted = Snapshot(
-            step=step, index=self._size, state=copy.state, known=known, stored=stored, told=told
+            step=step,
+            index=self._size,
+            state=copy.state,
+            known=known,
+            stored=stored,
+            packed=self.cadence.keep > 1,
+            told=told,
         )
         records, self._records = self._records, []
         self._pipeline.give(functools.partial(self._writer.checkpoint, records, wanted), copy)
@@ -271,7 +277,8 @@ class RunRecorder:
 class Snapshot:
     """The state after ``step`` steps on its way to the record ``index``. ``told`` as :meth:`RunRecorder.checkpoint`.
 
-    ``known``: entries of the tensors that ``state`` lacks, of one that is not stored.
+    ``known``: entries of the tensors that ``state`` lacks, of one that is not stored. ``packed``: stored in fewer
+    bytes.
     """
 
     step: int
@@ -279,6 +286,7 @@ class Snapshot:
     state: FlatState
     known: Sequence[TensorEntry]
     stored: bool
+    packed: bool
     told: Told | None
 
 
@@ -310,10 +318,13 @@ class _Writer:
             wanted.told(encoded)
 
     def _encode(self, wanted: Snapshot) -> EncodedState:
-        if wanted.stored and sum(len(tensor.data) for tensor in wanted.state.tensors) >= LARGE:
+        large = sum(len(tensor.data) for tensor in wanted.state.tensors) >= LARGE
+        if wanted.stored and large and not wanted.packed:
             return self._encode_large(wanted.state)
         encoded = encode_state(wanted.state, run=self._hashing, known=wanted.known)
-        if wanted.stored:
+        if wanted.stored and wanted.packed:
+            self._run.objects.put_packed(encoded.root, encoded.size, encoded.parts())
+        elif wanted.stored:
             self._run.objects.put_named(encoded.root, list(encoded.chunks()))
         return encoded
 

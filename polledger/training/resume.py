@@ -264,12 +264,11 @@ def _latest_intact(
 
 def _read_state(run: RunDirectory, record: Checkpoint) -> FlatState | None:
     try:
-        data = run.objects.read(record.root, limit=STATE_LIMIT)
+        data = run.objects.read_state(record.root, limit=STATE_LIMIT)
         state = parse_state(data, root=record.root)
     except (Unavailable, MalformedError):
         return None
-    # Writes nothing, but the next seal waits until it is on disk.
-    run.objects.put_named(record.root, [data])
+    run.objects.sync_later(record.root)
     return state
 
 

@@ -94,8 +94,8 @@ class Training:
         self._warned = False
         self._modules = frozenset(sys.modules)
 
-    def run(self) -> SealResult:
-        """Train to the end, or until the user asks to stop; seal what was done in either case.
+    def run(self, *, until: int | None = None) -> SealResult:
+        """Train to the end, to step ``until``, or until the user asks to stop; seal what was done in any case.
 
         Raises TaskFailed when the task's code does, with every step before sealed.
         """
@@ -104,7 +104,7 @@ class Training:
         final: Final | None = None
         with StopRequest() as stop:
             try:
-                self._train(stop)
+                self._train(stop, plan.genesis.steps if until is None else min(until, plan.genesis.steps))
             except TaskFailed:
                 plan.recorder.seal()
                 raise
@@ -115,8 +115,8 @@ class Training:
         self._look_for_late_imports()
         return self._result(final, seconds=time.monotonic() - started)
 
-    def _train(self, stop: StopRequest) -> None:
-        recorder, total = self._plan.recorder, self._plan.genesis.steps
+    def _train(self, stop: StopRequest, total: int) -> None:
+        recorder = self._plan.recorder
         first = self._plan.first
         verdict_due = min(total, max(recorder.cadence.early_ends[-1], recorder.cadence.warm))
         for number in range(self._plan.start, total):

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -71,10 +71,16 @@ def begin_run(setting: Setting) -> Plan:
     source = read_source(setting.options)
     setting.watcher.phase("rehearsing one step in a fresh process")
     draft = draft_run(setting, run_rehearsal(request_of(setting)), source)
+    return open_plan(draft, commit_data)
+
+
+def open_plan(draft: Draft, commit: Callable[[Draft], Dataset | UnsetType]) -> Plan:
+    """Begin the run of ``draft``, up to a sealed genesis; ``commit`` gives what that says of the data."""
+    setting = draft.setting
     first = _open_first_interval(draft)
     with contextlib.ExitStack() as opened:
         opened.callback(first.close)
-        genesis = make_genesis(draft, commit_data(draft))
+        genesis = make_genesis(draft, commit(draft))
         recorder = open_recorder(draft, genesis)
         opened.callback(recorder.close)
         told = functools.partial(first.note_checkpoint, 0)

@@ -57,8 +57,8 @@ def _sizes(objects: ObjectStore, roots: Sequence[bytes]) -> list[int]:
     sizes = []
     for root in roots:
         try:
-            sizes.append(objects.path(root).stat().st_size)
-        except OSError:
+            sizes.append(objects.state_size(root))
+        except Unavailable:
             sizes.append(0)
     return sizes
 
@@ -185,6 +185,6 @@ def fill(argument: Mapping[str, Any], send: Report) -> dict[str, Any]:
 
 
 def _read_into(piece: memoryview, objects: ObjectStore, root: bytes) -> int:
-    data = objects.read(root, limit=len(piece), room=lambda size: piece[:size])
+    data = objects.read_state(root, limit=len(piece), room=lambda size: piece[:size])
     check_state(data, root)
     return len(data)

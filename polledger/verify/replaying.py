@@ -364,7 +364,7 @@ class ReplaySession:
             return
         try:
             if self.task.ends_read:
-                self.task.objects.check_size(end.root, len(item.state.data))
+                self.task.objects.check_state_size(end.root, len(item.state.data))
             else:
                 load_state(self.task.objects, end.root)
         except Unavailable as error:

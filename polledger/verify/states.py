@@ -23,7 +23,7 @@ class LoadedState:
 
 def load_state(objects: ObjectStore, root: bytes) -> LoadedState:
     """The stored state of ``root``. Raises Unavailable naming the object if it is missing or damaged."""
-    return check_state(objects.read(root, limit=STATE_BYTES), root)
+    return check_state(objects.read_state(root, limit=STATE_BYTES), root)
 
 
 def check_state(data: memoryview, root: bytes) -> LoadedState:
@@ -60,7 +60,7 @@ class StateReader:
 
     def load(self, root: bytes) -> LoadedState:
         """As :func:`load_state`; valid until the state after the next one was read."""
-        state = check_state(self._objects.read(root, limit=STATE_BYTES, room=self._room), root)
+        state = check_state(self._objects.read_state(root, limit=STATE_BYTES, room=self._room), root)
         self._blocks.append(self._blocks.pop(0))
         return state
 

@@ -1,6 +1,9 @@
-"""The command line in this process, and one sealed run without a task's code."""
+"""The command line in this process and in one of its own, and one sealed run without a task's code."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,20 @@ class Said:
         value = json.loads(self.out)
         assert isinstance(value, dict)
         return value
+
+    @property
+    def last(self) -> str:
+        return self.err.strip().splitlines()[-1]
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
 
     @property
     def last(self) -> str:
@@ -70,3 +87,28 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir()
     monkeypatch.chdir(place)
     return place
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def polledger(home: Path) -> Any:
+    """Run ``polledger`` with the words given in a process of its own, with a home that the tests of one file share."""
+
+    def run(*words: object, both: bool = False, **env: str) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "polledger.cli.app", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if both else subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "POLLEDGER_HOME": str(home), "OMP_NUM_THREADS": "1", **env},
+            stdin=subprocess.DEVNULL,
+            timeout=600,
+        )
+        return Done(done.returncode, done.stdout, done.stderr or "")
+
+    return run

@@ -1,11 +1,8 @@
 """`polledger seal` and `polledger keygen` as a user meets them: results, exit codes, one clear line each."""
 
 import json
-import os
 import stat
-import subprocess
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +17,6 @@ from tests.verify.build import Built, reseal
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "tests" / "training" / "tasks" / "small.py"
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last(self) -> str:
-        return self.err.strip().splitlines()[-1]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture
-def polledger(home: Path) -> Any:
-    def run(*words: object, both: bool = False, **env: str) -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "polledger.cli.app", *map(str, words)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if both else subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "POLLEDGER_HOME": str(home), "OMP_NUM_THREADS": "1", **env},
-            stdin=subprocess.DEVNULL,
-            timeout=600,
-        )
-        return Done(done.returncode, done.stdout, done.stderr or "")
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -256,11 +256,11 @@ def test_threads_may_put_the_same_objects(store: ObjectStore) -> None:
 def test_a_size_is_checked_without_reading(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path / "objects")
     name = store.put(b"twelve bytes")
-    store.check_size(name, 12)
+    store.check_state_size(name, 12)
     with pytest.raises(ObjectDamaged, match="12 bytes, 13 are expected"):
-        store.check_size(name, 13)
+        store.check_state_size(name, 13)
     with pytest.raises(ObjectMissing, match=bytes(32).hex()):
-        store.check_size(bytes(32), 12)
+        store.check_state_size(bytes(32), 12)
 
 
 def test_a_link_of_the_right_size_is_no_object(tmp_path: Path) -> None:
@@ -270,4 +270,4 @@ def test_a_link_of_the_right_size_is_no_object(tmp_path: Path) -> None:
     store.path(name).rename(elsewhere)
     store.path(name).symlink_to(elsewhere)
     with pytest.raises(ObjectDamaged, match="symbolic links"):
-        store.check_size(name, 12)
+        store.check_state_size(name, 12)

@@ -14,6 +14,7 @@ from polledger.core.records import Checkpoint, GroupValues, Resume, Step, parse_
 from polledger.core.state import encode_state, parse_state
 from polledger.errors import Unavailable, UsageError
 from polledger.store.ledger import read_ledger
+from polledger.store.packed import plain_size
 from polledger.store.run import RunDirectory
 from polledger.training.domains import encode_domains
 from polledger.training.recording import Cadence, ChangedGroups, RunRecorder, check_metric_names
@@ -196,6 +197,27 @@ class TestRecorder:
         flat = parse_state(run.objects.read(root, limit=1 << 20), root=root)
         (weight,) = [tensor for tensor in flat.tensors if tensor.path == "model/weight"]
         assert bytes(weight.data) == before.numpy().tobytes()
+
+    @pytest.mark.parametrize("size", [3, 300])
+    def test_states_are_packed_until_all_are_stored(
+        self, run: RunDirectory, key: Ed25519PrivateKey, size: int
+    ) -> None:
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9, every=1, warm=0, keep=3))
+        roots = []
+        for step in (0, 3, 4, 5):
+            model = torch.nn.Linear(size, size)
+            roots.append(encode_state(flatten_objects({"model": model})).root)
+            recorder.checkpoint(step, flatten_objects({"model": model}))
+            if step == 3:
+                recorder.store_all()
+        recorder.seal()
+        recorder.close()
+        files = [run.objects.path(root).read_bytes() for root in roots]
+        assert [plain_size(file) is None for file in files] == [False, False, True, True]
+        for root, file in zip(roots, files, strict=True):
+            data = run.objects.read_state(root, limit=1 << 20)
+            assert encode_state(parse_state(data, root=root)).root == root
+            assert (len(file) == len(data)) == (plain_size(file) is None)
 
     def test_run_does_not_end_before_its_last_checkpoint(
         self, run: RunDirectory, key: Ed25519PrivateKey

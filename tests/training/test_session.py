@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from polledger.core.source import parse_source
 from polledger.core.state import parse_state
 from polledger.errors import Unavailable, UsageError
 from polledger.keys import create_key, load_or_create_key, public_key
+from polledger.store.packed import plain_size
 from polledger.store.run import RunDirectory
 from polledger.training.keeping import Auto
 from polledger.training.plan import SealResult, TaskFailed
@@ -183,6 +185,24 @@ def test_keep_stores_every_kth_the_warm_ones_and_the_last(tmp_path: Path) -> Non
     objects = RunDirectory.open(tmp_path / "run").objects
     for record in of_type(records, Checkpoint):
         assert objects.has(record.root) == record.stored
+        if record.stored:
+            assert plain_size(objects.path(record.root).read_bytes()) == objects.state_size(record.root)
+            parse_state(objects.read_state(record.root, limit=1 << 24), root=record.root)
+
+
+def test_where_every_state_is_stored_none_is_packed(run: Path) -> None:
+    objects = RunDirectory.open(run).objects
+    for record in of_type(records_of(run), Checkpoint):
+        assert plain_size(objects.path(record.root).read_bytes()) is None
+
+
+def test_a_run_with_packed_states_goes_on_from_one(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"every": 4, "warm": 1, "keep": 2, "settings": ("steps=22",)}
+    whole = seal_task(SMALL, tmp_path / "whole", **options)
+    seal_task(SMALL, tmp_path / "run", Stopping(18), **options)
+    resumed = seal_task(SMALL, tmp_path / "run", resume=True)
+    assert resumed.trained < 22
+    assert resumed.model_root == whole.model_root
 
 
 def test_keep_auto_stores_what_fits_and_says_so(tmp_path: Path) -> None:

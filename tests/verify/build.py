@@ -58,6 +58,7 @@ from polledger.store.run import RunDirectory
 from polledger.timestamp.authority import EmbeddedAuthority
 from polledger.timestamp.client import make_request
 from polledger.verify.request import Code
+from polledger.verify.states import load_state
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NOW = START + timedelta(days=1)
@@ -358,7 +359,7 @@ def _train(run: RunDirectory, spec: Spec, hooks: Hooks) -> tuple[list[AnyRecord]
     for step in range(spec.steps + 1):
         if spec.is_checkpoint(step):
             stored = spec.is_stored(step)
-            root, data = store_state(run, state, stored=stored)
+            root, data = store_state(run, state, stored=stored, packed=spec.keep > 1)
             states[step] = data
             records.append(Checkpoint(v=1, run=RUN, index=len(records), step=step, root=root, stored=stored))
         if step == spec.steps:
@@ -399,11 +400,23 @@ def _train(run: RunDirectory, spec: Spec, hooks: Hooks) -> tuple[list[AnyRecord]
     return records, states
 
 
-def store_state(run: RunDirectory, state: Weights, *, stored: bool = True) -> tuple[bytes, bytes]:
+def store_state(
+    run: RunDirectory, state: Weights, *, stored: bool = True, packed: bool = False
+) -> tuple[bytes, bytes]:
     encoded = encode_state(flatten(state))
-    if stored:
+    if stored and packed:
+        run.objects.put_packed(encoded.root, encoded.size, encoded.parts())
+    elif stored:
         run.objects.put_named(encoded.root, list(encoded.chunks()))
     return encoded.root, b"".join(encoded.chunks())
+
+
+def pack_states(built: "Built") -> None:
+    """Pack the stored states of ``built``."""
+    for record in built.records:
+        if isinstance(record, Checkpoint) and record.stored:
+            encoded = encode_state(load_state(built.run.objects, record.root).flat)
+            built.run.objects.put_packed(record.root, encoded.size, encoded.parts())
 
 
 def _dataset(run: RunDirectory, spec: Spec, secret: bytes) -> Dataset:

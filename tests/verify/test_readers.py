@@ -16,7 +16,7 @@ from polledger.verify import scan as scanning
 from polledger.verify.readers import read_with, reader_count
 from polledger.verify.scan import Scan
 from polledger.verify.states import LoadedState, load_state
-from tests.verify.build import CONFIG, Built, Spec, make_run
+from tests.verify.build import CONFIG, Built, Spec, make_run, pack_states
 from tests.verify.test_scan import noted_reads, scanned
 
 LONG = {**CONFIG, "steps": 48}
@@ -69,6 +69,18 @@ def test_with_readers_the_pass_finds_what_one_process_finds(
     told: list[tuple[int, int]] = []
     same(scanned(long, told=lambda done, total: told.append((done, total))), alone)
     assert told == [(number + 1, alone.stored) for number in range(alone.stored)]
+
+
+def test_packed_states_are_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = make_run(tmp_path / "run", Spec(config=LONG))
+    plain = scanned(built)
+    pack_states(built)
+    damaged = damage(built, 5)
+    alone = scanned(built)
+    assert damaged.hex() in alone.problems[0]
+    assert plain.size > alone.size > plain.size * 13 // 15
+    read_in(monkeypatch, 2)
+    same(scanned(built), alone)
 
 
 def test_only_the_first_state_is_read_here(long: Built, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -477,10 +477,10 @@ def test_the_next_start_is_read_while_an_interval_replays(honest: Built) -> None
     original = found._prefetch._reader._objects
 
     class Noticing:
-        def read(self, root: bytes, **options: Any) -> Any:
+        def read_state(self, root: bytes, **options: Any) -> Any:
             if root == found.task.lineage.intervals[4].start.root:
                 read.set()
-            return original.read(root, **options)
+            return original.read_state(root, **options)
 
     found._prefetch._reader._objects = Noticing()  # type: ignore[assignment]
     found.expect([2, 4])

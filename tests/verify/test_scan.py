@@ -10,13 +10,14 @@ import pytest
 from polledger.core.records import Checkpoint, Genesis
 from polledger.core.state import FlatState, SkeletonEntry, TensorData, encode_state, parse_state
 from polledger.store.objects import ObjectStore
+from polledger.store.packed import plain_size
 from polledger.verify.compare import compare_states
 from polledger.verify.lineage import build_lineage
 from polledger.verify.policy import Policy
 from polledger.verify.scan import Scan, ScanTask, scan, sketch_seed
 from polledger.verify.states import read_states
 from polledger.verify.structure import step_structure
-from tests.verify.build import CONFIG, OBJECTS, Built, Spec, make_run
+from tests.verify.build import CONFIG, OBJECTS, Built, Spec, make_run, pack_states
 
 NONCE = b"n" * 32
 
@@ -30,15 +31,15 @@ def scanned(built: Built, *, nonce: bytes = NONCE, told: Any = lambda done, tota
 
 
 def noted_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The names of the objects that are read in this process from now on, in order."""
+    """The names of the states that are read in this process from now on, in order."""
     read: list[bytes] = []
-    original = ObjectStore.read
+    original = ObjectStore.read_state
 
     def counting(self: ObjectStore, name: bytes, **values: Any) -> memoryview:
         read.append(name)
         return original(self, name, **values)
 
-    monkeypatch.setattr(ObjectStore, "read", counting)
+    monkeypatch.setattr(ObjectStore, "read_state", counting)
     return read
 
 
@@ -86,10 +87,25 @@ def test_each_stored_state_is_read_once_and_progress_is_told(
     assert found.size == sum(honest.run.objects.path(root).stat().st_size for root in read)
 
 
+def test_packed_states_are_the_same_states(honest: Built, tmp_path: Path) -> None:
+    built = make_run(tmp_path / "run")
+    pack_states(built)
+    paths = [built.run.objects.path(item.root) for item in built.records if isinstance(item, Checkpoint)]
+    assert all(plain_size(path.read_bytes()) is not None for path in paths)
+    found, expected = scanned(built), scanned(honest)
+    assert found.track.segments == expected.track.segments
+    assert (found.read, found.size, found.problems) == (expected.read, expected.size, ())
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("step", [0, 1, 8, 12])
 @pytest.mark.parametrize("how", ["missing", "last byte", "cut", "another state"])
-def test_a_state_that_is_missing_or_damaged_is_named_and_bridged(tmp_path: Path, step: int, how: str) -> None:
+def test_a_state_that_is_missing_or_damaged_is_named_and_bridged(
+    tmp_path: Path, step: int, how: str, packed: bool
+) -> None:
     built = make_run(tmp_path / "run")
+    if packed:
+        pack_states(built)
     damaged = checkpoint(built, step).root
     path = built.run.objects.path(damaged)
     data = bytearray(path.read_bytes())

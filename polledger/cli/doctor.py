@@ -1,0 +1,176 @@
+"""``polledger doctor``: would a run of this task be verified? Tried out on its first steps."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polledger.cli.options import InputOption, JsonOption
+from polledger.cli.output import output
+from polledger.core.text import one_line
+
+if TYPE_CHECKING:
+    from polledger.training.trial import Trial
+
+EXAMPLES = (
+    "Examples: `polledger doctor train.py`; `polledger doctor train.py:Mine --input data=DIR --every 20`."
+)
+
+
+def run(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK", help="path/to/file.py[:Class] or package.module[:Class].", show_default=False
+        ),
+    ],
+    every: Annotated[
+        int | None,
+        typer.Option("--every", metavar="K", help="Steps of each of the two intervals tried. Default: 10."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="The same as --set steps=N.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a value of the task's config."),
+    ] = None,
+    inputs: InputOption = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed of the training. Default: 0.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="D", help="cpu (the default), cuda, cuda:1, …")
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", metavar="W", help="Processes that make batches ahead; 0 makes them in this one."
+        ),
+    ] = 0,
+    as_json: JsonOption = False,
+) -> int:
+    """Train the first steps of TASK and replay them in fresh processes: would a run of it be verified?"""
+    from polledger.cli.seal import chosen_settings
+    from polledger.cli.sealing import Display, prints_to_stderr
+    from polledger.errors import EXIT_OK, EXIT_UNVERIFIABLE
+    from polledger.training.overrides import parse_inputs
+    from polledger.training.plan import SealOptions
+    from polledger.training.trial import try_task
+
+    with tempfile.TemporaryDirectory(prefix="polledger-doctor-") as place:
+        options = SealOptions(
+            task=task,
+            run=Path(place) / "run",
+            every=every,
+            seed=seed,
+            settings=chosen_settings(settings or [], steps),
+            inputs=parse_inputs(inputs or ()),
+            device=device,
+            workers=workers,
+        )
+        with prints_to_stderr(), output.progress() as progress:
+            display = Display(progress)
+            trial = try_task(options, display)
+    code = EXIT_UNVERIFIABLE if display.warnings or trial.found or trial.skipped else EXIT_OK
+    output.result(_fields(trial, display.warnings, code))
+    for name, text in _rows(trial):
+        output.text(f"{name:>9}  {one_line(text)}")
+    if code == EXIT_OK:
+        output.sentence(f"a run of {task} can be replayed here; polledger seal {task} --run DIR makes one")
+    else:
+        output.sentence(
+            f"a run of {task} could not be verified like this: {_reason(trial, display.warnings)}"
+        )
+    return code
+
+
+def _reason(trial: "Trial", warnings: list[str]) -> str:
+    return trial.found or trial.skipped or warnings[0]
+
+
+def _fields(trial: "Trial", warnings: list[str], code: int) -> dict[str, Any]:
+    rehearsal = trial.rehearsal
+    return {
+        "schema": "polledger.doctor/1",
+        "exit_code": code,
+        "task": rehearsal.class_name,
+        "kind": rehearsal.kind,
+        "code_files": trial.code_files,
+        "code_bytes": trial.code_bytes,
+        "distributions": {item.name: item.version for item in rehearsal.distributions},
+        "examples": trial.examples,
+        "hashing_seconds": _hashing_seconds(trial),
+        "state_bytes": rehearsal.state_bytes,
+        "stored_bytes": _stored(trial) * rehearsal.state_bytes,
+        "total_steps": trial.cadence.steps,
+        "steps": trial.steps,
+        "step_seconds": trial.step_seconds,
+        "replay": "different" if trial.found else "skipped" if trial.skipped else "equal",
+        "detail": trial.found or trial.skipped,
+        "isolation": {"files": trial.isolation.files, "network": trial.isolation.network},
+        "warnings": warnings,
+    }
+
+
+def _rows(trial: "Trial") -> list[tuple[str, str]]:
+    from polledger.core.report import counted
+    from polledger.training.keeping import in_words
+
+    rehearsal, cadence = trial.rehearsal, trial.cadence
+    state, stored = rehearsal.state_bytes, _stored(trial)
+    rows = [
+        ("task", f"{rehearsal.class_name} ({rehearsal.kind}), {counted(cadence.steps, 'step')}"),
+        ("code", f"{counted(trial.code_files, 'file')} of {in_words(trial.code_bytes)} would be committed"),
+        ("data", _data(trial)),
+        ("state", f"{in_words(state)}; a run would store {stored}, {in_words(stored * state)} in all"),
+    ]
+    if trial.step_seconds is not None:
+        pace = trial.step_seconds
+        rows.append(("time", f"{in_time(pace)} a step, {in_time(pace * cadence.every)} for {cadence.every}"))
+    rows.append(("replay", _replay(trial)))
+    if trial.skipped is None:
+        rows.append(("isolation", _isolation(trial)))
+    return rows
+
+
+def _data(trial: "Trial") -> str:
+    if trial.examples is None:
+        return "the task's own batches: no verification can say which examples they were made of"
+    seconds = in_time(_hashing_seconds(trial) or 0.0)
+    return f"{trial.examples:,} examples, a few read twice alike; reading all takes about {seconds}"
+
+
+def _replay(trial: "Trial") -> str:
+    if trial.skipped is not None:
+        return f"not tried: {trial.skipped}"
+    if trial.found is not None:
+        return f"differs: {trial.found}"
+    return f"{trial.steps} steps in fresh processes, every bit the same"
+
+
+def _isolation(trial: "Trial") -> str:
+    taken = trial.isolation
+    kept = {"files here": taken.files, "the network and other processes": taken.network}
+    lacking = [name for name, is_kept in kept.items() if not is_kept]
+    return (
+        f"replays are not kept from {' and '.join(lacking)} here"
+        if lacking
+        else "replays see nothing else here"
+    )
+
+
+def _hashing_seconds(trial: "Trial") -> float | None:
+    return None if trial.examples is None else trial.examples * trial.rehearsal.seconds_per_example
+
+
+def _stored(trial: "Trial") -> int:
+    from polledger.training.keeping import stored_count
+
+    return stored_count(trial.cadence)
+
+
+def in_time(seconds: float) -> str:
+    """``seconds`` in three digits."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
