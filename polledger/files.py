@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 from polledger.errors import Unavailable
@@ -211,7 +211,7 @@ def room_for(path: Path, size: int, *, limit: int, room: Callable[[int], memoryv
         raise Unavailable(f"cannot read {path}: its {size} bytes do not fit into memory") from None
 
 
-def fill(file: FileIO, buffer: memoryview) -> int:
+def fill(file: "FileIO | BufferedReader[FileIO]", buffer: memoryview) -> int:
     """Read into ``buffer`` until it is full or the file ends; how many bytes there were."""
     filled = 0
     while filled < len(buffer):

@@ -119,7 +119,7 @@ def reading(work: Path, training: Training) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=work) as place:
         plain, small = (ObjectStore(Path(place) / name) for name in ("plain", "small"))
         plain.put_named(encoded.root, list(encoded.chunks()))
-        small.put_packed(encoded.root, encoded.size, encoded.parts())
+        small.put_packed(encoded.root, encoded.size, list(encoded.parts()))
         readers = [StateReader(store) for store in (plain, small)]
         for turn in range(5 + BLOCKS):
             for name, reader in zip(seconds, readers, strict=True):

@@ -63,7 +63,7 @@ app.command(
 app.command(
     "doctor",
     cls=Verb,
-    short_help="Try out whether a run of a task could be verified.",
+    short_help="Try out whether a task replays, on its first steps.",
     epilog=doctor.EXAMPLES,
 )(doctor.run)
 app.command("verify", cls=Verb, short_help="Check a run and replay a sample of it.", epilog=verify.EXAMPLES)(

@@ -1,6 +1,7 @@
-"""``polledger doctor``: would a run of this task be verified? Tried out on its first steps."""
+"""``polledger doctor``: does a task replay? Tried out on its first steps."""
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from polledger.cli.output import output
 from polledger.core.text import one_line
 
 if TYPE_CHECKING:
+    from polledger.core.replay import IsolationReport
     from polledger.training.trial import Trial
 
 EXAMPLES = (
@@ -51,10 +53,10 @@ def run(
     ] = 0,
     as_json: JsonOption = False,
 ) -> int:
-    """Train the first steps of TASK and replay them in fresh processes: would a run of it be verified?"""
+    """Train the first steps of TASK and replay them in fresh processes, as a verifier would."""
     from polledger.cli.seal import chosen_settings
     from polledger.cli.sealing import Display, prints_to_stderr
-    from polledger.errors import EXIT_OK, EXIT_UNVERIFIABLE
+    from polledger.errors import EXIT_CANNOT_PROCEED, EXIT_OK, EXIT_UNVERIFIABLE
     from polledger.training.overrides import parse_inputs
     from polledger.training.plan import SealOptions
     from polledger.training.trial import try_task
@@ -73,21 +75,21 @@ def run(
         with prints_to_stderr(), output.progress() as progress:
             display = Display(progress)
             trial = try_task(options, display)
-    code = EXIT_UNVERIFIABLE if display.warnings or trial.found or trial.skipped else EXIT_OK
+    code = EXIT_UNVERIFIABLE if trial.found else EXIT_CANNOT_PROCEED if trial.skipped else EXIT_OK
     output.result(_fields(trial, display.warnings, code))
     for name, text in _rows(trial):
         output.text(f"{name:>9}  {one_line(text)}")
-    if code == EXIT_OK:
-        output.sentence(f"a run of {task} can be replayed here; polledger seal {task} --run DIR makes one")
-    else:
-        output.sentence(
-            f"a run of {task} could not be verified like this: {_reason(trial, display.warnings)}"
-        )
+    output.sentence(_sentence(task, trial, display.warnings))
     return code
 
 
-def _reason(trial: "Trial", warnings: list[str]) -> str:
-    return trial.found or trial.skipped or warnings[0]
+def _sentence(task: str, trial: "Trial", warnings: list[str]) -> str:
+    if trial.found is not None:
+        return f"a run of {task} could not be verified: {trial.found}"
+    if trial.skipped is not None:
+        return f"nothing is known of whether a run of {task} could be verified: {trial.skipped}"
+    but = f", but: {warnings[0]}" if warnings else ""
+    return f"the first steps of {task} replay bit for bit; polledger seal takes the same options{but}"
 
 
 def _fields(trial: "Trial", warnings: list[str], code: int) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def _fields(trial: "Trial", warnings: list[str], code: int) -> dict[str, Any]:
         "step_seconds": trial.step_seconds,
         "replay": "different" if trial.found else "skipped" if trial.skipped else "equal",
         "detail": trial.found or trial.skipped,
-        "isolation": {"files": trial.isolation.files, "network": trial.isolation.network},
+        "isolation": None if trial.isolation is None else asdict(trial.isolation),
         "warnings": warnings,
     }
 
@@ -130,8 +132,8 @@ def _rows(trial: "Trial") -> list[tuple[str, str]]:
         pace = trial.step_seconds
         rows.append(("time", f"{in_time(pace)} a step, {in_time(pace * cadence.every)} for {cadence.every}"))
     rows.append(("replay", _replay(trial)))
-    if trial.skipped is None:
-        rows.append(("isolation", _isolation(trial)))
+    if trial.isolation is not None:
+        rows.append(("isolation", _isolation(trial.isolation)))
     return rows
 
 
@@ -143,15 +145,14 @@ def _data(trial: "Trial") -> str:
 
 
 def _replay(trial: "Trial") -> str:
-    if trial.skipped is not None:
-        return f"not tried: {trial.skipped}"
     if trial.found is not None:
         return f"differs: {trial.found}"
+    if trial.skipped is not None:
+        return f"unknown: {trial.skipped}"
     return f"{trial.steps} steps in fresh processes, every bit the same"
 
 
-def _isolation(trial: "Trial") -> str:
-    taken = trial.isolation
+def _isolation(taken: "IsolationReport") -> str:
     kept = {"files here": taken.files, "the network and other processes": taken.network}
     lacking = [name for name, is_kept in kept.items() if not is_kept]
     return (

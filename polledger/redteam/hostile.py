@@ -25,6 +25,7 @@ from polledger.redteam.forge import thief_key
 from polledger.redteam.own import own_run
 from polledger.redteam.rewrite import read_records, reseal, seal_sizes
 from polledger.redteam.spoof import Attempt, Forge, Forgery, Spoof, Target
+from polledger.store.packed import BLOCK, MAGIC, packed
 from polledger.store.run import RunDirectory
 from polledger.training.sealer import encode_record
 from polledger.verify.states import parse_manifest
@@ -131,6 +132,20 @@ def _bomb(subject: Subject) -> tuple[str, ...]:
     return ()
 
 
+def _packed_claim(subject: Subject) -> tuple[str, ...]:
+    subject.state().write_bytes(MAGIC + u64(SPARSE))
+    return ()
+
+
+def _packed_bomb(subject: Subject) -> tuple[str, ...]:
+    """Whole, every block as it has to be, and a thousandth of what it unpacks to."""
+    zeros = memoryview(bytes(BLOCK))
+    with subject.state().open("wb") as file:
+        for piece in packed(BOMB, ((1, zeros) for _ in range(BOMB // BLOCK))):
+            file.write(piece)
+    return ()
+
+
 def _holes(subject: Subject) -> tuple[str, ...]:
     os.truncate(subject.state(), SPARSE)
     return ()
@@ -217,6 +232,8 @@ KINDS = {
     "truncated": Kind(title="a ledger that was cut short", spoil=_truncated),
     "oversized": Kind(title="a frame that states 4 GiB", spoil=_oversized),
     "bomb": Kind(title="a zip of 1 GiB of zeros in place of a state", spoil=_bomb),
+    "packed-claim": Kind(title="a packed state that states 5 TiB", spoil=_packed_claim),
+    "packed-bomb": Kind(title="1 GiB of zeros in place of a state, packed", spoil=_packed_bomb),
     "holes": Kind(title="5 TiB of holes behind a state", spoil=_holes),
     "pipe": Kind(title="a pipe in place of a state", spoil=_pipe),
     "link": Kind(title="a link to an endless device in place of a state", spoil=_link),

@@ -8,7 +8,7 @@ may be packed (store/packed.py): :meth:`ObjectStore.read_state` gives the plain 
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -31,7 +31,7 @@ from polledger.files import (
     write_atomic,
 )
 from polledger.store.blockfile import BlockFile, Disk
-from polledger.store.packed import HEAD_BYTES, packed, plain_size, unpack
+from polledger.store.packed import HEAD_BYTES, RATIO, packed, plain_size, unpack
 
 NAME_BYTES = 32
 
@@ -86,7 +86,7 @@ class ObjectStore:
         """
         path = self.path(name)
         with self._found(name), open_regular(path) as (file, size):
-            plain = _plain_size(file, path)
+            plain = _plain_size(file, size, path)
         return size if plain is None else plain
 
     def check_state_size(self, name: bytes, size: int) -> None:
@@ -115,17 +115,35 @@ class ObjectStore:
         # What an earlier process wrote and did not sync is synced too.
         self.sync_later(name)
 
-    def put_packed(self, name: bytes, size: int, parts: Iterable[tuple[int, memoryview]]) -> None:
+    def put_packed(self, name: bytes, size: int, parts: Sequence[tuple[int, memoryview]]) -> None:
         """Store a state file of ``size`` bytes under ``name``, packed; that it deserves the name is not checked.
 
-        ``parts``: as in :func:`polledger.store.packed.packed`. What is there is replaced. Raises Unavailable if it
-        cannot be written.
+        ``parts``: as in :func:`polledger.store.packed.packed`. Nothing happens if it is there, packed or
+        not. Stored plain where it packs to so little that nobody would unpack it. Raises Unavailable if it cannot be
+        written.
         """
+        if self._holds_state(name, parts):
+            self.sync_later(name)
+            return
         path = self.path(name)
         make_directory(self.directory)
         make_directory(path.parent)
-        write_atomic(path, packed(size, parts), durable=False)
+        try:
+            write_atomic(path, _readable(packed(size, parts), size), durable=False)
+        except _TooSmall:
+            write_atomic(path, [data for _, data in parts], durable=False)
         self.sync_later(name)
+
+    def _holds_state(self, name: bytes, parts: Sequence[tuple[int, memoryview]]) -> bool:
+        try:
+            there = self.read_state(name, limit=sum(len(data) for _, data in parts))
+        except Unavailable:
+            return False
+        for _, data in parts:
+            if there[: len(data)] != data:
+                return False
+            there = there[len(data) :]
+        return not there
 
     def sync_later(self, name: bytes) -> None:
         """Have the next :meth:`sync` wait for what was stored under ``name``, by whomever."""
@@ -181,15 +199,15 @@ class ObjectStore:
     ) -> memoryview:
         """As :meth:`read`, for a state file: its plain bytes, at most ``limit``, whether or not it is packed."""
         path = self.path(name)
-        with self._found(name):
-            with open_regular(path) as (file, _):
-                plain = _plain_size(file, path)
+        with self._found(name), open_regular(path) as (file, size):
+            plain = _plain_size(file, size, path)
+            buffer = room_for(path, size if plain is None else plain, limit=limit, room=room)
+            with reported(path, "read"):
                 if plain is not None:
-                    buffer = room_for(path, plain, limit=limit, room=room)
-                    with reported(path, "read"):
-                        unpack(file, buffer)
+                    unpack(file, buffer)
                     return buffer.toreadonly()
-            return read_bounded(path, limit=limit, room=room)
+                file.seek(0)
+                return buffer[: fill(file, buffer)].toreadonly()
 
     @contextlib.contextmanager
     def _found(self, name: bytes) -> Iterator[None]:
@@ -254,7 +272,21 @@ def _holds(path: Path, chunks: Sequence[bytes | memoryview]) -> bool:
         return False
 
 
-def _plain_size(file: FileIO, path: Path) -> int | None:
+def _plain_size(file: FileIO, size: int, path: Path) -> int | None:
     head = bytearray(HEAD_BYTES)
     with reported(path, "read"):
-        return plain_size(bytes(head[: fill(file, memoryview(head))]))
+        return plain_size(bytes(head[: fill(file, memoryview(head))]), size)
+
+
+class _TooSmall(Exception):
+    """A packed file states more bytes than a reader believes it."""
+
+
+def _readable(pieces: Iterator[bytes | memoryview], size: int) -> Iterator[bytes | memoryview]:
+    """``pieces`` of the packed file of ``size`` bytes. Raises _TooSmall behind the last one."""
+    count = 0
+    for piece in pieces:
+        count += len(piece)
+        yield piece
+    if size > RATIO * count:
+        raise _TooSmall

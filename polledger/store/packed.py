@@ -8,13 +8,13 @@ significant byte. Only what is worth it is compressed, so that packing takes abo
     ‖ first byte of each element ‖ second byte of each element ‖ …
 
 Integers of the packing are big-endian. What is unpacked is **not** checked here: a state is hashed by whoever reads it
-(core/state.py). Nothing is taken on trust that the check would find out too late: no memory is given for a length that
-a file states, beyond the plain size, which the caller bounds.
+(core/state.py). Nothing is taken on trust that this check would find out too late: no memory is given for a length that
+a file states, beyond the plain size, which the file's own length bounds.
 """
 
 import struct
 from collections.abc import Iterable, Iterator
-from io import FileIO
+from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING, Any, Final
 
 import zstandard
@@ -32,6 +32,9 @@ MAGIC: Final = b"\xffplpack\x01"
 
 BLOCK: Final = 1 << 20
 """Plain bytes of a block, at most: they stay in a core's cache while they are sorted."""
+
+RATIO: Final = 64
+"""How many times as long as the packed file the plain one may be: bytes that arrive bound the memory they ask for."""
 
 WIDEST: Final = 16
 """Bytes of an element, at most."""
@@ -86,12 +89,21 @@ def _compressed(plane: memoryview, compressor: zstandard.ZstdCompressor) -> byte
     return small if len(small) < len(plane) else None
 
 
-def plain_size(head: bytes) -> int | None:
-    """Bytes of the plain file whose packed one begins with ``head``; None where that is no packed one."""
+def plain_size(head: bytes, size: int) -> int | None:
+    """Bytes of the plain file whose packed one, of ``size`` bytes, begins with ``head``; None where it is not packed.
+
+    Raises MalformedError if they are more than RATIO to 1.
+    """
     if len(head) < HEAD_BYTES:
         return None
-    magic, size = _HEAD.unpack(head[:HEAD_BYTES])
-    return size if magic == MAGIC else None
+    magic, plain = _HEAD.unpack(head[:HEAD_BYTES])
+    if magic != MAGIC:
+        return None
+    if plain > RATIO * size:
+        raise MalformedError(
+            f"a packed state of {size} bytes states {plain}, more than {RATIO} times as many"
+        )
+    return int(plain)
 
 
 def unpack(file: FileIO, into: memoryview) -> None:
@@ -101,19 +113,25 @@ def unpack(file: FileIO, into: memoryview) -> None:
     """
     decompressor = zstandard.ZstdDecompressor()
     scratch = memoryview(bytearray(BLOCK))
-    position = 0
-    while position < len(into):
-        length, width = _BLOCK_HEAD.unpack(_read(file, scratch[: _BLOCK_HEAD.size]))
-        if not (0 < length <= min(BLOCK, len(into) - position) and 0 < width <= WIDEST) or length % width:
-            raise MalformedError("a packed state has a block of a wrong length")
-        _unpack_block(file, into[position : position + length], width, scratch, decompressor)
-        position += length
-    if file.read(1):
-        raise MalformedError("a packed state has bytes after its last block")
+    # Blocks of small tensors are small.
+    source = BufferedReader(file, BLOCK)
+    try:
+        position = 0
+        while position < len(into):
+            length, width = _BLOCK_HEAD.unpack(_read(source, scratch[: _BLOCK_HEAD.size]))
+            if not (0 < length <= min(BLOCK, len(into) - position) and 0 < width <= WIDEST) or length % width:
+                raise MalformedError("a packed state has a block of a wrong length")
+            _unpack_block(source, into[position : position + length], width, scratch, decompressor)
+            position += length
+        if source.read(1):
+            raise MalformedError("a packed state has bytes after its last block")
+    finally:
+        # Otherwise it would close the file.
+        source.detach()
 
 
 def _unpack_block(
-    file: FileIO,
+    file: "BufferedReader[FileIO]",
     block: memoryview,
     width: int,
     scratch: memoryview,
@@ -142,7 +160,7 @@ def _decompressed(data: bytes | memoryview, size: int, decompressor: zstandard.Z
     raise MalformedError("a packed state has a block of a wrong length")
 
 
-def _read(file: FileIO, place: memoryview) -> memoryview:
+def _read(file: "BufferedReader[FileIO]", place: memoryview) -> memoryview:
     if fill(file, place) != len(place):
         raise MalformedError("a packed state ends early")
     return place

@@ -49,8 +49,7 @@ class FirstInterval:
         self._checkpoints: list[_Early] = []
         self._steps: list[tuple[Sequence[int] | None, bytes]] = []
         self._thread: threading.Thread | None = None
-        self.found: str | None = None
-        """What differs, once the replay is over."""
+        self._finding: str | None = None
         self._closed = False
         # Checkpoints are noted by the thread that hashes them, while training may close.
         self._lock = threading.RLock()
@@ -81,20 +80,20 @@ class FirstInterval:
         self._thread = threading.Thread(target=self._run, name="first interval", daemon=True)
         self._thread.start()
 
-    def finding(self) -> str | None:
+    def finding(self, *, wait: float | None = None) -> str | None:
         """One line about what differs, None if every bit is equal or nothing was replayed. Ends the processes.
 
-        Waits for the replay, :data:`WAIT_SECONDS` at most; one that is not finished then is ``skipped``.
+        Waits for the replay, ``wait`` seconds at most; one that is not finished then is ``skipped``.
         """
         if self._thread is not None:
-            self._thread.join(WAIT_SECONDS)
+            self._thread.join(wait)
         unfinished = self._thread is not None and self._thread.is_alive()
-        found = self.found
+        found = self._finding
         self.close()
         if not unfinished:
             return found
         self.skipped = (
-            f"the replay of the first steps was not finished {WAIT_SECONDS:g} s after training had to wait for it, and "
+            f"the replay of the first steps was not finished {wait:g} s after training had to wait for it, and "
             "was given up"
         )
         return None
@@ -118,11 +117,11 @@ class FirstInterval:
         pairs = reversed(list(itertools.pairwise(self._checkpoints)))
         try:
             findings = (self._compare(start, end) for start, end in pairs)
-            self.found = next((finding for finding in findings if finding is not None), None)
+            self._finding = next((finding for finding in findings if finding is not None), None)
         except Exception as error:
             # Whatever it is, silence would mean that every bit was equal.
             reason = error if isinstance(error, PolledgerError) else f"{type(error).__name__}: {error}"
-            self.found = f"the first steps cannot be replayed in a fresh process: {reason}"
+            self._finding = f"the first steps cannot be replayed in a fresh process: {reason}"
         finally:
             self._checkpoints.clear()
             self._engine.close()

@@ -323,7 +323,7 @@ class _Writer:
             return self._encode_large(wanted.state)
         encoded = encode_state(wanted.state, run=self._hashing, known=wanted.known)
         if wanted.stored and wanted.packed:
-            self._run.objects.put_packed(encoded.root, encoded.size, encoded.parts())
+            self._run.objects.put_packed(encoded.root, encoded.size, list(encoded.parts()))
         elif wanted.stored:
             self._run.objects.put_named(encoded.root, list(encoded.chunks()))
         return encoded

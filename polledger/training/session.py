@@ -14,6 +14,7 @@ from polledger.core.source import parse_source
 from polledger.errors import MalformedError, PolledgerError, Unavailable
 from polledger.keys import load_or_create_key
 from polledger.store.run import RunDirectory
+from polledger.training.firstinterval import WAIT_SECONDS
 from polledger.training.location import describe_error, resolve_task
 from polledger.training.plan import Plan, SealOptions, SealResult, Setting, TaskFailed, Watcher
 from polledger.training.resume import check_options, continue_run, finished, reopen
@@ -94,8 +95,8 @@ class Training:
         self._warned = False
         self._modules = frozenset(sys.modules)
 
-    def run(self, *, until: int | None = None) -> SealResult:
-        """Train to the end, to step ``until``, or until the user asks to stop; seal what was done in any case.
+    def run(self) -> SealResult:
+        """Train to the end, or until the user asks to stop; seal what was done in either case.
 
         Raises TaskFailed when the task's code does, with every step before sealed.
         """
@@ -104,7 +105,9 @@ class Training:
         final: Final | None = None
         with StopRequest() as stop:
             try:
-                self._train(stop, plan.genesis.steps if until is None else min(until, plan.genesis.steps))
+                self._train(stop, plan.genesis.steps)
+                if self._done == plan.genesis.steps == self._verdict_due:
+                    self._judge_first_interval()
             except TaskFailed:
                 plan.recorder.seal()
                 raise
@@ -115,14 +118,31 @@ class Training:
         self._look_for_late_imports()
         return self._result(final, seconds=time.monotonic() - started)
 
+    def try_out(self, steps: int) -> None:
+        """Train the first ``steps`` steps only, after which the first intervals are recorded and not yet judged.
+
+        Raises TaskFailed when the task's code does, KeyboardInterrupt when the user asks to stop.
+        """
+        with StopRequest() as stop:
+            self._train(stop, steps)
+            self._plan.recorder.drain()
+        if stop.requested:
+            raise KeyboardInterrupt
+        self._look_for_late_imports()
+
+    @property
+    def _verdict_due(self) -> int:
+        """The step before which the first intervals are judged."""
+        cadence = self._plan.recorder.cadence
+        return min(self._plan.genesis.steps, max(cadence.early_ends[-1], cadence.warm))
+
     def _train(self, stop: StopRequest, total: int) -> None:
         recorder = self._plan.recorder
-        first = self._plan.first
-        verdict_due = min(total, max(recorder.cadence.early_ends[-1], recorder.cadence.warm))
+        first, verdict_due = self._plan.first, self._verdict_due
         for number in range(self._plan.start, total):
             if stop.requested:
                 return
-            if first is not None and number == verdict_due:
+            if number == verdict_due:
                 self._judge_first_interval()
             self._step(number)
             self._done = number + 1
@@ -132,8 +152,6 @@ class Training:
                 self._look_for_strays()
             recorder.seal_if_due()
             self._setting.watcher.step(self._done, total, self._metrics)
-        if first is not None and verdict_due == total:
-            self._judge_first_interval()
 
     def _step(self, number: int) -> None:
         from polledger.training.nest import encode_nest
@@ -181,7 +199,7 @@ class Training:
             return
         # The states that are replayed have to be there.
         self._plan.recorder.drain()
-        finding = first.finding()
+        finding = first.finding(wait=WAIT_SECONDS)
         if finding is not None or first.skipped is not None:
             # What may not replay cannot be derived again either.
             self._plan.recorder.store_all()

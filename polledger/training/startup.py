@@ -241,7 +241,7 @@ def _cadence(setting: Setting, *, steps: int, state_bytes: int) -> Cadence:
         return cadence
     cadence = resolve(cadence, keep, state_bytes=state_bytes, directory=setting.run.path)
     count = stored_count(cadence)
-    size = f"{count} states of {in_words(state_bytes)}, {in_words(count * state_bytes)} in all"
+    size = f"{count} states of {in_words(state_bytes)}, at most {in_words(count * state_bytes)} in all"
     setting.watcher.phase(f"storing {size}: --keep {cadence.keep}")
     return cadence
 

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from polledger.core.replay import IsolationReport
 from polledger.store.run import RunDirectory
 from polledger.training.location import resolve_task
-from polledger.training.plan import SealOptions, Setting, Watcher
+from polledger.training.plan import Plan, SealOptions, Setting, Watcher
 from polledger.training.recording import Cadence
 from polledger.training.rehearsal import Rehearsal, run_rehearsal
 from polledger.training.session import Training
@@ -26,7 +26,7 @@ class Trial:
     ``cadence``: of a run with these options. ``code_files`` and ``code_bytes``: what it would commit, and how many
     ``examples``; None where it can commit none. ``step_seconds``: of one step; None where there was but one. ``found``:
     what a replay in fresh processes gave otherwise, ``skipped``: why nothing is known of that; both None where every
-    bit is the same.
+    bit is the same, and ``isolation`` is what was kept from those processes.
     """
 
     rehearsal: Rehearsal
@@ -38,14 +38,15 @@ class Trial:
     step_seconds: float | None
     found: str | None
     skipped: str | None
-    isolation: IsolationReport
+    isolation: IsolationReport | None
 
 
 def try_task(options: SealOptions, watcher: Watcher) -> Trial:
     """Train the first two intervals of a task in the new directory ``options.run`` and replay them.
 
     They have ``every`` steps each, so that whatever takes more than one step to show has some. The data set is not
-    hashed, and nobody is asked for a timestamp. Raises as :func:`polledger.training.session.seal`.
+    hashed, and nobody is asked for a timestamp. Raises as :func:`polledger.training.session.seal`, and
+    KeyboardInterrupt when the user asks to stop.
     """
     run = RunDirectory.create(options.run)
     with run.lock(), contextlib.closing(Stamping(run, (), warn=watcher.warn)) as stamping:
@@ -61,14 +62,13 @@ def try_task(options: SealOptions, watcher: Watcher) -> Trial:
         watcher.phase("rehearsing one step in a fresh process")
         rehearsal = run_rehearsal(request_of(setting))
         draft = draft_run(setting, rehearsal)
-        whole = replace(draft, cadence=replace(draft.cadence, warm=0))
-        with contextlib.closing(open_plan(whole, lambda _: UNSET)) as plan:
-            steps = whole.cadence.early_ends[-1]
-            watcher.phase(f"training {steps} steps and replaying them")
-            result = Training(plan, setting).run(until=steps)
-            first = plan.first
-        if result.steps < steps or first is None:
-            raise KeyboardInterrupt
+        # Nobody reads what is stored.
+        sparse = replace(draft, cadence=replace(draft.cadence, warm=0, keep=draft.cadence.steps))
+        with contextlib.closing(open_plan(sparse, lambda _: UNSET)) as plan:
+            steps = sparse.cadence.early_ends[-1]
+            Training(plan, setting).try_out(steps)
+            watcher.phase(f"replaying {steps} steps in fresh processes")
+            found, skipped, isolation = _judged(plan)
         return Trial(
             rehearsal=rehearsal,
             cadence=draft.cadence,
@@ -77,10 +77,19 @@ def try_task(options: SealOptions, watcher: Watcher) -> Trial:
             examples=None if draft.runner.makes_batches else rehearsal.examples,
             steps=steps,
             step_seconds=clock.step_seconds(),
-            found=first.found,
-            skipped=first.skipped,
-            isolation=first.isolation(),
+            found=found,
+            skipped=skipped,
+            isolation=isolation,
         )
+
+
+def _judged(plan: Plan) -> tuple[str | None, str | None, IsolationReport | None]:
+    """What differs in a replay, else why none was made, else what was kept from it."""
+    if plan.first is None:
+        raise RuntimeError("a new run has first intervals")
+    found = plan.first.finding()
+    equal = found is None and plan.first.skipped is None
+    return found, plan.first.skipped, plan.first.isolation() if equal else None
 
 
 class _Clock:

@@ -16,6 +16,8 @@ DAMAGE = {
     "truncated": (1, "parse", "are sealed but missing"),
     "oversized": (1, "parse", "its frame states a length of 4294967295 bytes"),
     "bomb": (7, "inclusion", "is damaged"),
+    "packed-claim": (7, "inclusion", "more than 64 times as many"),
+    "packed-bomb": (7, "inclusion", "more than 64 times as many"),
     "holes": (7, "inclusion", "are expected"),
     "pipe": (7, "inclusion", "it is not a regular file"),
     "link": (7, "inclusion", "symbolic links"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polledger.core.state import encode_state
-from polledger.training import firstinterval
+from polledger.training import session
 from polledger.training.firstinterval import FirstInterval, lack_of_memory
 from polledger.training.location import load_task_class, resolve_task
 from polledger.training.runner import Runner
@@ -30,7 +30,7 @@ def test_replay_that_hangs_is_given_up_and_said(tmp_path: Path, monkeypatch: pyt
     text = SMALL.read_text().replace("    def dataset(self) -> Examples:\n        return Examples()\n", HANGS)
     assert HANGS in text
     (tmp_path / "hangs.py").write_text(text)
-    monkeypatch.setattr(firstinterval, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(session, "WAIT_SECONDS", 0.5)
     listener = Listener()
     result = seal_task(tmp_path / "hangs.py", tmp_path / "run", listener, every=4, warm=2)
     assert result.steps == 24

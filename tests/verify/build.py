@@ -405,7 +405,7 @@ def store_state(
 ) -> tuple[bytes, bytes]:
     encoded = encode_state(flatten(state))
     if stored and packed:
-        run.objects.put_packed(encoded.root, encoded.size, encoded.parts())
+        run.objects.put_packed(encoded.root, encoded.size, list(encoded.parts()))
     elif stored:
         run.objects.put_named(encoded.root, list(encoded.chunks()))
     return encoded.root, b"".join(encoded.chunks())
@@ -416,7 +416,8 @@ def pack_states(built: "Built") -> None:
     for record in built.records:
         if isinstance(record, Checkpoint) and record.stored:
             encoded = encode_state(load_state(built.run.objects, record.root).flat)
-            built.run.objects.put_packed(record.root, encoded.size, encoded.parts())
+            built.run.objects.path(record.root).unlink()
+            built.run.objects.put_packed(record.root, encoded.size, list(encoded.parts()))
 
 
 def _dataset(run: RunDirectory, spec: Spec, secret: bytes) -> Dataset:

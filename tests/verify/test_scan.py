@@ -91,7 +91,7 @@ def test_packed_states_are_the_same_states(honest: Built, tmp_path: Path) -> Non
     built = make_run(tmp_path / "run")
     pack_states(built)
     paths = [built.run.objects.path(item.root) for item in built.records if isinstance(item, Checkpoint)]
-    assert all(plain_size(path.read_bytes()) is not None for path in paths)
+    assert all(plain_size(path.read_bytes(), path.stat().st_size) is not None for path in paths)
     found, expected = scanned(built), scanned(honest)
     assert found.track.segments == expected.track.segments
     assert (found.read, found.size, found.problems) == (expected.read, expected.size, ())
