@@ -89,7 +89,7 @@ def tampered(run: Path, target: Path, home: Path) -> Path:
     directory = RunDirectory.open(run)
     stored = [item for item in read_records(directory) if isinstance(item, Checkpoint) and item.stored]
     victim = stored[len(stored) // 2]
-    flat = parse_state(directory.objects.read(victim.root, limit=1 << 30), root=victim.root)
+    flat = parse_state(directory.objects.read_state(victim.root, limit=1 << 30), root=victim.root)
     other = encode_state(bent(flat))
 
     def edit(records: list[AnyRecord]) -> list[AnyRecord]:

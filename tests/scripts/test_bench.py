@@ -68,5 +68,5 @@ def test_a_run_stores_one_kth_of_the_bytes_and_what_is_always_stored(scripts: An
     rows = storage.measure(tmp_path, megabytes=0.5, checkpoints=checkpoints, keeps=(10, 100))
     for row in rows:
         most = 1 / row["keep"] + ALWAYS / checkpoints
-        # Step records, seals and the manifest of every state are another hundredth at this size.
-        assert most - 0.02 < row["ratio"] < most + 0.01, row
+        # Packed; step records, seals and the manifest of every state are another hundredth at this size.
+        assert 0.6 * most < row["ratio"] < 0.95 * most, row
