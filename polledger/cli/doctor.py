@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polledger.cli.options import InputOption, JsonOption
+from polledger.cli.options import (
+    DeviceOption,
+    InputOption,
+    JsonOption,
+    SeedOption,
+    SettingsOption,
+    StepsOption,
+    TaskArgument,
+    WorkersOption,
+)
 from polledger.cli.output import output
 from polledger.core.text import one_line
 
@@ -21,36 +30,17 @@ EXAMPLES = (
 
 
 def run(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK", help="path/to/file.py[:Class] or package.module[:Class].", show_default=False
-        ),
-    ],
+    task: TaskArgument,
     every: Annotated[
         int | None,
         typer.Option("--every", metavar="K", help="Steps of each of the two intervals tried. Default: 10."),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="The same as --set steps=N.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change a value of the task's config."),
-    ] = None,
+    steps: StepsOption = None,
+    settings: SettingsOption = None,
     inputs: InputOption = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of the training. Default: 0.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="D", help="cpu (the default), cuda, cuda:1, …")
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            "--workers", metavar="W", help="Processes that make batches ahead; 0 makes them in this one."
-        ),
-    ] = 0,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    workers: WorkersOption = 0,
     as_json: JsonOption = False,
 ) -> int:
     """Train the first steps of TASK and replay them in fresh processes, as a verifier would."""
@@ -103,7 +93,7 @@ def _fields(trial: "Trial", warnings: list[str], code: int) -> dict[str, Any]:
         "code_bytes": trial.code_bytes,
         "distributions": {item.name: item.version for item in rehearsal.distributions},
         "examples": trial.examples,
-        "hashing_seconds": _hashing_seconds(trial),
+        "reading_seconds": _reading_seconds(trial),
         "state_bytes": rehearsal.state_bytes,
         "stored_bytes": _stored(trial) * rehearsal.state_bytes,
         "total_steps": trial.cadence.steps,
@@ -130,7 +120,9 @@ def _rows(trial: "Trial") -> list[tuple[str, str]]:
     ]
     if trial.step_seconds is not None:
         pace = trial.step_seconds
-        rows.append(("time", f"{in_time(pace)} a step, {in_time(pace * cadence.every)} for {cadence.every}"))
+        rows.append(
+            ("time", f"{_in_time(pace)} a step, {_in_time(pace * cadence.every)} for {cadence.every}")
+        )
     rows.append(("replay", _replay(trial)))
     if trial.isolation is not None:
         rows.append(("isolation", _isolation(trial.isolation)))
@@ -140,7 +132,7 @@ def _rows(trial: "Trial") -> list[tuple[str, str]]:
 def _data(trial: "Trial") -> str:
     if trial.examples is None:
         return "the task's own batches: no verification can say which examples they were made of"
-    seconds = in_time(_hashing_seconds(trial) or 0.0)
+    seconds = _in_time(_reading_seconds(trial) or 0.0)
     return f"{trial.examples:,} examples, a few read twice alike; reading all takes about {seconds}"
 
 
@@ -162,7 +154,7 @@ def _isolation(taken: "IsolationReport") -> str:
     )
 
 
-def _hashing_seconds(trial: "Trial") -> float | None:
+def _reading_seconds(trial: "Trial") -> float | None:
     return None if trial.examples is None else trial.examples * trial.rehearsal.seconds_per_example
 
 
@@ -172,6 +164,6 @@ def _stored(trial: "Trial") -> int:
     return stored_count(trial.cadence)
 
 
-def in_time(seconds: float) -> str:
+def _in_time(seconds: float) -> str:
     """``seconds`` in three digits."""
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

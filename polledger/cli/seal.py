@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from polledger.cli.options import JsonOption, TsaOption
+from polledger.cli.options import (
+    DeviceOption,
+    JsonOption,
+    SeedOption,
+    SettingsOption,
+    StepsOption,
+    TaskArgument,
+    TsaOption,
+    WorkersOption,
+)
 from polledger.cli.output import output
 from polledger.cli.sealed import report, resume_command
 from polledger.cli.sealing import Display, prints_to_stderr
@@ -30,12 +39,7 @@ def parse_keep(value: object) -> Any:
 
 
 def run(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK", help="path/to/file.py[:Class] or package.module[:Class].", show_default=False
-        ),
-    ],
+    task: TaskArgument,
     run_dir: Annotated[
         Path, typer.Option("--run", metavar="DIR", help="Directory for the run.", show_default=False)
     ],
@@ -72,20 +76,13 @@ def run(
             help="Checkpoints between two seals; at least one a minute. Default: 50.",
         ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="The same as --set steps=N.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change a value of the task's config."),
-    ] = None,
+    steps: StepsOption = None,
+    settings: SettingsOption = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", metavar="NAME=PATH", help="Where data lies; never committed."),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of the training. Default: 0.")
-    ] = None,
+    seed: SeedOption = None,
     tsa: TsaOption = None,
     witness: Annotated[
         list[str] | None,
@@ -95,15 +92,8 @@ def run(
             help="Witness that cosigns the heads, by name in trust.toml or by URL and key; repeatable.",
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="D", help="cpu (the default), cuda, cuda:1, …")
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            "--workers", metavar="W", help="Processes that make batches ahead; 0 makes them in this one."
-        ),
-    ] = 0,
+    device: DeviceOption = None,
+    workers: WorkersOption = 0,
     store_batches: Annotated[
         bool, typer.Option("--store-batches", help="Store every batch, not only its digest.")
     ] = False,
