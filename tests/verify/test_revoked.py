@@ -202,7 +202,7 @@ def test_data_beyond_the_limit_are_looked_at_once_for_all_tokens(
     run = stamped(GOOD)
     (name,) = run.read_seal(0).tokens[0].revocation or []
     monkeypatch.setattr(tokens, "STORED_REVOCATION_BYTES", 0)
-    read = noted_reads(monkeypatch)
+    read = noted_reads(monkeypatch, "read")
     times(run, NOW, trusted=ALL)
     assert read.count(name) == 1
 

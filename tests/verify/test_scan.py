@@ -2,7 +2,7 @@
 
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,16 +30,18 @@ def scanned(built: Built, *, nonce: bytes = NONCE, told: Any = lambda done, tota
     return scan(ScanTask(lineage=lineage, objects=built.run.objects, values=values, nonce=nonce, told=told))
 
 
-def noted_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The names of the states that are read in this process from now on, in order."""
+def noted_reads(
+    monkeypatch: pytest.MonkeyPatch, method: Literal["read", "read_state"] = "read_state"
+) -> list[bytes]:
+    """The names of what is read through ``method`` of a store in this process from now on, in order."""
     read: list[bytes] = []
-    original = ObjectStore.read_state
+    original = getattr(ObjectStore, method)
 
     def counting(self: ObjectStore, name: bytes, **values: Any) -> memoryview:
         read.append(name)
         return original(self, name, **values)
 
-    monkeypatch.setattr(ObjectStore, "read_state", counting)
+    monkeypatch.setattr(ObjectStore, method, counting)
     return read
 
 
