@@ -23,6 +23,7 @@ from polledger.core.state import FlatState
 from polledger.redteam.spoof import Attempt, Target
 from polledger.redteam.states import owned, with_tensors
 from polledger.store.run import RunDirectory
+from polledger.training.batchcopies import Batch
 from polledger.training.location import resolve_task
 from polledger.training.nest import encode_nest
 from polledger.training.plan import SealOptions, Setting
@@ -164,7 +165,7 @@ class Forge:
         """The batch that an honest step ``n`` consumes."""
         return self.runner.batch(n)
 
-    def train(self, n: int, batch: Any = None, *, digest: bytes | None = None) -> dict[str, float]:
+    def train(self, n: int, batch: Any = None, *, digest: Batch | bytes | None = None) -> dict[str, float]:
         """Take step ``n`` on the live objects, on its ordinary batch or on ``batch``, and record it."""
         batch = self.batch(n) if batch is None else batch
         committed = self._commit(n, batch) if digest is None else digest
@@ -182,7 +183,7 @@ class Forge:
         *,
         groups: Sequence[GroupValues] | None = None,
         metrics: Mapping[str, float] | None = None,
-        digest: bytes | None = None,
+        digest: Batch | bytes | None = None,
     ) -> None:
         """Record step ``n`` without taking it: by default its ordinary batch, the scheduled hyperparameters."""
         if digest is None:
@@ -269,7 +270,7 @@ class Forge:
                 for group in value.param_groups:
                     self.adjust(n, group)
 
-    def _commit(self, n: int, batch: Any) -> bytes:
+    def _commit(self, n: int, batch: Any) -> Batch:
         return self.recorder.batch(n, encode_nest(batch))
 
 

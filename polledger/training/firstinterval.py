@@ -14,6 +14,7 @@ from polledger.core.replay import IsolationReport, ReplayJob
 from polledger.core.seeds import batch_digest, salt
 from polledger.core.state import EncodedState, Entry, StateManifest
 from polledger.errors import PolledgerError
+from polledger.training.batchcopies import Batch
 from polledger.training.replay import ReplayContext, ReplayEngine
 
 WAIT_SECONDS = 60.0
@@ -47,7 +48,7 @@ class FirstInterval:
         self._secret = secret
         self._ends = tuple(ends)
         self._checkpoints: list[_Early] = []
-        self._steps: list[tuple[Sequence[int] | None, bytes]] = []
+        self._steps: list[tuple[Sequence[int] | None, Batch]] = []
         self._thread: threading.Thread | None = None
         self._finding: str | None = None
         self._closed = False
@@ -56,8 +57,8 @@ class FirstInterval:
         # The processes load torch while the data set is hashed and the model is built.
         self._engine.start()
 
-    def note_step(self, step: int, indices: Sequence[int] | None, batch: bytes) -> None:
-        """Step ``step`` is recorded with this batch digest; ``indices`` None: the task made the batch itself."""
+    def note_step(self, step: int, indices: Sequence[int] | None, batch: Batch) -> None:
+        """Step ``step`` is recorded with this batch; ``indices`` None: the task made the batch itself."""
         if step < self._ends[-1]:
             self._steps.append((indices, batch))
 
@@ -135,7 +136,7 @@ class FirstInterval:
         outcome = self._engine.replay(job)
         for step in outcome.steps:
             digest = batch_digest(salt(self._secret, "batch", step.step), [step.batch])
-            if digest != self._steps[step.step][1]:
+            if digest != self._steps[step.step][1].digest():
                 return f"the batch of step {step.step} differs when it is made in a fresh process"
         path = first_difference(end.entries, read_entries(outcome.state))
         if path is None:

@@ -33,7 +33,7 @@ from polledger.training.determinism import describe_environment
 from polledger.training.location import locate_file
 from polledger.training.nest import encode_nest
 from polledger.training.recording import DEFAULT_EVERY, DEFAULT_WARM, Cadence, RunRecorder
-from polledger.training.runner import group_values
+from polledger.training.runner import Hyperparameters
 from polledger.training.sealer import Sealer
 from polledger.training.source import (
     PLAIN_LOOP,
@@ -182,7 +182,10 @@ class _Hyperparameters:
         optimizers = {
             name: value for name, value in objects.items() if isinstance(value, torch.optim.Optimizer)
         }
-        self._values = {name: _read(name, optimizer) for name, optimizer in optimizers.items()}
+        read = self._read = Hyperparameters()
+        self._values = {
+            name: read.read(name, optimizer.param_groups) for name, optimizer in optimizers.items()
+        }
         self._hooks = [
             optimizer.register_step_pre_hook(self._noting(name)) for name, optimizer in optimizers.items()
         ]
@@ -196,14 +199,9 @@ class _Hyperparameters:
 
     def _noting(self, name: str) -> Callable[[torch.optim.Optimizer, Any, Any], None]:
         def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            self._values[name] = _read(name, optimizer)
+            self._values[name] = self._read.read(name, optimizer.param_groups)
 
         return note
-
-
-def _read(name: str, optimizer: torch.optim.Optimizer) -> list[GroupValues]:
-    groups = enumerate(optimizer.param_groups)
-    return [GroupValues(optimizer=name, index=index, values=group_values(group)) for index, group in groups]
 
 
 def _number(name: str, value: Any) -> float:

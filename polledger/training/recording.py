@@ -5,6 +5,7 @@ Used by the session, which runs the training, and by the public Recorder, which 
 
 import contextlib
 import functools
+import operator
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,21 +19,19 @@ from polledger.core.config import KEY_LENGTH
 from polledger.core.encoding import encode, real
 from polledger.core.published import model_root
 from polledger.core.records import Checkpoint, Final, Genesis, GroupValues, Resume, Step
-from polledger.core.seeds import batch_digest, salt
 from polledger.core.state import (
-    EncodedState,
+    PIECE,
     FlatState,
-    Mapped,
     TensorEntry,
-    encode_state,
-    header_size,
 )
 from polledger.errors import UsageError
 from polledger.store.blockfile import Disk
 from polledger.store.run import RunDirectory
+from polledger.training.batchcopies import Batch, BatchCopies, Chunks
 from polledger.training.pipeline import Pipeline
 from polledger.training.sealer import Sealer, encode_record
 from polledger.training.snapshot import State
+from polledger.training.writing import Line, OpenStep, Snapshot, Told, Writer
 
 if TYPE_CHECKING:
     from polledger.training.devicehash import DeviceHashing
@@ -48,15 +47,8 @@ DEFAULT_SEAL_EVERY = 50
 
 SEAL_SECONDS = 60.0
 
-LARGE = 1 << 20
-"""Bytes from which a state is written past the page cache, while it is hashed."""
-
 _METRIC_NAME = re.compile(rf"[a-z0-9_]{{1,{KEY_LENGTH}}}")
 _MAX_METRICS = 256
-
-
-Told = Callable[[EncodedState], None]
-"""Is told how a state was encoded. Its payload is valid during the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,20 +107,19 @@ class RunRecorder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cadence = cadence
-        self._run = run
         self._run_id = sealer.run_id
-        self._secret = run.secret()
-        self._store_batches = store_batches
+        self._batches = BatchCopies(run.secret(), objects=run.objects if store_batches else None)
         self._withhold_metrics = withhold_metrics
         self._clock = clock
         disk = Disk()
         # Of training's own priority: they take next to no time, and would get their turn too late.
         self._pipeline = Pipeline(before=disk.start)
         self._pipeline.reserve(state_bytes)
-        self._writer = _Writer(run, sealer, self._pipeline.map, disk)
+        self._writer = Writer(run, sealer, self._batches, self._pipeline, disk)
         self._hashing = hashing
         self._size = sealer.size
-        self._records: list[bytes] = []
+        self._records: list[Line] = []
+        self._unhashed = 0
         self._last: tuple[int, int] | None = None
         self._groups = ChangedGroups()
         self._metric_names: frozenset[str] = frozenset()
@@ -151,35 +142,41 @@ class RunRecorder:
         self._append(encode(resume))
         self._last = (source.index, source.step)
 
-    def batch(self, step: int, chunks: Sequence[bytes | memoryview]) -> bytes:
-        """The salted digest of the batch that ``step`` is about to consume; stores it where asked to."""
-        digest = batch_digest(salt(self._secret, "batch", step), chunks)
-        if self._store_batches:
-            self._run.objects.put_named(digest, chunks)
-        return digest
+    def batch(self, step: int, chunks: Chunks) -> Batch:
+        """The batch that ``step`` consumes, for :meth:`step`: a copy, hashed and stored (where asked to) later."""
+        return self._batches.copy(step, chunks)
 
     def step(
         self,
         step: int,
         *,
-        batch: bytes,
+        batch: Batch | bytes,
         groups: Sequence[GroupValues] = (),
         metrics: Mapping[str, float] | None = None,
         examples: Sequence[int] | None = None,
     ) -> int:
-        """Record one optimizer step and return the record's index. Raises UsageError for a metric's bad name."""
+        """Record one optimizer step and return the record's index. Raises UsageError for a metric's bad name.
+
+        ``batch``: what :meth:`batch` returned, once, or a digest.
+        """
         self._pipeline.check()
         record = Step(
             v=1,
             run=self._run_id,
             index=self._size,
             step=step,
-            batch=batch,
+            batch=batch if isinstance(batch, bytes) else b"",
             groups=self._groups.changes(groups),
             examples=UNSET if examples is None else list(examples),
             metrics=self._encode_metrics(metrics) if metrics and not self._withhold_metrics else UNSET,
         )
-        return self._append(encode_record(record))
+        if isinstance(batch, bytes):
+            return self._append(encode_record(record))
+        index = self._append(OpenStep(record=record, batch=batch))
+        self._unhashed += batch.held
+        if self._unhashed >= PIECE:
+            self._pipeline.give(functools.partial(self._writer.append, self._taken()))
+        return index
 
     def checkpoint(self, step: int, state: State, *, told: Told | None = None) -> None:
         """Copy the state after ``step`` steps, to be hashed, stored (where ``keep`` says so) and recorded.
@@ -200,8 +197,7 @@ class RunRecorder:
             packed=self.cadence.keep > 1,
             told=told,
         )
-        records, self._records = self._records, []
-        self._pipeline.give(functools.partial(self._writer.checkpoint, records, wanted), copy)
+        self._pipeline.give(functools.partial(self._writer.checkpoint, self._taken(), wanted), copy)
         self._last = (self._size, step)
         self._size += 1
         self._unsealed += 1
@@ -250,19 +246,23 @@ class RunRecorder:
         """Write what was recorded, as far as that is possible, and close the ledger without sealing."""
         # What an error stopped stays as it is; whoever closes has heard of it, or is about to.
         with contextlib.suppress(Exception):
-            self._pipeline.give(functools.partial(self._writer.append, self._records))
+            self._pipeline.give(functools.partial(self._writer.append, self._taken()))
         self._pipeline.close()
         self._writer.close()
 
-    def _append(self, record: bytes) -> int:
+    def _append(self, record: Line) -> int:
         """The index of ``record``, which is written with the next checkpoint or seal."""
         self._records.append(record)
         self._size += 1
         return self._size - 1
 
+    def _taken(self) -> list[Line]:
+        """The records that are not given to the other thread yet; they are now."""
+        records, self._records, self._unhashed = self._records, [], 0
+        return records
+
     def _give_seal(self) -> None:
-        records, self._records = self._records, []
-        self._pipeline.give(functools.partial(self._writer.seal, records))
+        self._pipeline.give(functools.partial(self._writer.seal, self._taken()))
         self._unsealed = 0
         self._sealed_at = self._clock()
 
@@ -271,83 +271,6 @@ class RunRecorder:
             check_metric_names(metrics)
             self._metric_names |= metrics.keys()
         return {name: real(value) for name, value in metrics.items()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """The state after ``step`` steps on its way to the record ``index``. ``told`` as :meth:`RunRecorder.checkpoint`.
-
-    ``known``: entries of the tensors that ``state`` lacks, of one that is not stored. ``packed``: stored in fewer
-    bytes.
-    """
-
-    step: int
-    index: int
-    state: FlatState
-    known: Sequence[TensorEntry]
-    stored: bool
-    packed: bool
-    told: Told | None
-
-
-class _Writer:
-    """What the other thread does with what it is given."""
-
-    def __init__(self, run: RunDirectory, sealer: Sealer, hashing: Mapped, disk: Disk) -> None:
-        self._run = run
-        self._sealer = sealer
-        self._hashing = hashing
-        self._disk = disk
-
-    def checkpoint(self, records: Sequence[bytes], wanted: Snapshot) -> None:
-        """Append the records before it, hash and store the state, append its record."""
-        self.append(records)
-        encoded = self._encode(wanted)
-        record = Checkpoint(
-            v=1,
-            run=self._sealer.run_id,
-            index=wanted.index,
-            step=wanted.step,
-            root=encoded.root,
-            stored=wanted.stored,
-        )
-        self.append([encode_record(record)])
-        # A killed process loses the steps since here, not since the last seal.
-        self._sealer.flush()
-        if wanted.told is not None:
-            wanted.told(encoded)
-
-    def _encode(self, wanted: Snapshot) -> EncodedState:
-        large = sum(len(tensor.data) for tensor in wanted.state.tensors) >= LARGE
-        if wanted.stored and large and not wanted.packed:
-            return self._encode_large(wanted.state)
-        encoded = encode_state(wanted.state, run=self._hashing, known=wanted.known)
-        if wanted.stored and wanted.packed:
-            self._run.objects.put_packed(encoded.root, encoded.size, list(encoded.parts()))
-        elif wanted.stored:
-            self._run.objects.put_named(encoded.root, list(encoded.chunks()))
-        return encoded
-
-    def _encode_large(self, state: FlatState) -> EncodedState:
-        """Hash the state while others write what is hashed already."""
-        with self._run.objects.new(head=header_size(state), disk=self._disk) as new:
-            encoded = encode_state(state, write=new.write, run=self._hashing)
-            new.finish(encoded.root, encoded.header)
-        return encoded
-
-    def seal(self, records: Sequence[bytes]) -> None:
-        """Append the records, seal everything."""
-        self.append(records)
-        self._sealer.seal()
-
-    def close(self) -> None:
-        self._disk.close()
-        self._sealer.close()
-
-    def append(self, records: Sequence[bytes]) -> None:
-        """Append encoded records to the ledger."""
-        for record in records:
-            self._sealer.append(record)
 
 
 def check_metric_names(names: Iterable[object]) -> None:
@@ -365,11 +288,15 @@ class ChangedGroups:
     """Tells which hyperparameters changed since the step before; at first, all of them."""
 
     def __init__(self) -> None:
+        self._given: Sequence[GroupValues] = ()
         self._encoded = b""
         self._values: dict[tuple[str, int], dict[str, bytes | int | bool]] = {}
 
     def changes(self, groups: Sequence[GroupValues]) -> list[GroupValues] | UnsetType:
-        """What a step record carries for ``groups``, the values in force."""
+        """What a step record carries for ``groups``, the values in force, which nobody changes any more."""
+        if len(groups) == len(self._given) and all(map(operator.is_, groups, self._given)):
+            return UNSET
+        self._given = list(groups)
         # Bytes tell True from 1, which comparing values does not.
         encoded = msgspec.msgpack.encode(groups)
         if encoded == self._encoded:

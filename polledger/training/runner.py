@@ -4,8 +4,9 @@ Recorder and replay use the same runner. It reads no files and keeps no evidence
 """
 
 import copy
+import operator
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class Runner:
         self._built: dict[str, Traits] = {}
         self._task_before: dict[str, str] | None = None
         self._group_counts: dict[str, int] = {}
+        self._hyperparameters = Hyperparameters()
 
     def build(self) -> None:
         """Build every object under the build seed, replacing what was there.
@@ -158,9 +160,9 @@ class Runner:
     def hyperparameters(self) -> list[GroupValues]:
         """Every numeric hyperparameter in force, read from the optimizers: call :meth:`prepare` before."""
         return [
-            GroupValues(optimizer=name, index=i, values=group_values(group))
+            values
             for name, optimizer in self.objects.items()
-            for i, group in enumerate(_param_groups(optimizer))
+            for values in self._hyperparameters.read(name, _param_groups(optimizer))
         ]
 
     def step(self, n: int, batch: Any) -> dict[str, float]:
@@ -262,6 +264,48 @@ def _check_objects(objects: Any) -> None:
 
 def _param_groups(value: Any) -> list[dict[str, Any]]:
     return value.param_groups if isinstance(value, torch.optim.Optimizer) else []
+
+
+class Hyperparameters:
+    """Reads what parameter groups hold, again only where it may have changed: it is asked for at every step."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, int], _ReadGroup] = {}
+
+    def read(self, optimizer: str, groups: Iterable[dict[str, Any]]) -> list[GroupValues]:
+        """The numeric hyperparameters in force in the parameter groups of the optimizer of that name."""
+        found = []
+        for index, group in enumerate(groups):
+            read = self._read.get((optimizer, index))
+            if read is None or not read.holds(group):
+                values = GroupValues(optimizer=optimizer, index=index, values=group_values(group))
+                read = self._read[optimizer, index] = _ReadGroup(values, group)
+            found.append(read.values)
+        return found
+
+
+class _ReadGroup:
+    """A parameter group as it was read. Other values are other objects, unless one can change by itself."""
+
+    def __init__(self, values: GroupValues, group: dict[str, Any]) -> None:
+        self.values = values
+        self._names = list(group)
+        self._objects = list(group.values())
+        self._fixed = all(_is_fixed(value) for key, value in group.items() if key != "params")
+
+    def holds(self, group: dict[str, Any]) -> bool:
+        return (
+            self._fixed
+            and len(group) == len(self._names)
+            and all(map(operator.is_, group.values(), self._objects))
+            and all(map(operator.eq, group, self._names))
+        )
+
+
+def _is_fixed(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_fixed, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def group_values(group: Mapping[str, Any]) -> dict[str, bytes | int | bool]:

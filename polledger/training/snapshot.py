@@ -102,7 +102,7 @@ class Arena:
         events = self._fetch([(tensor, places[key]) for key, tensor in far.items()])
         for key, source in sources.items():
             if isinstance(source, memoryview) and source.nbytes:
-                _copy(source, places[key])
+                copy_bytes(source, places[key].data)
         views = {key: place.data.toreadonly() for key, place in places.items()}
         tensors = [
             TensorData(path=item.path, dtype=item.dtype, shape=item.shape, data=views[id(item.data)])
@@ -160,15 +160,20 @@ class Arena:
         return event
 
 
-def _copy(source: memoryview, place: Bytes) -> None:
-    # Both let other threads run meanwhile, which assigning to a memoryview does not.
-    if source.nbytes < LARGE:
-        np.copyto(place, np.frombuffer(source, np.uint8))
+def copy_bytes(source: bytes | memoryview, place: memoryview) -> None:
+    """Copy ``source`` to ``place``, which is as long; both of single bytes. Other threads run while much is copied."""
+    if len(source) < LARGE:
+        # With the lock of the interpreter, for some microseconds.
+        place[:] = source
         return
     import torch
 
+    if torch.get_num_threads() == 1:
+        # Faster than what torch does with one thread.
+        np.copyto(np.frombuffer(place, np.uint8), np.frombuffer(source, np.uint8))
+        return
     # With as many threads as training has: one does not use what the memory can do.
-    torch.from_numpy(place).copy_(torch.frombuffer(source, dtype=torch.uint8))
+    torch.frombuffer(place, dtype=torch.uint8).copy_(torch.frombuffer(source, dtype=torch.uint8))
 
 
 def _padded(size: int) -> int:

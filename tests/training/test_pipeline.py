@@ -16,9 +16,10 @@ from polledger.errors import Unavailable
 from polledger.store.ledger import read_ledger
 from polledger.store.run import RunDirectory
 from polledger.training.pipeline import BLOCKS, NICE, Pipeline
-from polledger.training.recording import LARGE, Cadence, RunRecorder
+from polledger.training.recording import Cadence, RunRecorder
 from polledger.training.sealer import Sealer
 from polledger.training.state import flatten_objects
+from polledger.training.writing import LARGE
 
 RUN = bytes(range(16))
 

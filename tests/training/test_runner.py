@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from polledger.core.encoding import from_real
+from polledger.core.encoding import from_real, real
 from polledger.core.order import Order
 from polledger.core.seeds import rng_seeds
 from polledger.core.state import encode_state
 from polledger.errors import EnvironmentMismatch, UsageError
 from polledger.training.nest import decode_nest, encode_nest
-from polledger.training.runner import Runner
+from polledger.training.runner import Hyperparameters, Runner, group_values
 from polledger.training.seeds import seed_everything
 from polledger.training.task import Task, prepare_task
 
@@ -487,3 +487,45 @@ def test_views_of_the_state_follow_training() -> None:
     before: list[Tensor] = [bytes(tensor.data) for tensor in flat.tensors]
     runner.step(0, None)
     assert [bytes(tensor.data) for tensor in flat.tensors] != before
+
+
+class TestHyperparameters:
+    @staticmethod
+    def lr(found: Hyperparameters, group: dict[str, Any]) -> Any:
+        return found.read("optimizer", [group])[0].values["lr"]
+
+    def test_values_are_read_again_only_when_they_changed(self) -> None:
+        read, group = Hyperparameters(), {"params": [1], "lr": 0.5, "betas": (0.9, 0.99), "name": "a"}
+        first = read.read("optimizer", [group])
+        assert read.read("optimizer", [group])[0] is first[0]
+        assert read.read("other", [group])[0].optimizer == "other"
+        group["lr"] = 0.25
+        assert self.lr(read, group) == real(0.25)
+
+    @pytest.mark.parametrize("other", [True, 1.0, torch.tensor(1)])
+    def test_an_equal_value_of_another_type_is_another_value(self, other: Any) -> None:
+        read, group = Hyperparameters(), {"lr": 1}
+        assert self.lr(read, group) == 1
+        group["lr"] = other
+        found = self.lr(read, group)
+        assert found == group_values(group)["lr"]
+        assert type(found) is type(group_values(group)["lr"])
+
+    def test_a_tensor_that_changes_in_place_is_read_every_time(self) -> None:
+        rate = torch.tensor(0.5)
+        read, group = Hyperparameters(), {"lr": rate, "betas": (0.5, rate)}
+        assert self.lr(read, group) == real(0.5)
+        rate.fill_(0.25)
+        assert self.lr(read, group) == real(0.25)
+        group["lr"] = 0.5
+        read.read("optimizer", [group])
+        rate.fill_(0.125)
+        assert read.read("optimizer", [group])[0].values["betas_1"] == real(0.125)
+
+    def test_a_key_more_or_another_one_is_seen(self) -> None:
+        read, group = Hyperparameters(), {"lr": 0.5}
+        read.read("optimizer", [group])
+        group["decay"] = 0.5
+        assert read.read("optimizer", [group])[0].values == {"lr": real(0.5), "decay": real(0.5)}
+        group["rate"] = group.pop("decay")
+        assert read.read("optimizer", [group])[0].values == {"lr": real(0.5), "rate": real(0.5)}
