@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from polledger.core.nest import OpenNest
 from polledger.core.seeds import batch_digest, salt
 from polledger.store.objects import ObjectStore
 from polledger.training.snapshot import copy_bytes
@@ -16,19 +17,17 @@ from polledger.training.snapshot import copy_bytes
 MEMORY: Final = 1 << 25
 """Most bytes of copies at a time; one batch may be larger."""
 
-Chunks = Sequence[bytes | memoryview]
-
 
 class Batch:
     """The batch that one step consumes. Whoever asks first for its digest computes it; that may happen twice."""
 
-    __slots__ = ("_digest", "_secret", "chunks", "memory", "step")
+    __slots__ = ("_digest", "_secret", "memory", "nest", "step")
 
-    def __init__(self, secret: bytes, step: int, chunks: Chunks, memory: bytearray | None) -> None:
+    def __init__(self, secret: bytes, step: int, nest: OpenNest, memory: bytearray | None) -> None:
         self.step = step
-        self.chunks = chunks
+        self.nest = nest
         self.memory = memory
-        """Where the chunks lie until the batch is settled. None: what is to be done with them was done at once."""
+        """Where the data lie until the batch is settled. None: what is to be done with them was done at once."""
         self._secret = secret
         self._digest: bytes | None = None
 
@@ -38,9 +37,9 @@ class Batch:
         return 0 if self.memory is None else len(self.memory)
 
     def digest(self) -> bytes:
-        """The salted digest. In any thread, as long as the chunks are valid; afterwards if it was computed before."""
+        """The salted digest. In any thread, as long as the data are valid; afterwards if it was computed before."""
         if self._digest is None:
-            self._digest = batch_digest(salt(self._secret, "batch", self.step), self.chunks)
+            self._digest = batch_digest(salt(self._secret, "batch", self.step), self.nest.chunks())
         return self._digest
 
 
@@ -56,14 +55,15 @@ class BatchCopies:
         self._free: deque[bytearray] = deque()
         self._held = 0
 
-    def copy(self, step: int, chunks: Chunks) -> Batch:
-        """The batch that ``step`` consumes; ``chunks`` may change afterwards. Raises Unavailable as :meth:`settle`."""
-        memory = self._take(sum(map(_length, chunks)))
+    def copy(self, step: int, nest: OpenNest) -> Batch:
+        """The batch that ``step`` consumes; its data may change afterwards. Raises Unavailable as :meth:`settle`."""
+        memory = self._take(sum(map(len, nest.data)))
         if memory is None:
-            batch = Batch(self._secret, step, chunks, None)
+            batch = Batch(self._secret, step, nest, None)
             self._store(batch)
             return batch
-        return Batch(self._secret, step, [_copied(chunks, memory)], memory)
+        copied = OpenNest(structure=nest.structure, tensors=nest.tensors, data=[_copied(nest.data, memory)])
+        return Batch(self._secret, step, copied, memory)
 
     def settle(self, batch: Batch) -> bytes:
         """The digest of a batch, which is stored where asked to; its memory is free again.
@@ -79,7 +79,7 @@ class BatchCopies:
     def _store(self, batch: Batch) -> None:
         digest = batch.digest()
         if self._objects is not None:
-            self._objects.put_named(digest, batch.chunks)
+            self._objects.put_named(digest, batch.nest.chunks())
 
     def _take(self, size: int) -> bytearray | None:
         while self._free:
@@ -94,14 +94,10 @@ class BatchCopies:
         return bytearray(size)
 
 
-def _length(chunk: bytes | memoryview) -> int:
-    return chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
-
-
-def _copied(chunks: Chunks, memory: bytearray) -> memoryview:
-    """``chunks`` one behind the other in ``memory``."""
+def _copied(data: Sequence[memoryview], memory: bytearray) -> memoryview:
+    """``data`` one behind the other in ``memory``."""
     view, end = memoryview(memory), 0
-    for chunk in chunks:
-        begin, end = end, end + _length(chunk)
-        copy_bytes(chunk, view[begin:end])
+    for part in data:
+        begin, end = end, end + len(part)
+        copy_bytes(part, view[begin:end])
     return view[:end].toreadonly()

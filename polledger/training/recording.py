@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from polledger.core.config import KEY_LENGTH
 from polledger.core.encoding import encode, real
+from polledger.core.nest import OpenNest
 from polledger.core.published import model_root
 from polledger.core.records import Checkpoint, Final, Genesis, GroupValues, Resume, Step
 from polledger.core.state import (
@@ -27,7 +28,7 @@ from polledger.core.state import (
 from polledger.errors import UsageError
 from polledger.store.blockfile import Disk
 from polledger.store.run import RunDirectory
-from polledger.training.batchcopies import Batch, BatchCopies, Chunks
+from polledger.training.batchcopies import Batch, BatchCopies
 from polledger.training.pipeline import Pipeline
 from polledger.training.sealer import Sealer, encode_record
 from polledger.training.snapshot import State
@@ -142,9 +143,9 @@ class RunRecorder:
         self._append(encode(resume))
         self._last = (source.index, source.step)
 
-    def batch(self, step: int, chunks: Chunks) -> Batch:
+    def batch(self, step: int, nest: OpenNest) -> Batch:
         """The batch that ``step`` consumes, for :meth:`step`: a copy, hashed and stored (where asked to) later."""
-        return self._batches.copy(step, chunks)
+        return self._batches.copy(step, nest)
 
     def step(
         self,

@@ -47,7 +47,7 @@ def test_replay_that_hangs_ends_when_it_is_closed(tmp_path: Path) -> None:
     runner.build()
     first = FirstInterval(context(path, "Small", task.config), secret=bytes(32), ends=[1])
     first.note_checkpoint(0, encode_state(runner.flatten()))
-    first.note_step(0, runner.batch_indices(0), Batch(bytes(32), 0, [b""], None))
+    first.note_step(0, runner.batch_indices(0), Batch(bytes(32), 0, open_nest(0), None))
     first.note_checkpoint(1, encode_state(runner.flatten()))
     children = [child._process for child in first._engine._children.values()]
     first.close()

@@ -4,6 +4,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,6 +19,7 @@ from polledger.store.ledger import read_ledger
 from polledger.store.packed import plain_size
 from polledger.store.run import RunDirectory
 from polledger.training.domains import encode_domains
+from polledger.training.nest import decode_nest, encode_nest, open_nest
 from polledger.training.recording import Cadence, ChangedGroups, RunRecorder, check_metric_names
 from polledger.training.resume import surviving
 from polledger.training.sealer import Sealer
@@ -139,7 +141,7 @@ class TestRecorder:
         self, run: RunDirectory, key: Ed25519PrivateKey
     ) -> None:
         recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
-        same = [recorder.batch(number, [b"the same batch"]) for number in range(2)]
+        same = [recorder.batch(number, open_nest("the same batch")) for number in range(2)]
         assert len({batch.digest() for batch in same}) == 2
         for number in range(3):
             assert recorder.step(number, batch=same[0], examples=[5, 6] if number else None) == number
@@ -151,20 +153,20 @@ class TestRecorder:
     def test_batches_are_stored_where_asked_for(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
         for stored in (False, True):
             recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9), store_batches=stored)
-            batch = recorder.batch(0, [b"x", b"y"])
+            batch = recorder.batch(0, open_nest("x"))
             recorder.step(0, batch=batch)
             recorder.close()
             assert run.objects.has(batch.digest()) == stored
-        assert bytes(run.objects.read(batch.digest(), limit=9)) == b"xy"
+        assert decode_nest(run.objects.read(batch.digest(), limit=99)) == "x"
 
     def test_steps_wait_for_their_batches_and_those_that_hold_much_memory_do_not(
         self, run: RunDirectory, key: Ed25519PrivateKey
     ) -> None:
         recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
-        size, live = 3, bytearray(PIECE // 2)
+        size, live = 3, np.zeros(PIECE // 2, np.uint8)
         for number in range(size):
             live[0] = number
-            recorder.step(number, batch=recorder.batch(number, [memoryview(live)]))
+            recorder.step(number, batch=recorder.batch(number, open_nest(live)))
             # The first two hold a piece together: they are hashed now, the third with the seal.
             recorder.drain()
             read_ahead = len(recorder._records)
@@ -172,9 +174,11 @@ class TestRecorder:
         recorder.seal()
         recorder.close()
         steps = [parse_record(record) for record in read_ledger(run.ledger_path).records]
+        data = [np.zeros(PIECE // 2, np.uint8) for _ in range(size)]
+        for number in range(size):
+            data[number][0] = number
         assert [step.batch for step in steps if isinstance(step, Step)] == [
-            batch_digest(salt(run.secret(), "batch", n), [bytes([n]) + bytes(PIECE // 2 - 1)])
-            for n in range(size)
+            batch_digest(salt(run.secret(), "batch", n), encode_nest(data[n])) for n in range(size)
         ]
 
     def test_seals_come_after_so_many_checkpoints_or_so_much_time(
