@@ -10,6 +10,7 @@ from polledger.training import session
 from polledger.training.batchcopies import Batch
 from polledger.training.firstinterval import FirstInterval, lack_of_memory
 from polledger.training.location import load_task_class, resolve_task
+from polledger.training.nest import open_nest
 from polledger.training.runner import Runner
 from polledger.training.task import prepare_task
 from tests.training.sealing import SMALL, Listener, seal_task
