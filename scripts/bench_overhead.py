@@ -1,21 +1,28 @@
 #!/usr/bin/env python3
 """Measures how much longer a training takes with its states kept, until all of them are on disk.
 
-    scripts/bench_overhead.py [--mb 100] [--checkpoints 18] [--rounds 3] [--work DIR] [--out DIR]
+    scripts/bench_overhead.py [--mb 100] [--pairs 18] [--rounds 5] [--work DIR] [--out DIR]
 
-A multi-layer perceptron under AdamW is trained with a state kept every k steps, in each of these ways in turn, and
-without before the first and after each; the overhead of a way is its wall time over the mean of the two beside it, less
-one. The time ends when everything is on disk. Three cases: *one core spare*, the training on one thread less than there
-are cores, k = 10; the same with k = 100 and half as many states (nine at least); *all cores busy*, as many threads as
-cores, k = 10. `polledger.Recorder` also records every step and hashes every batch. With a core spare and k = 10 what is
-looked for is smaller than what one round of this machine scatters by: the first way has four rounds there for each.
+A multi-layer perceptron under AdamW is trained with a state kept every k steps, in each of several ways in turn.
+
+*One core spare*: the training has one thread less than there are cores. What is looked for is smaller than what the
+rate of a machine changes by within seconds: ten steps, of which the first is followed by keeping the state, are set
+against the ten that follow, which nobody keeps anything of, in one training. A round has --pairs of these; its excess
+is their median, and a share of what is left to be done at the end. `polledger.Recorder` also records every step and
+hashes every batch: for k = 100, what a step costs that is only recorded is measured in ten times as many pairs of
+single steps, and ninety of these are added.
+
+*All cores busy*: as many threads as cores, k = 10. Here what is kept is hashed when training lets it, which may be long
+after: whole trainings of --pairs states, until everything is on disk, are set against the mean of half as many steps
+without, before and after.
 
 --out keeps the figures in DIR/overhead.json, round by round.
 """
 
 import argparse
-import contextlib
+import logging
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,78 +31,132 @@ from pathlib import Path
 from typing import Any
 
 from bench_checkpoints import spread
-from bench_peers import Training, middle, opened, ratios, spare_one, threads
+from bench_peers import Peer, Training, middle, opened, ratios, spare_one, threads
 from evidence import machine, table, write_evidence
 
 RECORDER, SPARSE = "polledger.Recorder", "polledger.Recorder, keep=10"
 HASHED = "torch.save, fsync, SHA-256"
+NAMES = (RECORDER, SPARSE, "torch.save", HASHED, "async_save")
+
+EVERY = 10
+"""Steps after which a state is kept."""
+
+SINGLE = 10
+"""Pairs of single steps for a pair of ten: what they differ by is that much smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """How often a state is kept, on how many threads the training runs, and what is compared, the first so often."""
+class Pairs:
+    """Seconds that steps took longer when they were kept, pair by pair; without; within calls; and at the end."""
 
-    name: str
-    every: int
-    checkpoints: int
-    threads: int
-    names: tuple[str, ...]
-    first: int = 1
+    excess: list[float]
+    plain: list[float]
+    calls: list[float]
+    drain: float
 
 
-def cases(checkpoints: int) -> list[Case]:
-    """The three of them."""
-    cores, spare = os.cpu_count() or 1, spare_one()
-    rare = max(9, checkpoints // 2)
-    names = (RECORDER, SPARSE, "torch.save", HASHED, "async_save")
+def spare(work: Path, training: Training, *, pairs: int, rounds: int) -> list[dict[str, Any]]:
+    """The cases with a core spare, k = 10 and k = 100."""
+    tens: dict[str, list[Pairs]] = {name: [] for name in NAMES}
+    singles: list[Pairs] = []
+    with threads(spare_one()):
+        for _ in range(rounds):
+            for name in NAMES:
+                tens[name].append(paired(work, training, name, steps=EVERY, every=EVERY, pairs=pairs))
+            singles.append(paired(work, training, RECORDER, steps=1, every=None, pairs=SINGLE * pairs))
+    case = {"case": "one core spare", "threads": spare_one()}
+    often = {name: [_overhead(ten, EVERY, 0.0) for ten in found] for name, found in tens.items()}
+    alone = [middle(single.excess) for single in singles]
+    rarely = {
+        RECORDER: [_overhead(ten, 100, single) for ten, single in zip(tens[RECORDER], alone, strict=True)],
+        # Where no state is kept it does nothing.
+        "torch.save": [_overhead(ten, 100, 0.0) for ten in tens["torch.save"]],
+    }
+    parts = {name: [_parts(ten) for ten in found] for name, found in tens.items()}
+    step = middle([seconds / EVERY for found in tens.values() for ten in found for seconds in ten.plain])
     return [
-        Case(name="one core spare", every=10, checkpoints=checkpoints, threads=spare, names=names, first=4),
-        Case(
-            name="one core spare", every=100, checkpoints=rare, threads=spare, names=(RECORDER, "torch.save")
-        ),
-        Case(name="all cores busy", every=10, checkpoints=checkpoints, threads=cores, names=names),
+        {**case, "every": EVERY, "states": pairs, "step": step, "overhead": often, "parts": parts},
+        {**case, "every": 100, "states": pairs, "step": step, "overhead": rarely, "single": alone},
     ]
 
 
-def measure(work: Path, training: Training, case: Case, *, rounds: int) -> dict[str, Any]:
-    """Seconds without, and the overhead of every way, round by round."""
+def paired(work: Path, training: Training, name: str, *, steps: int, every: int | None, pairs: int) -> Pairs:
+    """``steps`` steps kept in the way ``name`` and as many without, in turn; ``every`` None: no state is kept."""
+    total = (pairs + 2) * steps
+    excess, plain, calls = [], [], []
+    with opened(name, work, training.objects, steps=total, every=every or total) as peer:
+        # The first of the steps of a pair is the one whose state is kept.
+        trained(training, peer, (every or 1) - 1)
+        # Not of the pairs: it touches for the first time what the others find touched.
+        trained(training, peer, steps)
+        for _ in range(pairs):
+            kept, inside = trained(training, peer, steps)
+            without, _ = trained(training, None, steps)
+            excess.append(kept - without)
+            plain.append(without)
+            calls.append(inside)
+        began = time.perf_counter()
+        peer.drain()
+        return Pairs(excess=excess, plain=plain, calls=calls, drain=time.perf_counter() - began)
+
+
+def _overhead(ten: Pairs, every: int, single: float) -> float:
+    """Of a state every ``every`` steps, if a step that is only recorded adds ``single`` seconds."""
+    added = middle(ten.excess) + ten.drain / len(ten.excess) + (every - EVERY) * single
+    return added / (middle(ten.plain) * every / EVERY)
+
+
+def _parts(ten: Pairs) -> dict[str, float]:
+    """Shares of ten steps: the mean instead of the median, what is spent within calls, and what is left at the end."""
+    plain = middle(ten.plain)
+    return {
+        "mean": statistics.mean(ten.excess) / plain,
+        "calls": middle(ten.calls) / plain,
+        "drain": ten.drain / len(ten.excess) / plain,
+    }
+
+
+def busy(work: Path, training: Training, *, states: int, rounds: int) -> dict[str, Any]:
+    """The case with all cores busy."""
+    cores = os.cpu_count() or 1
+    half = max(1, states * EVERY // 2)
     plain: list[float] = []
-    overhead: dict[str, list[float]] = {name: [] for name in case.names}
-    with threads(case.threads):
-        for number in range(rounds * case.first):
-            before = trained(work, training, case, None)
-            for name in case.names[:1] if number % case.first else case.names:
-                seconds = trained(work, training, case, name)
-                after = trained(work, training, case, None)
-                plain.append(after)
-                overhead[name].append(2 * seconds / (before + after) - 1)
+    overhead: dict[str, list[float]] = {name: [] for name in NAMES}
+    with threads(cores):
+        before = trained(training, None, half)[0]
+        for _ in range(rounds):
+            for name in NAMES:
+                with opened(name, work, training.objects, steps=states * EVERY, every=EVERY) as peer:
+                    began = time.perf_counter()
+                    trained(training, peer, states * EVERY)
+                    peer.drain()
+                    seconds = time.perf_counter() - began
+                after = trained(training, None, half)[0]
+                plain.append(after / half)
+                overhead[name].append(seconds / (states * EVERY) / ((before + after) / 2 / half) - 1)
                 before = after
     return {
-        "case": case.name,
-        "every": case.every,
-        "checkpoints": case.checkpoints,
-        "threads": case.threads,
-        "step": middle(plain) / (case.every * case.checkpoints),
+        "case": "all cores busy",
+        "every": EVERY,
+        "states": states,
+        "threads": cores,
+        "step": middle(plain),
         "overhead": overhead,
     }
 
 
-def trained(work: Path, training: Training, case: Case, name: str | None) -> float:
-    """Seconds of the whole training, its states kept as ``name`` says."""
-    steps = case.every * case.checkpoints
-    with contextlib.ExitStack() as stack:
-        peer = None
-        if name is not None:
-            peer = stack.enter_context(opened(name, work, training.objects, steps=steps, every=case.every))
-        began = time.perf_counter()
-        for _ in range(steps):
-            batch = training.batch()
-            training.step(batch)
-            if peer is not None:
-                peer.step(batch)
+def trained(training: Training, peer: Peer | None, steps: int) -> tuple[float, float]:
+    """Seconds of so many steps, kept by ``peer``; and those within its calls."""
+    inside = 0.0
+    began = time.perf_counter()
+    for _ in range(steps):
+        batch = training.batch()
+        training.step(batch)
         if peer is not None:
-            peer.drain()
-        return time.perf_counter() - began
+            called = time.perf_counter()
+            peer.step(batch)
+            inside += time.perf_counter() - called
+    return time.perf_counter() - began, inside
 
 
 def against_hashed(item: Mapping[str, Any]) -> list[float]:
@@ -112,30 +173,43 @@ def render(value: Mapping[str, Any]) -> str:
             f"{item['threads']} of {value['machine']['cores']}",
             f"{1e3 * item['step']:.1f}",
             name,
-            spread([100 * share for share in shares]),
+            _percent(shares),
+            *(_part(item, name, part) for part in ("mean", "calls", "drain")),
         )
         for item in value["cases"]
         for name, shares in item["overhead"].items()
     ]
-    return table(("", "k", "threads", "step, ms", "", "overhead, %"), rows)
+    head = ("", "k", "threads", "step, ms", "", "overhead, %", "by the mean", "within calls", "at the end")
+    return table(head, rows)
+
+
+def _part(item: Mapping[str, Any], name: str, part: str) -> str:
+    return _percent([parts[part] for parts in item["parts"][name]]) if "parts" in item else ""
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return spread([100 * share for share in shares])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--mb", type=float, default=100)
-    parser.add_argument("--checkpoints", type=int, default=18)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=18)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--work", type=Path, help="where states are written; default: the temporary directory"
     )
     parser.add_argument("--out", type=Path, help="keep the figures in this directory")
     wanted = parser.parse_args()
+    # Every training here ends before its announced number of steps.
+    logging.getLogger("polledger").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(dir=wanted.work, prefix="polledger-bench-") as name:
         work = Path(name)
         # Key and authority of these runs, not the user's.
         os.environ["POLLEDGER_HOME"] = str(work / "home")
         training = Training(wanted.mb)
-        found = [measure(work, training, case, rounds=wanted.rounds) for case in cases(wanted.checkpoints)]
+        found = spare(work, training, pairs=wanted.pairs, rounds=wanted.rounds)
+        found.append(busy(work, training, states=wanted.pairs, rounds=wanted.rounds))
     value = {"machine": machine(), "megabytes": wanted.mb, "rounds": wanted.rounds, "cases": found}
     if wanted.out is not None:
         write_evidence("overhead", value, directory=wanted.out)
