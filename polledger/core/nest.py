@@ -60,7 +60,7 @@ def encode_header(structure: Structure, tensors: list[NestTensor]) -> bytes:
     return u64(len(header)) + header
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OpenNest:
     """A value taken apart: its structure, its tensors and arrays, and their data, which may be views of live memory."""
 

@@ -13,8 +13,9 @@ from polledger.training.tensors import (
     array_bytes,
     array_from_bytes,
     array_name,
-    canonical_bytes,
+    check_plain,
     dtype_name,
+    plain_bytes,
     tensor_from_bytes,
 )
 
@@ -45,7 +46,7 @@ class _Writer:
     def leaf(self, value: Any, path: str) -> Structure | None:
         place = path or "the value"
         if isinstance(value, Tensor) and (not self._exact or type(value) is Tensor):
-            return self._add("tensor", dtype_name(value, place), value.shape, canonical_bytes(value, place))
+            return self._add("tensor", check_plain(value, place), value.shape, plain_bytes(value))
         if isinstance(value, np.generic):
             return self._add("scalar", array_name(value, place), (), array_bytes(value))
         if isinstance(value, np.ndarray) and (not self._exact or type(value) is np.ndarray):

@@ -125,9 +125,9 @@ class Recorder:
                 _log.warning("%d steps were announced: further ones are not recorded", total)
             self._overrun = True
             return
-        digest = self._recorder.batch(number, open_nest(batch))
-        values = {name: _number(name, value) for name, value in (metrics or {}).items()}
-        self._recorder.step(number, batch=digest, groups=self._hyperparameters.current(), metrics=values)
+        consumed = self._recorder.batch(number, open_nest(batch))
+        values = {name: _number(name, value) for name, value in metrics.items()} if metrics else None
+        self._recorder.step(number, batch=consumed, groups=self._hyperparameters.current, metrics=values)
         self._done = number + 1
         if self._recorder.cadence.is_checkpoint(self._done):
             self._recorder.checkpoint(self._done, live_objects(self._objects, self._built))
@@ -182,16 +182,14 @@ class _Hyperparameters:
         optimizers = {
             name: value for name, value in objects.items() if isinstance(value, torch.optim.Optimizer)
         }
-        read = self._read = Hyperparameters()
-        self._values = {
-            name: read.read(name, optimizer.param_groups) for name, optimizer in optimizers.items()
-        }
+        self._read = Hyperparameters()
+        self._values: dict[str, list[GroupValues]] = {}
+        self.current: list[GroupValues] = []
+        for name, optimizer in optimizers.items():
+            self._note(name, optimizer)
         self._hooks = [
             optimizer.register_step_pre_hook(self._noting(name)) for name, optimizer in optimizers.items()
         ]
-
-    def current(self) -> list[GroupValues]:
-        return [group for groups in self._values.values() for group in groups]
 
     def close(self) -> None:
         for hook in self._hooks:
@@ -199,9 +197,13 @@ class _Hyperparameters:
 
     def _noting(self, name: str) -> Callable[[torch.optim.Optimizer, Any, Any], None]:
         def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            self._values[name] = self._read.read(name, optimizer.param_groups)
+            self._note(name, optimizer)
 
         return note
+
+    def _note(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        self._values[name] = self._read.read(name, optimizer.param_groups)
+        self.current = [group for groups in self._values.values() for group in groups]
 
 
 def _number(name: str, value: Any) -> float:

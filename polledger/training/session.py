@@ -159,7 +159,7 @@ class Training:
         runner, recorder = self._plan.runner, self._plan.recorder
         try:
             batch = self._plan.batches.batch(number)
-            digest = recorder.batch(number, open_nest(batch))
+            consumed = recorder.batch(number, open_nest(batch))
             runner.prepare(number)
             groups = runner.hyperparameters()
             self._metrics = runner.step(number, batch)
@@ -168,9 +168,9 @@ class Training:
         except (Exception, SystemExit) as error:
             reason = describe_error(error, self._setting.location.root)
             raise TaskFailed(f"step {number} failed: {reason}") from error
-        recorder.step(number, batch=digest, groups=groups, metrics=self._metrics)
+        recorder.step(number, batch=consumed, groups=groups, metrics=self._metrics)
         if self._plan.first is not None and number < recorder.cadence.early_ends[-1]:
-            self._plan.first.note_step(number, runner.batch_indices(number), digest)
+            self._plan.first.note_step(number, runner.batch_indices(number), consumed)
 
     def _look_for_strays(self) -> None:
         """Warn once of what a replay will lack."""

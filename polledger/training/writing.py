@@ -22,7 +22,7 @@ Told = Callable[[EncodedState], None]
 """Is told how a state was encoded. Its payload is valid during the call."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OpenStep:
     """A step's record that lacks the digest of its batch."""
 
