@@ -29,7 +29,7 @@ SCRIPTS = Path(__file__).resolve().parent
 
 SECTIONS: dict[str, tuple[str, str, str]] = {
     "checkpoints": ("bench_checkpoints.py", "--rounds 5", "--mb 1 --checkpoints 2 --rounds 1"),
-    "overhead": ("bench_overhead.py", "--rounds 5", "--mb 0.1 --pairs 1 --rounds 1"),
+    "overhead": ("bench_overhead.py", "--rounds 4", "--mb 0.1 --pairs 1 --rounds 1"),
     "storage": ("bench_storage.py", "--mb 2 --checkpoints 10000", "--mb 0.05 --checkpoints 20 --state-mb 1"),
     "records": ("bench_records.py", "", "--repeats 1"),
     "files": ("bench_files.py", "--rounds 9", "--mb 2 --rounds 1"),

@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
 """Measures how much longer a training takes with its states kept, until all of them are on disk.
 
-    scripts/bench_overhead.py [--mb 100] [--pairs 18] [--rounds 5] [--work DIR] [--out DIR]
+    scripts/bench_overhead.py [--mb 100] [--pairs 50] [--rounds 5] [--work DIR] [--out DIR]
 
 A multi-layer perceptron under AdamW is trained with a state kept every k steps, in each of several ways in turn.
 
 *One core spare*: the training has one thread less than there are cores. What is looked for is smaller than what the
 rate of a machine changes by within seconds: ten steps, of which the first is followed by keeping the state, are set
-against the ten that follow, which nobody keeps anything of, in one training. A round has --pairs of these; its excess
-is their median, and a share of what is left to be done at the end. `polledger.Recorder` also records every step and
-hashes every batch: for k = 100, what a step costs that is only recorded is measured in ten times as many pairs of
-single steps, and ninety of these are added.
+against the ten that follow, which nobody keeps anything of, in one training. A round of `polledger.Recorder` has
+--pairs of these, as many as states lie between two seals by default, and a round of the others a third; the overhead
+is the median of the pairs, and a share of what is left to be done at the end. `polledger.Recorder` also records every
+step and hashes every batch: for k = 100, what a step costs that is only recorded is measured in pairs of single steps,
+four times as many, and ninety of these are added. The same pairs of which nothing is recorded at all tell how
+much of that is chance.
 
 *All cores busy*: as many threads as cores, k = 10. Here what is kept is hashed when training lets it, which may be long
-after: whole trainings of --pairs states, until everything is on disk, are set against the mean of half as many steps
-without, before and after.
+after: whole trainings of a third of --pairs states, until everything is on disk, are set against the mean of half as
+many steps without, before and after.
 
 --out keeps the figures in DIR/overhead.json, round by round.
 """
@@ -31,18 +33,33 @@ from pathlib import Path
 from typing import Any
 
 from bench_checkpoints import spread
-from bench_peers import Peer, Training, middle, opened, ratios, spare_one, threads
+from bench_peers import PEERS, Peer, Training, middle, opened, ratios, spare_one, threads
 from evidence import machine, table, write_evidence
+from torch import Tensor
 
 RECORDER, SPARSE = "polledger.Recorder", "polledger.Recorder, keep=10"
 HASHED = "torch.save, fsync, SHA-256"
+NOTHING = "nothing"
 NAMES = (RECORDER, SPARSE, "torch.save", HASHED, "async_save")
+
+
+class Nothing(Peer):
+    """Keeps nothing: what is found of it is chance."""
+
+    def step(self, batch: Tensor) -> None:
+        """Nothing."""
+
+
+PEERS[NOTHING] = Nothing
 
 EVERY = 10
 """Steps after which a state is kept."""
 
-SINGLE = 10
+SINGLE = 4
 """Pairs of single steps for a pair of ten: what they differ by is that much smaller."""
+
+FEWER = 3
+"""How many times fewer pairs the others have: what they add is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,25 +75,30 @@ class Pairs:
 def spare(work: Path, training: Training, *, pairs: int, rounds: int) -> list[dict[str, Any]]:
     """The cases with a core spare, k = 10 and k = 100."""
     tens: dict[str, list[Pairs]] = {name: [] for name in NAMES}
-    singles: list[Pairs] = []
+    singles: dict[str, list[Pairs]] = {RECORDER: [], NOTHING: []}
     with threads(spare_one()):
         for _ in range(rounds):
             for name in NAMES:
-                tens[name].append(paired(work, training, name, steps=EVERY, every=EVERY, pairs=pairs))
-            singles.append(paired(work, training, RECORDER, steps=1, every=None, pairs=SINGLE * pairs))
+                count = pairs if name == RECORDER else fewer(pairs)
+                tens[name].append(paired(work, training, name, steps=EVERY, every=EVERY, pairs=count))
+            for name, found in singles.items():
+                found.append(paired(work, training, name, steps=1, every=None, pairs=SINGLE * pairs))
     case = {"case": "one core spare", "threads": spare_one()}
     often = {name: [_overhead(ten, EVERY, 0.0) for ten in found] for name, found in tens.items()}
-    alone = [middle(single.excess) for single in singles]
+    single = {name: [_single(pairs) for pairs in found] for name, found in singles.items()}
     rarely = {
-        RECORDER: [_overhead(ten, 100, single) for ten, single in zip(tens[RECORDER], alone, strict=True)],
+        RECORDER: [
+            _overhead(ten, 100, one["added"])
+            for ten, one in zip(tens[RECORDER], single[RECORDER], strict=True)
+        ],
         # Where no state is kept it does nothing.
         "torch.save": [_overhead(ten, 100, 0.0) for ten in tens["torch.save"]],
     }
     parts = {name: [_parts(ten) for ten in found] for name, found in tens.items()}
     step = middle([seconds / EVERY for found in tens.values() for ten in found for seconds in ten.plain])
     return [
-        {**case, "every": EVERY, "states": pairs, "step": step, "overhead": often, "parts": parts},
-        {**case, "every": 100, "states": pairs, "step": step, "overhead": rarely, "single": alone},
+        {**case, "every": EVERY, "step": step, "overhead": often, "parts": parts},
+        {**case, "every": 100, "step": step, "overhead": rarely, "single": single},
     ]
 
 
@@ -104,6 +126,11 @@ def _overhead(ten: Pairs, every: int, single: float) -> float:
     """Of a state every ``every`` steps, if a step that is only recorded adds ``single`` seconds."""
     added = middle(ten.excess) + ten.drain / len(ten.excess) + (every - EVERY) * single
     return added / (middle(ten.plain) * every / EVERY)
+
+
+def _single(pairs: Pairs) -> dict[str, float]:
+    """Seconds that a step took longer when it was recorded, and those of them within the call."""
+    return {"added": middle(pairs.excess), "calls": middle(pairs.calls)}
 
 
 def _parts(ten: Pairs) -> dict[str, float]:
@@ -138,11 +165,15 @@ def busy(work: Path, training: Training, *, states: int, rounds: int) -> dict[st
     return {
         "case": "all cores busy",
         "every": EVERY,
-        "states": states,
         "threads": cores,
         "step": middle(plain),
         "overhead": overhead,
     }
+
+
+def fewer(pairs: int) -> int:
+    """A third of so many, and one at least."""
+    return max(1, pairs // FEWER)
 
 
 def trained(training: Training, peer: Peer | None, steps: int) -> tuple[float, float]:
@@ -165,7 +196,7 @@ def against_hashed(item: Mapping[str, Any]) -> list[float]:
 
 
 def render(value: Mapping[str, Any]) -> str:
-    """The overheads in percent."""
+    """The overheads in percent, and what a step costs that is only recorded."""
     rows: list[Sequence[object]] = [
         (
             item["case"],
@@ -180,7 +211,12 @@ def render(value: Mapping[str, Any]) -> str:
         for name, shares in item["overhead"].items()
     ]
     head = ("", "k", "threads", "step, ms", "", "overhead, %", "by the mean", "within calls", "at the end")
-    return table(head, rows)
+    single = next(item["single"] for item in value["cases"] if "single" in item)
+    steps: list[Sequence[object]] = [
+        (name, *(spread([1e3 * one[part] for one in found]) for part in ("added", "calls")))
+        for name, found in single.items()
+    ]
+    return table(head, rows) + "\n\n" + table(("single steps", "added, ms", "within the call, ms"), steps)
 
 
 def _part(item: Mapping[str, Any], name: str, part: str) -> str:
@@ -194,7 +230,7 @@ def _percent(shares: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--mb", type=float, default=100)
-    parser.add_argument("--pairs", type=int, default=18)
+    parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--work", type=Path, help="where states are written; default: the temporary directory"
@@ -209,7 +245,7 @@ def main() -> None:
         os.environ["POLLEDGER_HOME"] = str(work / "home")
         training = Training(wanted.mb)
         found = spare(work, training, pairs=wanted.pairs, rounds=wanted.rounds)
-        found.append(busy(work, training, states=wanted.pairs, rounds=wanted.rounds))
+        found.append(busy(work, training, states=fewer(wanted.pairs), rounds=wanted.rounds))
     value = {"machine": machine(), "megabytes": wanted.mb, "rounds": wanted.rounds, "cases": found}
     if wanted.out is not None:
         write_evidence("overhead", value, directory=wanted.out)
