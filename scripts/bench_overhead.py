@@ -10,9 +10,9 @@ rate of a machine changes by within seconds: ten steps, of which the first is fo
 against the ten that follow, which nobody keeps anything of, in one training. A round of `polledger.Recorder` has
 --pairs of these, as many as states lie between two seals by default, and a round of the others a third; the overhead
 is the median of the pairs, and a share of what is left to be done at the end. `polledger.Recorder` also records every
-step and hashes every batch: for k = 100, what a step costs that is only recorded is measured in pairs of single steps,
-four times as many, and ninety of these are added. The same pairs of which nothing is recorded at all tell how
-much of that is chance.
+step and hashes every batch. For k = 100 ninety times the time within the call of a step that is only recorded is added
+to that. Pairs of single steps, four times as many, tell what such a step costs in all, beside pairs of which nothing is
+recorded: what these differ by is chance.
 
 *All cores busy*: as many threads as cores, k = 10. Here what is kept is hashed when training lets it, which may be long
 after: whole trainings of a third of --pairs states, until everything is on disk, are set against the mean of half as
@@ -55,6 +55,9 @@ PEERS[NOTHING] = Nothing
 EVERY = 10
 """Steps after which a state is kept."""
 
+RARELY = 100
+"""The same, for a training that keeps few."""
+
 SINGLE = 4
 """Pairs of single steps for a pair of ten: what they differ by is that much smaller."""
 
@@ -84,22 +87,30 @@ def spare(work: Path, training: Training, *, pairs: int, rounds: int) -> list[di
             for name, found in singles.items():
                 found.append(paired(work, training, name, steps=1, every=None, pairs=SINGLE * pairs))
     case = {"case": "one core spare", "threads": spare_one()}
-    often = {name: [_overhead(ten, EVERY, 0.0) for ten in found] for name, found in tens.items()}
+    often = {name: [_overhead(ten) for ten in found] for name, found in tens.items()}
     single = {name: [_single(pairs) for pairs in found] for name, found in singles.items()}
-    rarely = {
-        RECORDER: [
-            _overhead(ten, 100, one["added"])
-            for ten, one in zip(tens[RECORDER], single[RECORDER], strict=True)
-        ],
-        # Where no state is kept it does nothing.
-        "torch.save": [_overhead(ten, 100, 0.0) for ten in tens["torch.save"]],
-    }
     parts = {name: [_parts(ten) for ten in found] for name, found in tens.items()}
     step = middle([seconds / EVERY for found in tens.values() for ten in found for seconds in ten.plain])
+    rarely = rare(often, single, step)
     return [
         {**case, "every": EVERY, "step": step, "overhead": often, "parts": parts},
-        {**case, "every": 100, "step": step, "overhead": rarely, "single": single},
+        {**case, "every": RARELY, "step": step, "overhead": rarely, "single": single},
     ]
+
+
+def rare(
+    often: Mapping[str, list[float]], single: Mapping[str, list[dict[str, float]]], step: float
+) -> dict[str, list[float]]:
+    """The overheads with a state every hundred steps, from those with one every ten: most steps are only recorded."""
+    share = EVERY / RARELY
+    return {
+        RECORDER: [
+            share * ten + (1 - share) * one["calls"] / step
+            for ten, one in zip(often[RECORDER], single[RECORDER], strict=True)
+        ],
+        # Where no state is kept it does nothing.
+        "torch.save": [share * ten for ten in often["torch.save"]],
+    }
 
 
 def paired(work: Path, training: Training, name: str, *, steps: int, every: int | None, pairs: int) -> Pairs:
@@ -122,10 +133,9 @@ def paired(work: Path, training: Training, name: str, *, steps: int, every: int 
         return Pairs(excess=excess, plain=plain, calls=calls, drain=time.perf_counter() - began)
 
 
-def _overhead(ten: Pairs, every: int, single: float) -> float:
-    """Of a state every ``every`` steps, if a step that is only recorded adds ``single`` seconds."""
-    added = middle(ten.excess) + ten.drain / len(ten.excess) + (every - EVERY) * single
-    return added / (middle(ten.plain) * every / EVERY)
+def _overhead(ten: Pairs) -> float:
+    """Of a state every ten steps."""
+    return (middle(ten.excess) + ten.drain / len(ten.excess)) / middle(ten.plain)
 
 
 def _single(pairs: Pairs) -> dict[str, float]:
