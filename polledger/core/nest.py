@@ -60,19 +60,6 @@ def encode_header(structure: Structure, tensors: list[NestTensor]) -> bytes:
     return u64(len(header)) + header
 
 
-@dataclass(slots=True, kw_only=True)
-class OpenNest:
-    """A value taken apart: its structure, its tensors and arrays, and their data, which may be views of live memory."""
-
-    structure: Structure
-    tensors: list[NestTensor]
-    data: list[memoryview]
-
-    def chunks(self) -> list[bytes | memoryview]:
-        """The canonical bytes in chunks: the header, then the data of every tensor and array."""
-        return [encode_header(self.structure, self.tensors), *self.data]
-
-
 def parse_nest(data: Buffer) -> Nest:
     """The nest that ``data`` encodes; its tensors are views of ``data``.
 

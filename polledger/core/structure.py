@@ -99,6 +99,10 @@ class _Encoder:
             if isinstance(key, bool) or not isinstance(key, str | int):
                 raise UsageError(f"{_place(path)}: a key of type {type(key).__name__} cannot be recorded")
             if isinstance(key, str):
+                if self._exact and type(key) is not str:
+                    raise UsageError(f"{_place(path)}: {_refused(key)} as a key")
+                # Of a subclass the text: itself it would not be encoded.
+                key = str.__str__(key)
                 _check_text(key, path)
             segment = escape(key)
             pairs.append([segment, self.encode(item, join(path, segment), depth)])

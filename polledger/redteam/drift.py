@@ -16,7 +16,7 @@ from polledger.core.records import GroupValues
 from polledger.redteam.forge import Forge, forging, seal_options, thief_key
 from polledger.redteam.own import interval_ends, intervals_with
 from polledger.redteam.spoof import Attempt, Forgery, Spoof, Target
-from polledger.training.nest import open_nest
+from polledger.training.nest import encode_nest
 
 STEPS = 3
 FACTORS = {"lr": 4.0, "weight_decay": 100.0}
@@ -54,7 +54,7 @@ def drift(
 
 def _step(forge: Forge, n: int, name: str, times: float, *, admitted: bool) -> None:
     batch = forge.batch(n)
-    digest = forge.recorder.batch(n, open_nest(batch))
+    digest = forge.recorder.batch(n, encode_nest(batch))
     forge.runner.prepare(n)
     groups = forge.runner.hyperparameters()
     with _multiplied(forge.objects[OPTIMIZER], name, times):

@@ -15,7 +15,7 @@ from polledger.redteam.forge import Forge, forging, seal_options, thief_key
 from polledger.redteam.own import interval_ends
 from polledger.redteam.spoof import Attempt, Forgery, Spoof, Target
 from polledger.redteam.states import tensors_of
-from polledger.training.nest import open_nest
+from polledger.training.nest import encode_nest
 from polledger.training.session import MODEL
 
 
@@ -31,7 +31,7 @@ def distil(target: Target, attempt: Attempt, *, admitted: bool) -> Forgery:
         forge.load(first)
         forge.begin()
         for n, batch in enumerate(made):
-            digest = None if admitted else forge.recorder.batch(n, open_nest(forge.batch(n)))
+            digest = None if admitted else forge.recorder.batch(n, encode_nest(forge.batch(n)))
             forge.train(n, batch, digest=digest)
             forge.checkpoint(n + 1)
         forge.finish()

@@ -25,7 +25,7 @@ from polledger.redteam.states import owned, with_tensors
 from polledger.store.run import RunDirectory
 from polledger.training.batchcopies import Batch
 from polledger.training.location import resolve_task
-from polledger.training.nest import open_nest
+from polledger.training.nest import encode_nest
 from polledger.training.plan import SealOptions, Setting
 from polledger.training.recipe import split_batch, update_ema
 from polledger.training.recording import Cadence, RunRecorder
@@ -271,7 +271,7 @@ class Forge:
                     self.adjust(n, group)
 
     def _commit(self, n: int, batch: Any) -> Batch:
-        return self.recorder.batch(n, open_nest(batch))
+        return self.recorder.batch(n, encode_nest(batch))
 
 
 def part_of(state: FlatState, name: str) -> FlatState:

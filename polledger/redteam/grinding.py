@@ -22,7 +22,7 @@ from polledger.redteam.own import interval_ends
 from polledger.redteam.rewrite import read_records, reseal
 from polledger.redteam.spoof import Attempt, Forgery, Spoof, Target
 from polledger.store.run import RunDirectory
-from polledger.training.nest import open_nest
+from polledger.training.nest import encode_nest
 from polledger.training.sealer import encode_record
 from polledger.verify.policy import Policy
 
@@ -61,7 +61,7 @@ def flawed_run(target: Target, attempt: Attempt) -> Flawed:
         bogus = 3 * len(ends) // 4
         forge.begin()
         for n in range(forge.steps):
-            digest = forge.recorder.batch(n, open_nest(forge.batch(n)))
+            digest = forge.recorder.batch(n, encode_nest(forge.batch(n)))
             bent = ends[bogus - 1] <= n < ends[bogus]
             forge.train(n, batches.order(forge, n) if bent else None, digest=digest)
             forge.checkpoint(n + 1)

@@ -10,7 +10,7 @@ from polledger.redteam import batches
 from polledger.redteam.forge import Forge, forging, seal_options, thief_key
 from polledger.redteam.own import interval_ends
 from polledger.redteam.spoof import Attempt, Forgery, Spoof, Target
-from polledger.training.nest import open_nest
+from polledger.training.nest import encode_nest
 
 KINDS: dict[str, tuple[batches.Bend, str]] = {
     "interiors": (batches.interiors, "a value inside every image is another one"),
@@ -26,7 +26,7 @@ def tamper(target: Target, attempt: Attempt, *, bend: batches.Bend, admitted: bo
     with forging(seal_options(target, attempt), thief_key(attempt.seed)) as forge:
         forge.begin()
         for n in range(forge.steps):
-            digest = None if admitted else forge.recorder.batch(n, open_nest(forge.batch(n)))
+            digest = None if admitted else forge.recorder.batch(n, encode_nest(forge.batch(n)))
             forge.train(n, bend(forge, n), digest=digest)
             forge.checkpoint(n + 1)
         forge.finish()
@@ -41,7 +41,7 @@ def choose(target: Target, attempt: Attempt) -> Forgery:
         for n in range(forge.steps):
             chosen = [(index + 1) % len(runner.data) for index in runner.batch_indices(n) or ()]
             batch = runner.collate_examples(n, [runner.example(index) for index in chosen])
-            digest = forge.recorder.batch(n, open_nest(batch))
+            digest = forge.recorder.batch(n, encode_nest(batch))
             runner.prepare(n)
             groups = runner.hyperparameters()
             metrics = runner.step(n, batch)

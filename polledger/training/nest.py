@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from polledger.core.digest import Buffer
-from polledger.core.nest import NestTensor, OpenNest, parse_nest
+from polledger.core.nest import NestTensor, encode_header, parse_nest
 from polledger.core.structure import Structure, decode_value, encode_value
 from polledger.training.tensors import (
     array_bytes,
@@ -21,20 +21,15 @@ from polledger.training.tensors import (
 
 
 def encode_nest(value: Any, *, exact: bool = False) -> list[bytes | memoryview]:
-    """Canonical bytes of ``value`` in chunks, as :func:`open_nest` takes it apart."""
-    return open_nest(value, exact=exact).chunks()
+    """Canonical bytes of ``value`` in chunks: the header, then the data of every tensor and array.
 
-
-def open_nest(value: Any, *, exact: bool = False) -> OpenNest:
-    """``value`` taken apart.
-
-    With ``exact`` only values are accepted that :func:`decode_nest` gives back
+    Chunks may be views of live memory. With ``exact`` only values are accepted that :func:`decode_nest` gives back
     as they were; otherwise subclasses are written as their base type (named tuples as tuples, other mappings as
     maps, tensor subclasses as tensors). Raises UsageError naming the path of what cannot be encoded.
     """
     writer = _Writer(exact=exact)
     structure = encode_value(value, "", writer.leaf, ordered=False, exact=exact)
-    return OpenNest(structure=structure, tensors=writer.tensors, data=writer.data)
+    return [encode_header(structure, writer.tensors), *writer.data]
 
 
 class _Writer:

@@ -31,7 +31,7 @@ from polledger.keys import load_or_create_key, public_key
 from polledger.store.run import RunDirectory
 from polledger.training.determinism import describe_environment
 from polledger.training.location import locate_file
-from polledger.training.nest import open_nest
+from polledger.training.nest import encode_nest
 from polledger.training.recording import DEFAULT_EVERY, DEFAULT_WARM, Cadence, RunRecorder
 from polledger.training.runner import Hyperparameters
 from polledger.training.sealer import Sealer
@@ -125,7 +125,7 @@ class Recorder:
                 _log.warning("%d steps were announced: further ones are not recorded", total)
             self._overrun = True
             return
-        consumed = self._recorder.batch(number, open_nest(batch))
+        consumed = self._recorder.batch(number, encode_nest(batch))
         values = {name: _number(name, value) for name, value in metrics.items()} if metrics else None
         self._recorder.step(number, batch=consumed, groups=self._hyperparameters.current, metrics=values)
         self._done = number + 1

@@ -17,7 +17,6 @@ from msgspec import UNSET, UnsetType
 
 from polledger.core.config import KEY_LENGTH
 from polledger.core.encoding import encode, real
-from polledger.core.nest import OpenNest
 from polledger.core.published import model_root
 from polledger.core.records import Checkpoint, Final, Genesis, GroupValues, Resume, Step
 from polledger.core.state import (
@@ -28,7 +27,7 @@ from polledger.core.state import (
 from polledger.errors import UsageError
 from polledger.store.blockfile import Disk
 from polledger.store.run import RunDirectory
-from polledger.training.batchcopies import Batch, BatchCopies
+from polledger.training.batchcopies import Batch, BatchCopies, Chunks
 from polledger.training.pipeline import Pipeline
 from polledger.training.sealer import Sealer, encode_record
 from polledger.training.snapshot import State
@@ -47,6 +46,9 @@ DEFAULT_SEAL_EVERY = 50
 """Checkpoints between two seals, and SEAL_SECONDS the time: one fdatasync of about 4 ms and one token each."""
 
 SEAL_SECONDS = 60.0
+
+LINES = 1000
+"""Steps whose batches may wait to be hashed, however small these are."""
 
 _METRIC_NAME = re.compile(rf"[a-z0-9_]{{1,{KEY_LENGTH}}}")
 _MAX_METRICS = 256
@@ -143,9 +145,12 @@ class RunRecorder:
         self._append(encode(resume))
         self._last = (source.index, source.step)
 
-    def batch(self, step: int, nest: OpenNest) -> Batch:
-        """The batch that ``step`` consumes, for :meth:`step`: a copy, hashed and stored (where asked to) later."""
-        return self._batches.copy(step, nest)
+    def batch(self, step: int, chunks: Chunks) -> Batch:
+        """The batch that ``step`` consumes, for :meth:`step`: a copy, hashed and stored (where asked to) later.
+
+        At once where there is no memory for a copy; raises Unavailable if it cannot be stored then.
+        """
+        return self._batches.copy(step, chunks)
 
     def step(
         self,
@@ -158,7 +163,7 @@ class RunRecorder:
     ) -> int:
         """Record one optimizer step and return the record's index. Raises UsageError for a metric's bad name.
 
-        ``batch``: what :meth:`batch` returned, once, or a digest.
+        ``batch``: what :meth:`batch` returned, or a digest.
         """
         self._pipeline.check()
         record = Step(
@@ -174,8 +179,8 @@ class RunRecorder:
         if isinstance(batch, bytes):
             return self._append(encode_record(record))
         index = self._append(OpenStep(record=record, batch=batch))
-        self._unhashed += batch.held
-        if self._unhashed >= PIECE:
+        self._unhashed += batch.size
+        if self._unhashed >= PIECE or len(self._records) >= LINES:
             self._pipeline.give(functools.partial(self._writer.append, self._taken()))
         return index
 
@@ -252,7 +257,7 @@ class RunRecorder:
         self._writer.close()
 
     def _append(self, record: Line) -> int:
-        """The index of ``record``, which is written with the next checkpoint or seal."""
+        """The index of ``record``, which is given to the other thread with others, a checkpoint or a seal."""
         self._records.append(record)
         self._size += 1
         return self._size - 1

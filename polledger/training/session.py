@@ -154,12 +154,12 @@ class Training:
             self._setting.watcher.step(self._done, total, self._metrics)
 
     def _step(self, number: int) -> None:
-        from polledger.training.nest import open_nest
+        from polledger.training.nest import encode_nest
 
         runner, recorder = self._plan.runner, self._plan.recorder
         try:
             batch = self._plan.batches.batch(number)
-            consumed = recorder.batch(number, open_nest(batch))
+            consumed = recorder.batch(number, encode_nest(batch))
             runner.prepare(number)
             groups = runner.hyperparameters()
             self._metrics = runner.step(number, batch)

@@ -168,8 +168,8 @@ def copy_bytes(source: bytes | memoryview, place: memoryview) -> None:
         return
     import torch
 
-    if torch.get_num_threads() == 1:
-        # Faster than what torch does with one thread.
+    if torch.get_num_threads() == 1 or memoryview(source).readonly:
+        # Faster than what torch does with one thread; and of what is read-only torch makes no tensor without a warning.
         np.copyto(np.frombuffer(place, np.uint8), np.frombuffer(source, np.uint8))
         return
     # With as many threads as training has: one does not use what the memory can do.

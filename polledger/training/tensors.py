@@ -44,10 +44,10 @@ def canonical_bytes(tensor: Tensor, path: str) -> memoryview:
 
 def plain_bytes(tensor: Tensor) -> memoryview:
     """As :func:`canonical_bytes`, of a tensor that :func:`check_plain` has passed."""
+    if tensor.numel() == 0:
+        return memoryview(b"")
     array = _as_array(tensor)
     if array is None:
-        if tensor.numel() == 0:
-            return memoryview(b"")
         array = raw_bytes(tensor if tensor.is_cpu else tensor.cpu()).numpy()
     data: Any = array.reshape(-1).view(np.uint8)
     return memoryview(data)
@@ -58,14 +58,14 @@ def _as_array(tensor: Tensor) -> np.ndarray[Any, Any] | None:
 
     Every step waits for this with its own data in the caches, where each call into torch takes its time.
     """
-    if type(tensor) is not Tensor:
+    # What is an array once can never be resized again: nothing that is not needed becomes one.
+    if type(tensor) is not Tensor or not tensor.is_contiguous():
         return None
     try:
         # Not of what lies elsewhere, has lazy conjugates or signs, is part of a graph, or has a dtype that NumPy lacks.
-        array: np.ndarray[Any, Any] = tensor.numpy()
+        return tensor.numpy()
     except (TypeError, RuntimeError):
         return None
-    return array if array.flags.c_contiguous else None
 
 
 def raw_bytes(tensor: Tensor) -> Tensor:

@@ -110,8 +110,8 @@ class Writer:
 
     def append(self, records: Sequence[Line]) -> None:
         """Hash and store the batches of the steps, append the records to the ledger."""
-        batches = [line.batch for line in records if isinstance(line, OpenStep)]
         # Hashed here or by a training that has to wait; each is settled, in order, below.
+        batches = [line.batch for line in records if isinstance(line, OpenStep)]
         collections.deque(self._pipeline.map(Batch.digest, batches), maxlen=0)
         for line in records:
             self._sealer.append(line if isinstance(line, bytes) else self._closed(line))

@@ -10,7 +10,6 @@ from polledger.training import session
 from polledger.training.batchcopies import Batch
 from polledger.training.firstinterval import FirstInterval, lack_of_memory
 from polledger.training.location import load_task_class, resolve_task
-from polledger.training.nest import open_nest
 from polledger.training.runner import Runner
 from polledger.training.task import prepare_task
 from tests.training.sealing import SMALL, Listener, seal_task
@@ -48,7 +47,7 @@ def test_replay_that_hangs_ends_when_it_is_closed(tmp_path: Path) -> None:
     runner.build()
     first = FirstInterval(context(path, "Small", task.config), secret=bytes(32), ends=[1])
     first.note_checkpoint(0, encode_state(runner.flatten()))
-    first.note_step(0, runner.batch_indices(0), Batch(bytes(32), 0, open_nest(0), None))
+    first.note_step(0, runner.batch_indices(0), Batch(bytes(32), 0, [b""]))
     first.note_checkpoint(1, encode_state(runner.flatten()))
     children = [child._process for child in first._engine._children.values()]
     first.close()

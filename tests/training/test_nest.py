@@ -1,5 +1,6 @@
 """Examples and batches to bytes and back."""
 
+import enum
 from collections import UserDict, namedtuple
 from collections.abc import Mapping
 from typing import Any
@@ -176,3 +177,22 @@ def test_mapping_inside_a_mapping_is_written_as_a_map() -> None:
 def test_noise_is_malformed() -> None:
     with pytest.raises(MalformedError):
         decode_nest(b"noise")
+
+
+class Key(enum.StrEnum):
+    """A text that is more than a text."""
+
+    X = "x"
+
+
+@pytest.mark.parametrize("key", [np.str_("x"), Key.X])
+def test_keys_that_are_more_than_texts_are_written_as_their_text_or_refused(key: str) -> None:
+    assert encode_nest({key: 1}) == encode_nest({"x": 1})
+    with pytest.raises(UsageError, match="as a key"):
+        encode_nest({key: 1}, exact=True)
+
+
+@pytest.mark.parametrize("tensor", [torch.empty(0), torch.zeros(2, 3).T, torch.zeros(4)[::2]])
+def test_tensors_that_are_not_viewed_can_still_be_resized(tensor: torch.Tensor) -> None:
+    encode_nest(tensor)
+    tensor.resize_(7)

@@ -267,3 +267,22 @@ def test_existing_run_is_left_alone(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="polledger")
+
+
+def test_hyperparameters_of_every_optimizer_are_recorded(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    objects = {
+        "model": model,
+        "one": torch.optim.SGD([model.weight], lr=0.5),
+        "other": torch.optim.SGD([model.bias], lr=0.25),
+    }
+    with Recorder(tmp_path / "run", objects, steps=1, source=__file__) as recorder:
+        model(torch.ones(1, 2)).sum().backward()
+        objects["one"].step()
+        objects["other"].step()
+        recorder.step(torch.ones(1, 2))
+    (step,) = of_type(records_of(tmp_path / "run"), Step)
+    assert {group.optimizer: from_real(group.values["lr"]) for group in step.groups or ()} == {
+        "one": 0.5,
+        "other": 0.25,
+    }

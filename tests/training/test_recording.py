@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from polledger.errors import Unavailable, UsageError
 from polledger.store.ledger import read_ledger
 from polledger.store.packed import plain_size
 from polledger.store.run import RunDirectory
+from polledger.training.batchcopies import Batch
 from polledger.training.domains import encode_domains
-from polledger.training.nest import decode_nest, encode_nest, open_nest
-from polledger.training.recording import Cadence, ChangedGroups, RunRecorder, check_metric_names
+from polledger.training.nest import decode_nest, encode_nest
+from polledger.training.recording import LINES, Cadence, ChangedGroups, RunRecorder, check_metric_names
 from polledger.training.resume import surviving
 from polledger.training.sealer import Sealer
 from polledger.training.snapshot import Arena
@@ -100,11 +102,16 @@ class TestChangedGroups:
 
     def test_the_same_objects_are_the_same_values(self) -> None:
         changed = ChangedGroups()
-        one, other = self.group(lr=0.1), self.group(lr=0.2)
+        one, other, third = (
+            GroupValues(optimizer="optimizer", index=min(n, 1), values={"lr": real(n)}) for n in range(3)
+        )
         changed.changes([one])
         assert changed.changes([one]) is UNSET
-        assert changed.changes([one, other]) == [other]
-        assert changed.changes([one]) == [one]
+        given = [one, other]
+        assert changed.changes(given) == [other]
+        # The list is the caller's.
+        given[1] = third
+        assert changed.changes(given) == [third]
 
     def test_groups_that_did_not_change_are_left_out(self) -> None:
         changed = ChangedGroups()
@@ -141,7 +148,7 @@ class TestRecorder:
         self, run: RunDirectory, key: Ed25519PrivateKey
     ) -> None:
         recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
-        same = [recorder.batch(number, open_nest("the same batch")) for number in range(2)]
+        same = [recorder.batch(number, encode_nest("the same batch")) for number in range(2)]
         assert len({batch.digest() for batch in same}) == 2
         for number in range(3):
             assert recorder.step(number, batch=same[0], examples=[5, 6] if number else None) == number
@@ -153,7 +160,7 @@ class TestRecorder:
     def test_batches_are_stored_where_asked_for(self, run: RunDirectory, key: Ed25519PrivateKey) -> None:
         for stored in (False, True):
             recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9), store_batches=stored)
-            batch = recorder.batch(0, open_nest("x"))
+            batch = recorder.batch(0, encode_nest("x"))
             recorder.step(0, batch=batch)
             recorder.close()
             assert run.objects.has(batch.digest()) == stored
@@ -166,7 +173,7 @@ class TestRecorder:
         size, live = 3, np.zeros(PIECE // 2, np.uint8)
         for number in range(size):
             live[0] = number
-            recorder.step(number, batch=recorder.batch(number, open_nest(live)))
+            recorder.step(number, batch=recorder.batch(number, encode_nest(live)))
             # The first two hold a piece together: they are hashed now, the third with the seal.
             recorder.drain()
             read_ahead = len(recorder._records)
@@ -180,6 +187,36 @@ class TestRecorder:
         assert [step.batch for step in steps if isinstance(step, Step)] == [
             batch_digest(salt(run.secret(), "batch", n), encode_nest(data[n])) for n in range(size)
         ]
+
+    def test_whoever_waits_hashes_batches_too(
+        self, run: RunDirectory, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        helped, digest = threading.Event(), Batch.digest
+
+        def noted(batch: Batch) -> bytes:
+            if threading.current_thread() is threading.main_thread():
+                helped.set()
+            # The other thread gets no further without help.
+            helped.wait(10)
+            return digest(batch)
+
+        monkeypatch.setattr(Batch, "digest", noted)
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
+        for number in range(3):
+            recorder.step(number, batch=recorder.batch(number, encode_nest(number)))
+        recorder.seal()
+        recorder.close()
+        assert helped.is_set()
+
+    def test_many_small_batches_are_not_waited_for_either(
+        self, run: RunDirectory, key: Ed25519PrivateKey
+    ) -> None:
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=LINES + 1))
+        for number in range(LINES):
+            assert len(recorder._records) == number
+            recorder.step(number, batch=recorder.batch(number, encode_nest(number)))
+        assert recorder._records == []
+        recorder.close()
 
     def test_seals_come_after_so_many_checkpoints_or_so_much_time(
         self, run: RunDirectory, key: Ed25519PrivateKey

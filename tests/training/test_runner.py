@@ -522,6 +522,12 @@ class TestHyperparameters:
         rate.fill_(0.125)
         assert read.read("optimizer", [group])[0].values["betas_1"] == real(0.125)
 
+    def test_a_list_that_changes_in_place_is_read_every_time(self) -> None:
+        read, group = Hyperparameters(), {"lr": 0.5, "betas": [0.5, 0.75]}
+        read.read("optimizer", [group])
+        group["betas"][1] = 0.25  # type: ignore[index]
+        assert read.read("optimizer", [group])[0].values["betas_1"] == real(0.25)
+
     def test_a_key_more_or_another_one_is_seen(self) -> None:
         read, group = Hyperparameters(), {"lr": 0.5}
         read.read("optimizer", [group])
