@@ -59,7 +59,7 @@ RARELY = 100
 """The same, for a training that keeps few."""
 
 SINGLE = 4
-"""Pairs of single steps for a pair of ten: what they differ by is that much smaller."""
+"""So many times more pairs of single steps than of ten."""
 
 FEWER = 3
 """How many times fewer pairs the others have: what they add is larger."""

@@ -54,14 +54,14 @@ def drift(
 
 def _step(forge: Forge, n: int, name: str, times: float, *, admitted: bool) -> None:
     batch = forge.batch(n)
-    digest = forge.recorder.batch(n, encode_nest(batch))
+    committed = forge.recorder.batch(n, encode_nest(batch))
     forge.runner.prepare(n)
     groups = forge.runner.hyperparameters()
     with _multiplied(forge.objects[OPTIMIZER], name, times):
         metrics = forge.runner.step(n, batch)
     forge.gradients += 1
     told = [_told(group, name, times) for group in groups] if admitted else groups
-    forge.recorder.step(n, batch=digest, groups=told, metrics=metrics)
+    forge.recorder.step(n, batch=committed, groups=told, metrics=metrics)
 
 
 @contextmanager

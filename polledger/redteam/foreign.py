@@ -31,8 +31,8 @@ def distil(target: Target, attempt: Attempt, *, admitted: bool) -> Forgery:
         forge.load(first)
         forge.begin()
         for n, batch in enumerate(made):
-            digest = None if admitted else forge.recorder.batch(n, encode_nest(forge.batch(n)))
-            forge.train(n, batch, digest=digest)
+            committed = None if admitted else forge.recorder.batch(n, encode_nest(forge.batch(n)))
+            forge.train(n, batch, committed=committed)
             forge.checkpoint(n + 1)
         forge.finish()
         return Forgery(

@@ -165,10 +165,10 @@ class Forge:
         """The batch that an honest step ``n`` consumes."""
         return self.runner.batch(n)
 
-    def train(self, n: int, batch: Any = None, *, digest: Batch | bytes | None = None) -> dict[str, float]:
+    def train(self, n: int, batch: Any = None, *, committed: Batch | bytes | None = None) -> dict[str, float]:
         """Take step ``n`` on the live objects, on its ordinary batch or on ``batch``, and record it."""
         batch = self.batch(n) if batch is None else batch
-        committed = self._commit(n, batch) if digest is None else digest
+        committed = self._commit(n, batch) if committed is None else committed
         self.runner.prepare(n)
         groups = self.runner.hyperparameters()
         metrics = self.runner.step(n, batch)
@@ -183,14 +183,14 @@ class Forge:
         *,
         groups: Sequence[GroupValues] | None = None,
         metrics: Mapping[str, float] | None = None,
-        digest: Batch | bytes | None = None,
+        committed: Batch | bytes | None = None,
     ) -> None:
         """Record step ``n`` without taking it: by default its ordinary batch, the scheduled hyperparameters."""
-        if digest is None:
-            digest = self._commit(n, self.batch(n) if batch is None else batch)
+        if committed is None:
+            committed = self._commit(n, self.batch(n) if batch is None else batch)
         self.runner.prepare(n)
         groups = self.runner.hyperparameters() if groups is None else groups
-        self.recorder.step(n, batch=digest, groups=groups, metrics=metrics)
+        self.recorder.step(n, batch=committed, groups=groups, metrics=metrics)
 
     def move(self, n: int, weights: Mapping[str, Tensor]) -> None:
         """Leave the live objects as if step ``n`` had ended at these model tensors, without a gradient.

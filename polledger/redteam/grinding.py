@@ -61,9 +61,9 @@ def flawed_run(target: Target, attempt: Attempt) -> Flawed:
         bogus = 3 * len(ends) // 4
         forge.begin()
         for n in range(forge.steps):
-            digest = forge.recorder.batch(n, encode_nest(forge.batch(n)))
+            committed = forge.recorder.batch(n, encode_nest(forge.batch(n)))
             bent = ends[bogus - 1] <= n < ends[bogus]
-            forge.train(n, batches.order(forge, n) if bent else None, digest=digest)
+            forge.train(n, batches.order(forge, n) if bent else None, committed=committed)
             forge.checkpoint(n + 1)
         forge.finish()
         return Flawed(run=forge.run, bogus=bogus, total=len(ends), gradients=forge.cost(target))

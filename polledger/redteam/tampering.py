@@ -26,8 +26,8 @@ def tamper(target: Target, attempt: Attempt, *, bend: batches.Bend, admitted: bo
     with forging(seal_options(target, attempt), thief_key(attempt.seed)) as forge:
         forge.begin()
         for n in range(forge.steps):
-            digest = None if admitted else forge.recorder.batch(n, encode_nest(forge.batch(n)))
-            forge.train(n, bend(forge, n), digest=digest)
+            committed = None if admitted else forge.recorder.batch(n, encode_nest(forge.batch(n)))
+            forge.train(n, bend(forge, n), committed=committed)
             forge.checkpoint(n + 1)
         forge.finish()
         return _forgery(forge, target)
@@ -41,12 +41,12 @@ def choose(target: Target, attempt: Attempt) -> Forgery:
         for n in range(forge.steps):
             chosen = [(index + 1) % len(runner.data) for index in runner.batch_indices(n) or ()]
             batch = runner.collate_examples(n, [runner.example(index) for index in chosen])
-            digest = forge.recorder.batch(n, encode_nest(batch))
+            committed = forge.recorder.batch(n, encode_nest(batch))
             runner.prepare(n)
             groups = runner.hyperparameters()
             metrics = runner.step(n, batch)
             forge.gradients += 1
-            forge.recorder.step(n, batch=digest, groups=groups, metrics=metrics, examples=chosen)
+            forge.recorder.step(n, batch=committed, groups=groups, metrics=metrics, examples=chosen)
             forge.checkpoint(n + 1)
         forge.finish()
         return _forgery(forge, target)

@@ -49,8 +49,7 @@ def plain_bytes(tensor: Tensor) -> memoryview:
     array = _as_array(tensor)
     if array is None:
         array = raw_bytes(tensor if tensor.is_cpu else tensor.cpu()).numpy()
-    data: Any = array.reshape(-1).view(np.uint8)
-    return memoryview(data)
+    return _bytes_of(array)
 
 
 def _as_array(tensor: Tensor) -> np.ndarray[Any, Any] | None:
@@ -139,7 +138,11 @@ def array_bytes(array: np.ndarray[Any, Any] | np.generic) -> memoryview:
     if array.size == 0:
         return memoryview(b"")
     plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return memoryview(plain.reshape(-1).view(np.uint8).data)
+    return _bytes_of(plain)
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
 def array_from_bytes(dtype: str, shape: Sequence[int], data: memoryview) -> np.ndarray[Any, Any]:
