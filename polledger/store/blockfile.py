@@ -6,7 +6,6 @@ Where a file system refuses (tmpfs, some network file systems) it is written ord
 
 import errno
 import fcntl
-import mmap
 import os
 import threading
 from collections import deque
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Final
 
 from polledger.files import reported
+from polledger.memory import large_memory
 
 BLOCK: Final = 4 << 20
 """Bytes of one write: from here on a disk's rate does not grow."""
@@ -39,7 +39,10 @@ class Disk:
     """
 
     def __init__(self) -> None:
-        self.first, self.current, *self._others = (memoryview(mmap.mmap(-1, BLOCK)) for _ in range(2 + DEPTH))
+        count = 2 + DEPTH
+        memory = large_memory(count * BLOCK)
+        blocks = (memory[index * BLOCK : (index + 1) * BLOCK] for index in range(count))
+        self.first, self.current, *self._others = blocks
         self.filling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="filling")
         self.writing = ThreadPoolExecutor(max_workers=DEPTH, thread_name_prefix="writing")
 

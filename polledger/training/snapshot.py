@@ -5,7 +5,6 @@ before: fresh pages cost ten times as much. From a GPU the thread does not even 
 """
 
 import contextlib
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,6 +13,7 @@ import numpy as np
 
 from polledger.core.state import FlatState, TensorData
 from polledger.errors import Unavailable
+from polledger.memory import large_memory
 
 if TYPE_CHECKING:
     import torch
@@ -84,10 +84,9 @@ class Arena:
             return
         self.close()
         try:
-            self._memory = np.frombuffer(mmap.mmap(-1, size + size // SPARE), np.uint8)
+            self._memory = np.frombuffer(large_memory(size + size // SPARE), np.uint8)
         except OSError as error:
             raise Unavailable(f"no memory for a copy of the state, {size} bytes: {error.strerror}") from error
-        self._memory[:: mmap.PAGESIZE] = 0
 
     def copy(self, state: State) -> Copy:
         """``state`` with its tensors copied here; tensors that share data go on sharing it.
