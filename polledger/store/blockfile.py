@@ -31,11 +31,9 @@ _DIRECT: Final = getattr(os, "O_DIRECT", 0)
 
 
 class Disk:
-    """What one large file after the other is written with: blocks of memory, touched once, and threads.
+    """What one large file after the other is written with: threads, and blocks of memory that was touched once.
 
-    One thread fills blocks while others write them: the disk does not wait for memory to be copied, nor whoever has
-    something written for the disk. They have the priority of whoever calls :meth:`start`, or writes first. Close it
-    after use.
+    The threads have the priority of whoever calls :meth:`start`, or writes first. Close it after use.
     """
 
     def __init__(self) -> None:
@@ -43,15 +41,13 @@ class Disk:
         memory = large_memory(count * BLOCK)
         blocks = (memory[index * BLOCK : (index + 1) * BLOCK] for index in range(count))
         self.first, self.current, *self._others = blocks
-        self.filling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="filling")
         self.writing = ThreadPoolExecutor(max_workers=DEPTH, thread_name_prefix="writing")
 
     def start(self) -> None:
         """Begin the threads now."""
-        all_here = threading.Barrier(1 + DEPTH)
+        all_here = threading.Barrier(DEPTH)
         try:
-            begun = [self.filling.submit(all_here.wait)]
-            begun += [self.writing.submit(all_here.wait) for _ in range(DEPTH)]
+            begun = [self.writing.submit(all_here.wait) for _ in range(DEPTH)]
         except BaseException:
             # Those that are here would wait for ever.
             all_here.abort()
@@ -65,27 +61,35 @@ class Disk:
 
     def close(self) -> None:
         """End the threads. Idempotent."""
-        self.filling.shutdown()
         self.writing.shutdown()
 
 
 class BlockFile:
     """A new file, written from front to back except its first ``head`` bytes, which come with :meth:`finish`.
 
+    ``memory`` begins at a page. Blocks of the file that lie in it where they lie in the file are written from there,
+    and the head is put before the first of them; of all others, a copy. Nobody else changes it before :meth:`finish`.
+
     Use as a context manager: leaving it closes the file as it is. Every method raises Unavailable if the file cannot be
     written. One file at a time may use ``disk``.
     """
 
-    def __init__(self, path: Path, *, head: int, mode: int, disk: Disk) -> None:
+    def __init__(
+        self, path: Path, *, head: int, mode: int, disk: Disk, memory: memoryview | None = None
+    ) -> None:
         self._path = path
         self._head = head
         with reported(path, "write"):
             self._descriptor = _create(path, mode)
+        # Whole units: so many are written.
+        self._memory = memoryview(b"") if memory is None else memory[: _units(len(memory) - ALIGNMENT + 1)]
+        self._address = _address(self._memory)
         # The block in which the head ends and the rest begins is not written before the head is known.
         self._first = head // BLOCK
         self._index, self._at = divmod(head, BLOCK)
         self._disk = disk
-        self._filling: list[Future[None]] = []
+        self._block, self._in_place = self._begun()
+        self._first_block = self._block
         self._writing: deque[Future[None]] = deque()
         """Of the blocks that are being written, oldest first."""
 
@@ -96,9 +100,6 @@ class BlockFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Nothing writes to a descriptor that was closed, and may be somebody else's by then.
-        for one in self._filling:
-            one.cancel()
-        wait(self._filling)
         wait(self._writing)
         os.close(self._descriptor)
 
@@ -108,48 +109,70 @@ class BlockFile:
 
     def write(self, data: memoryview) -> None:
         """Add ``data``, which stays as it is until :meth:`finish`; that raises what goes wrong."""
-        self._filling.append(self._disk.filling.submit(self._fill, data))
-
-    def _fill(self, data: memoryview) -> None:
-        position = 0
-        while position < len(data):
+        while data:
             if self._at == BLOCK:
                 self._end_block()
-            count = min(len(data) - position, BLOCK - self._at)
-            _copy(data[position : position + count], self._block[self._at : self._at + count])
-            self._at, position = self._at + count, position + count
+            part, data = data[: BLOCK - self._at], data[BLOCK - self._at :]
+            if self._in_place and not self._lies(part):
+                self._copy_block()
+            if not self._in_place:
+                _copy(part, self._block[self._at : self._at + len(part)])
+            self._at += len(part)
 
     def finish(self, head: bytes) -> None:
         """Write the beginning and what is left. Not durable yet."""
         if len(head) != self._head:
             raise ValueError(f"a head of {len(head)} bytes where {self._head} were announced")
-        for one in self._filling:
-            one.result()
         self._wait(0)
         size = self._index * BLOCK + self._at
-        if self._index > self._first:
-            self._write(self._disk.current, self._index, self._at)
+        if self._index == self._first:
+            self._first_block = self._block
+        else:
+            self._write(self._block, self._index, self._at)
         begin = self._first * BLOCK
-        self._disk.first[: len(head) - begin] = head[begin:]
-        self._write(self._disk.first, self._first, min(BLOCK, size - begin))
+        self._first_block[: len(head) - begin] = head[begin:]
+        self._write(self._first_block, self._first, min(BLOCK, size - begin))
         for index in range(self._first):
             self._disk.current[:] = head[index * BLOCK : (index + 1) * BLOCK]
             self._write(self._disk.current, index, BLOCK)
         with reported(self._path, "write"):
             os.ftruncate(self._descriptor, size)
 
+    def _begun(self) -> tuple[memoryview, bool]:
+        """Where the block that begins lies, and whether that is in the memory."""
+        place = self._memory[self._index * BLOCK : (self._index + 1) * BLOCK]
+        if len(place) < _units(self._at + 1):
+            return self._copied, False
+        return place, True
+
     @property
-    def _block(self) -> memoryview:
+    def _copied(self) -> memoryview:
         return self._disk.first if self._index == self._first else self._disk.current
 
+    def _lies(self, part: memoryview) -> bool:
+        """Whether ``part``, the next of the file, lies in the memory where it lies in the file."""
+        return self._at + len(part) <= len(self._block) and _address(part) == (
+            self._address + self._index * BLOCK + self._at
+        )
+
+    def _copy_block(self) -> None:
+        """Go on with a copy of the block, which does not lie in the memory to its end."""
+        begin = self._head % BLOCK if self._index == self._first else 0
+        if self._at > begin:
+            _copy(self._block[begin : self._at], self._copied[begin : self._at])
+        self._block, self._in_place = self._copied, False
+
     def _end_block(self) -> None:
-        if self._index > self._first:
-            self._wait(DEPTH - 1)
-            self._writing.append(
-                self._disk.writing.submit(self._write, self._disk.current, self._index, BLOCK)
-            )
-            self._disk.turn()
+        if self._index == self._first:
+            self._first_block = self._block
+        else:
+            if not self._in_place:
+                self._wait(DEPTH - 1)
+            self._writing.append(self._disk.writing.submit(self._write, self._block, self._index, BLOCK))
+            if not self._in_place:
+                self._disk.turn()
         self._index, self._at = self._index + 1, 0
+        self._block, self._in_place = self._begun()
 
     def _wait(self, left: int) -> None:
         """Wait until at most ``left`` blocks are being written."""
@@ -158,7 +181,7 @@ class BlockFile:
 
     def _write(self, block: memoryview, index: int, length: int) -> None:
         """Write the beginning of ``block``, rounded up to whole units: what is too much is cut off at the end."""
-        view, position = block[: -(-length // ALIGNMENT) * ALIGNMENT], index * BLOCK
+        view, position = block[: _units(length)], index * BLOCK
         with reported(self._path, "write"):
             while view:
                 count = self._write_some(view, position)
@@ -175,6 +198,18 @@ class BlockFile:
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
         return os.pwrite(self._descriptor, view, position)
+
+
+def _units(size: int) -> int:
+    """``size`` rounded up to what is written at a time."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _address(data: memoryview) -> int:
+    import numpy as np
+
+    address: int = np.frombuffer(data, np.uint8).__array_interface__["data"][0] if data else 0
+    return address
 
 
 def _copy(source: memoryview, place: memoryview) -> None:

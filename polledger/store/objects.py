@@ -151,15 +151,16 @@ class ObjectStore:
             self._unsynced.add(self.path(name))
 
     @contextlib.contextmanager
-    def new(self, *, head: int, disk: Disk) -> "Iterator[NewObject]":
+    def new(self, *, head: int, disk: Disk, memory: memoryview | None = None) -> "Iterator[NewObject]":
         """An object whose name, and first ``head`` bytes, are known when the rest is written.
 
-        Nothing is left of it unless it is finished in the block. Raises Unavailable if it cannot be written.
+        Nothing is left of it unless it is finished in the block. ``memory``: as in :class:`BlockFile`. Raises
+        Unavailable if it cannot be written.
         """
         make_directory(self.directory)
         path = temporary_path(self.directory)
         try:
-            with BlockFile(path, head=head, mode=PUBLIC_FILE, disk=disk) as file:
+            with BlockFile(path, head=head, mode=PUBLIC_FILE, disk=disk, memory=memory) as file:
                 yield NewObject(store=self, file=file, path=path)
         finally:
             path.unlink(missing_ok=True)

@@ -197,7 +197,7 @@ class RunRecorder:
         wanted = Snapshot(
             step=step,
             index=self._size,
-            state=copy.state,
+            copy=copy,
             known=known,
             stored=stored,
             packed=self.cadence.keep > 1,

@@ -5,7 +5,8 @@ before: fresh pages cost ten times as much. From a GPU the thread does not even 
 """
 
 import contextlib
-from collections.abc import Sequence
+import mmap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -18,11 +19,11 @@ from polledger.memory import large_memory
 if TYPE_CHECKING:
     import torch
 
-ALIGNMENT: Final = 64
-"""Of every tensor in an arena: a line of the cache."""
-
 SPARE: Final = 64
 """One part in so many that an arena is larger than asked for: a state that grows a little needs no other memory."""
+
+SMALL: Final = 4096
+"""Most bytes of tensors that are looked through for equal ones, such as the counters of an optimizer."""
 
 LARGE: Final = 1 << 18
 """Bytes from which it pays to copy a tensor with several threads."""
@@ -69,14 +70,22 @@ class Copy:
 class Arena:
     """One block of memory for copies of one state after another: a new copy overwrites the one before.
 
-    Page-aligned, and pinned as soon as something comes from a GPU. For one thread at a time; close it after use.
+    A copy lies as in the state's file (core/state.py), if its header has ``head`` bytes, and if no two tensors are
+    equal but small ones and those that share data. Page-aligned, and pinned as soon as something comes from a GPU. For
+    one thread at a time; close it after use.
     """
 
     def __init__(self) -> None:
+        self.head = 0
         self._memory: Bytes = np.empty(0, np.uint8)
         self._pinned: bool | None = None
         """Whether the memory is pinned; None before that was tried."""
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    @property
+    def memory(self) -> memoryview:
+        """All of it."""
+        return self._memory.data
 
     def reserve(self, size: int) -> None:
         """Have room for ``size`` bytes, every page touched. Raises Unavailable where there is none."""
@@ -96,8 +105,9 @@ class Arena:
         live = state if isinstance(state, LiveState) else LiveState(near=state, far=())
         far = {id(item.data): item.data for item in live.far}
         items: list[TensorData | FarTensor] = [*live.near.tensors, *live.far]
+        items.sort(key=lambda item: item.path)
         sources = {id(item.data): item.data for item in items}
-        places = self._places({key: source.nbytes for key, source in sources.items()})
+        places = self._places(sources)
         events = self._fetch([(tensor, places[key]) for key, tensor in far.items()])
         for key, source in sources.items():
             if isinstance(source, memoryview) and source.nbytes:
@@ -118,13 +128,20 @@ class Arena:
             torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)
         self._memory, self._pinned = np.empty(0, np.uint8), None
 
-    def _places(self, sizes: dict[int, int]) -> dict[int, Bytes]:
-        self.reserve(sum(_padded(size) for size in sizes.values()))
-        places, position = {}, 0
-        for key, size in sizes.items():
-            places[key] = self._memory[position : position + size]
-            position += _padded(size)
-        return places
+    def _places(self, sources: "Mapping[int, memoryview | torch.Tensor]") -> dict[int, Bytes]:
+        """Where each of ``sources`` is copied to: one behind the other, small ones that are equal to one place."""
+        spans: dict[int, slice] = {}
+        small: dict[bytes, int] = {}
+        end = self.head
+        for key, source in sources.items():
+            begin = end
+            if isinstance(source, memoryview) and source.nbytes <= SMALL:
+                begin = small.setdefault(bytes(source), end)
+            spans[key] = slice(begin, begin + source.nbytes)
+            end = max(end, begin + source.nbytes)
+        # Whole pages: the last one is written to a disk as a whole.
+        self.reserve(-(-end // mmap.PAGESIZE) * mmap.PAGESIZE)
+        return {key: self._memory[span] for key, span in spans.items()}
 
     def _fetch(self, pairs: "list[tuple[torch.Tensor, Bytes]]") -> list[Any]:
         """Begin to copy tensors of accelerators; the events to wait for."""
@@ -173,10 +190,6 @@ def copy_bytes(source: bytes | memoryview, place: memoryview) -> None:
         return
     # With as many threads as training has: one does not use what the memory can do.
     torch.frombuffer(place, dtype=torch.uint8).copy_(torch.frombuffer(source, dtype=torch.uint8))
-
-
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _pin(memory: Bytes, device: "torch.device") -> bool:

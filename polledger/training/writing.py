@@ -8,12 +8,13 @@ from typing import TypeAlias
 import msgspec
 
 from polledger.core.records import Checkpoint, Step
-from polledger.core.state import EncodedState, FlatState, TensorEntry, encode_state, header_size
+from polledger.core.state import EncodedState, TensorEntry, encode_state, header_size
 from polledger.store.blockfile import Disk
 from polledger.store.run import RunDirectory
 from polledger.training.batchcopies import Batch, BatchCopies
 from polledger.training.pipeline import Pipeline
 from polledger.training.sealer import Sealer, encode_record
+from polledger.training.snapshot import Copy
 
 LARGE = 1 << 20
 """Bytes from which a state is written past the page cache, while it is hashed."""
@@ -44,7 +45,7 @@ class Snapshot:
 
     step: int
     index: int
-    state: FlatState
+    copy: Copy
     known: Sequence[TensorEntry]
     stored: bool
     packed: bool
@@ -82,21 +83,25 @@ class Writer:
             wanted.told(encoded)
 
     def _encode(self, wanted: Snapshot) -> EncodedState:
-        large = sum(len(tensor.data) for tensor in wanted.state.tensors) >= LARGE
+        state = wanted.copy.state
+        large = sum(len(tensor.data) for tensor in state.tensors) >= LARGE
         if wanted.stored and large and not wanted.packed:
-            return self._encode_large(wanted.state)
-        encoded = encode_state(wanted.state, run=self._pipeline.map, known=wanted.known)
+            return self._encode_large(wanted.copy)
+        encoded = encode_state(state, run=self._pipeline.map, known=wanted.known)
         if wanted.stored and wanted.packed:
             self._run.objects.put_packed(encoded.root, encoded.size, list(encoded.parts()))
         elif wanted.stored:
             self._run.objects.put_named(encoded.root, list(encoded.chunks()))
         return encoded
 
-    def _encode_large(self, state: FlatState) -> EncodedState:
+    def _encode_large(self, copy: Copy) -> EncodedState:
         """Hash the state while others write what is hashed already."""
-        with self._run.objects.new(head=header_size(state), disk=self._disk) as new:
-            encoded = encode_state(state, write=new.write, run=self._pipeline.map)
+        head = header_size(copy.state)
+        with self._run.objects.new(head=head, disk=self._disk, memory=copy.block.memory) as new:
+            encoded = encode_state(copy.state, write=new.write, run=self._pipeline.map)
             new.finish(encoded.root, encoded.header)
+        # The next header is as long as a rule: then the next copy is written from where it lies.
+        copy.block.head = head
         return encoded
 
     def seal(self, records: Sequence[Line]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from polledger.errors import Unavailable
 from polledger.files import PUBLIC_FILE
+from polledger.memory import large_memory
 from polledger.store import blockfile
 from polledger.store.blockfile import BlockFile, Disk
 from polledger.store.objects import ObjectStore
@@ -125,7 +126,7 @@ def test_threads_that_cannot_begin_leave_none_that_waits(monkeypatch: pytest.Mon
     real, begun = threading.Thread.start, []
 
     def start(thread: threading.Thread) -> None:
-        if len(begun) == 2:
+        if len(begun) == 1:
             raise RuntimeError("can't start new thread")
         begun.append(thread)
         real(thread)
@@ -135,7 +136,6 @@ def test_threads_that_cannot_begin_leave_none_that_waits(monkeypatch: pytest.Mon
     with pytest.raises(RuntimeError, match="new thread"):
         disk.start()
     for thread in begun:
-        disk.filling.shutdown(wait=False)
         disk.writing.shutdown(wait=False)
         thread.join(60)
         assert not thread.is_alive()
@@ -176,6 +176,111 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="exists"):
         written(tmp_path / "file", b"head", [], Disk())
     assert (tmp_path / "file").read_bytes() == b"there"
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of what is copied into blocks from now on."""
+    real, sizes = blockfile._copy, []
+
+    def noted(source: memoryview, place: memoryview) -> None:
+        sizes.append(len(source))
+        real(source, place)
+
+    monkeypatch.setattr(blockfile, "_copy", noted)
+    return sizes
+
+
+class TestMemory:
+    """Files whose content lies in memory as it is to lie in the file, all of it or some."""
+
+    @staticmethod
+    def written(
+        path: Path,
+        head: bytes,
+        parts: list[bytes],
+        in_place: list[bool],
+        *,
+        room: int | None = None,
+        at: int = 0,
+    ) -> bytes:
+        """The file; ``room`` and ``at``: length of the memory, and where in its page it begins."""
+        length = len(head) + sum(map(len, parts))
+        memory = large_memory(length + 2 * blockfile.ALIGNMENT)[at:]
+        memory[:] = b"m" * len(memory)
+        begin, data = len(head), []
+        for part, lies in zip(parts, in_place, strict=True):
+            place = memory[begin : begin + len(part)]
+            if lies:
+                place[:] = part
+            data.append(place if lies else memoryview(part))
+            begin += len(part)
+        before = bytes(memory[len(head) :])
+        disk = Disk()
+        with BlockFile(path, head=len(head), mode=PUBLIC_FILE, disk=disk, memory=memory[:room]) as file:
+            for one in data:
+                file.write(one)
+            file.finish(head)
+        disk.close()
+        assert bytes(memory[len(head) :]) == before
+        found = path.read_bytes()
+        path.unlink()
+        return found
+
+    @pytest.mark.parametrize("head", [1, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17])
+    @pytest.mark.parametrize("sizes", [[], [1], [BLOCK - 1, 5], [4 * BLOCK + 3], [100, 3 * BLOCK, 0, 7]])
+    def test_what_lies_there_is_written_from_there(
+        self, tmp_path: Path, copied: list[int], head: int, sizes: list[int]
+    ) -> None:
+        first, *parts = (random.Random(1).randbytes(size) for size in (head, *sizes))
+        found = self.written(tmp_path / "file", first, parts, [True] * len(parts))
+        assert found == first + b"".join(parts)
+        assert copied == []
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_what_does_not_is_copied(
+        self, tmp_path: Path, copied: list[int], monkeypatch: pytest.MonkeyPatch, seed: int
+    ) -> None:
+        real = os.pwrite
+
+        def slow(descriptor: int, view: memoryview, position: int) -> int:
+            time.sleep(0.001)
+            return real(descriptor, view, position)
+
+        monkeypatch.setattr(os, "pwrite", slow)
+        generator = random.Random(seed)
+        first = generator.randbytes(generator.choice([1, 3000, BLOCK, 2 * BLOCK + 5]))
+        parts = [generator.randbytes(generator.choice([0, 9, BLOCK, 3 * BLOCK + 1])) for _ in range(12)]
+        in_place = [generator.random() < 0.7 for _ in parts]
+        found = self.written(tmp_path / "file", first, parts, in_place)
+        assert found == first + b"".join(parts)
+        assert sum(copied) >= sum(len(part) for part, lies in zip(parts, in_place, strict=True) if not lies)
+
+    @pytest.mark.parametrize(
+        "room", [0, 1, 4095, 4096, BLOCK, BLOCK + 4096, 2 * BLOCK + 4097, 3 * BLOCK + 99]
+    )
+    @pytest.mark.parametrize("head", [5, 5000, BLOCK + 5])
+    def test_memory_may_end_before_the_file(
+        self, tmp_path: Path, copied: list[int], room: int, head: int
+    ) -> None:
+        first, payload = random.Random(2).randbytes(head), random.Random(3).randbytes(4 * BLOCK)
+        parts = [payload[:3000], payload[3000:]]
+        assert self.written(tmp_path / "file", first, parts, [True, True], room=room) == first + payload
+        assert copied
+
+    def test_memory_that_does_not_begin_at_a_page_is_written_too(self, tmp_path: Path) -> None:
+        payload = random.Random(4).randbytes(4 * BLOCK)
+        assert self.written(tmp_path / "file", b"head", [payload], [True], at=3) == b"head" + payload
+
+    def test_what_lies_at_another_distance_is_copied(self, tmp_path: Path, copied: list[int]) -> None:
+        memory = large_memory(4 * BLOCK)
+        memory[:] = payload = random.Random(5).randbytes(4 * BLOCK)
+        with BlockFile(tmp_path / "file", head=8, mode=PUBLIC_FILE, disk=Disk(), memory=memory) as file:
+            file.write(memory[9 : 3 * BLOCK])
+            file.finish(b"the head")
+        assert (tmp_path / "file").read_bytes() == b"the head" + payload[9 : 3 * BLOCK]
+        assert bytes(memory) == payload
+        assert sum(copied) == 3 * BLOCK - 9
 
 
 class TestNewObject:

@@ -4,6 +4,7 @@ import math
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from polledger.core.records import Checkpoint, GroupValues, Resume, Step, parse_
 from polledger.core.seeds import batch_digest, salt
 from polledger.core.state import PIECE, encode_state, parse_state
 from polledger.errors import Unavailable, UsageError
+from polledger.store import blockfile
 from polledger.store.ledger import read_ledger
 from polledger.store.packed import plain_size
 from polledger.store.run import RunDirectory
@@ -292,6 +294,39 @@ class TestRecorder:
             assert encode_state(parse_state(data, root=root)).root == root
             assert (len(file) == len(data)) == (plain_size(file, len(file)) is None)
 
+    def test_large_states_are_written_from_where_they_were_copied_to(
+        self, run: RunDirectory, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, copied = blockfile._copy, [0]
+
+        def noted(source: memoryview, place: memoryview) -> None:
+            copied[-1] += len(source)
+            real(source, place)
+
+        monkeypatch.setattr(blockfile, "_copy", noted)
+        monkeypatch.setattr(blockfile, "BLOCK", 1 << 20)
+        model = torch.nn.Sequential(torch.nn.Linear(600, 600), torch.nn.Linear(600, 600))
+        optimizer = torch.optim.AdamW(model.parameters())
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9, every=1, warm=0))
+        whether = []
+        for step in range(9):
+            model(torch.randn(3, 600)).sum().backward()
+            optimizer.step()
+            # Takes one byte more from 100 on.
+            counter = _Holder({"n": 96 + step})
+            recorder.checkpoint(
+                step, flatten_objects({"model": model, "optimizer": optimizer, "counter": counter})
+            )
+            recorder.drain()
+            whether.append(copied.pop() > 0)
+            copied.append(0)
+        # Each of two blocks of memory knows the header of its last state.
+        assert whether == [True, True, False, False, True, True, False, False, False]
+        recorder.close()
+        for root in _roots(run):
+            data = run.objects.read(root, limit=1 << 26)
+            assert encode_state(parse_state(data, root=root)).root == root
+
     def test_run_does_not_end_before_its_last_checkpoint(
         self, run: RunDirectory, key: Ed25519PrivateKey
     ) -> None:
@@ -409,15 +444,42 @@ class TestArena:
             flat = flatten_objects({"m": _Holder({"a": torch.arange(float(size))})})
             assert encode_state(arena.copy(flat).state).root == encode_state(flat).root
 
+    def test_a_copy_lies_as_in_the_file_of_the_state(self) -> None:
+        values = {
+            "b": torch.arange(3.0),
+            "a": torch.arange(5000.0),
+            "tied": torch.arange(7000.0),
+            "counter": torch.tensor(3.0),
+            "another counter": torch.tensor(3.0),
+            "empty": torch.empty(0),
+            "odd": torch.arange(5, dtype=torch.uint8),
+            "last": torch.arange(9000.0) + 1,
+        }
+        flat = flatten_objects({"m": _Holder(values | {"tied too": values["tied"]})})
+        encoded = encode_state(flat)
+        arena = Arena()
+        arena.head = len(encoded.header)
+        arena.copy(flat)
+        payload = b"".join(encoded.payload)
+        assert bytes(arena.memory[arena.head : encoded.size]) == payload
+        # The last page is written as a whole.
+        assert len(arena.memory) >= -(-encoded.size // 4096) * 4096
+
+
+def _roots(run: RunDirectory) -> list[bytes]:
+    """State roots of the checkpoints of ``run``, in order."""
+    records = [parse_record(record) for record in read_ledger(run.ledger_path).records if record is not None]
+    return [record.root for record in records if isinstance(record, Checkpoint)]
+
 
 class _Holder:
-    def __init__(self, values: dict[str, torch.Tensor]) -> None:
+    def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         return self.values
 
-    def load_state_dict(self, values: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, values: dict[str, Any]) -> None:
         self.values = values
 
 
