@@ -24,6 +24,7 @@ __all__ = [
     "EncodingRejected",
     "Limits",
     "encode",
+    "encode_unchecked",
     "from_real",
     "parse",
     "real",
@@ -92,6 +93,15 @@ def encode(value: Any) -> bytes:
     except (*_CANNOT_ENCODE, MalformedError) as error:
         raise UsageError(f"cannot be encoded: {error}") from None
     return data
+
+
+def encode_unchecked(value: msgspec.Struct) -> bytes:
+    """As :func:`encode`, of a struct that is canonical by construction: the checks cost ten times the encoding.
+
+    What comes from outside was checked on its way in: values by :func:`polledger.core.structure.encode_value`, records
+    by whoever makes them.
+    """
+    return _ENCODER.encode(value)
 
 
 @overload

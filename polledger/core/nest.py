@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from polledger.core.digest import Buffer, u64
 from polledger.core.dtypes import byte_size
-from polledger.core.encoding import Limits, encode, parse
+from polledger.core.encoding import Limits, encode_unchecked, parse
 from polledger.core.records import Count, _Struct
 from polledger.core.structure import LEAVES, Structure, check_structure
 from polledger.errors import MalformedError
@@ -55,8 +55,8 @@ class Nest:
 
 
 def encode_header(structure: Structure, tensors: list[NestTensor]) -> bytes:
-    """Length and header of a nest; the data of ``tensors`` follow."""
-    header = encode(NestHeader(v=1, structure=structure, tensors=tensors))
+    """Length and header of a nest; the data of ``tensors`` follow. ``structure``: from ``encode_value``."""
+    header = encode_unchecked(NestHeader(v=1, structure=structure, tensors=tensors))
     return u64(len(header)) + header
 
 

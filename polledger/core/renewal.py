@@ -9,11 +9,10 @@ renews time-stamps; the hash of the whole protocol, SHA-256, is not renewed by t
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from polledger.core.digest import DIGEST_BYTES, sha256
-from polledger.core.encoding import SEAL_LIMITS, Limits, parse
+from polledger.core.encoding import SEAL_LIMITS, Limits, encode_unchecked, parse
 from polledger.core.merkle import Frontier, leaf_hash, root
 from polledger.core.records import Count, Digest, RunId, Seal, TokenRef, _Struct
 from polledger.errors import MalformedError
@@ -31,9 +30,6 @@ STATEMENT_LIMITS = Limits(size=STATEMENT_BYTES, depth=3, count=256)
 
 _IMPRINT = b"polledger/renewal/1\0"
 
-# What is covered has been through the gate already; scanning it once more would cost more than hashing it.
-_ENCODER = msgspec.msgpack.Encoder(order="sorted")
-
 
 class Covered(_Struct, frozen=True, kw_only=True, tag_field="type", tag="covered"):
     """One entry: a token over the digest ``over``, with all that is kept of it; or, without ``token``, the digest.
@@ -47,7 +43,8 @@ class Covered(_Struct, frozen=True, kw_only=True, tag_field="type", tag="covered
 
     def entry(self) -> bytes:
         """SHA-256 of the canonical encoding."""
-        return sha256(_ENCODER.encode(self))
+        # Has been through the gate already.
+        return sha256(encode_unchecked(self))
 
 
 class Statement(_Struct, frozen=True, kw_only=True, tag_field="type", tag="statement"):

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Annotated, Literal, TypeAlias
 
-import msgspec
 from msgspec import UNSET, Meta
 
 from polledger.core.digest import ZERO, Buffer, u64
 from polledger.core.dtypes import DTYPE_BYTES, byte_size
-from polledger.core.encoding import STATE_LIMITS, parse
+from polledger.core.encoding import STATE_LIMITS, encode_unchecked, parse
 from polledger.core.merkle import leaf_hash
 from polledger.core.merkle import root as tree_root
 from polledger.core.records import Count, Digest, StateObject, _Struct
@@ -137,11 +136,6 @@ class EncodedState:
         yield from zip(widths.values(), self.payload, strict=True)
 
 
-# The gate of core/encoding.py scans what it writes. Entries are canonical by construction (encode_value checked
-# text, keys and depth), and the scan would cost ten times the encoding at every checkpoint.
-_ENCODER = msgspec.msgpack.Encoder(order="sorted")
-
-
 Mapped: TypeAlias = Callable[
     [Callable[[list[memoryview]], list[bytes]], Iterable[list[memoryview]]], Iterable[list[bytes]]
 ]
@@ -174,7 +168,7 @@ def _leaves(chunks: list[memoryview]) -> list[bytes]:
 
 def state_root(entries: Iterable[Entry]) -> bytes:
     """State root of ``entries`` in any order. Does not check that they belong together."""
-    return tree_root([leaf_hash(_ENCODER.encode(entry)) for entry in _sorted(entries)])
+    return tree_root([leaf_hash(encode_unchecked(entry)) for entry in _sorted(entries)])
 
 
 def _sorted(entries: Iterable[Entry]) -> list[Entry]:
@@ -243,7 +237,7 @@ class _Payload:
 def header_size(flat: FlatState) -> int:
     """Bytes of :attr:`EncodedState.header`, known before anything is hashed."""
     entries = [*flat.skeletons, *(_entry(tensor, ZERO) for tensor in flat.tensors)]
-    return len(_header([_ENCODER.encode(entry) for entry in entries]))
+    return len(_header([encode_unchecked(entry) for entry in entries]))
 
 
 def encode_state(
@@ -263,7 +257,7 @@ def encode_state(
     payload = _Payload(tensors, write, run)
     described = [_entry(tensor, payload.root(tensor.data)) for tensor in tensors]
     entries = _sorted([*flat.skeletons, *described, *known])
-    encoded = [_ENCODER.encode(entry) for entry in entries]
+    encoded = [encode_unchecked(entry) for entry in entries]
     return EncodedState(
         root=tree_root([leaf_hash(data) for data in encoded]),
         entries=tuple(entries),

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from polledger.core.digest import ZERO
+from polledger.core.encoding import encode_unchecked
 from polledger.core.head import Head, SignatureInvalid, open_note, sign_head
 from polledger.core.merkle import Frontier, chainpoint_node, leaf_hash
 from polledger.core.records import Record, Seal
@@ -25,14 +24,13 @@ if TYPE_CHECKING:
 Stamp = Callable[[int, Head], None]
 """Asks for timestamps over the head of a durable seal. Must neither wait for a network nor raise."""
 
-# The gate of core/encoding.py scans what it writes, at several times the cost of a step record. Records made here
-# are canonical by construction; what comes from a task (config, names, metrics) was checked on its way in.
-_ENCODER = msgspec.msgpack.Encoder(order="sorted")
-
 
 def encode_record(record: Record) -> bytes:
-    """Canonical bytes of a record whose values are known to be valid; for others use the gate."""
-    return _ENCODER.encode(record)
+    """Canonical bytes of a record whose values are known to be valid; for others use the gate.
+
+    What comes from a task (config, names, metrics) was checked on its way in.
+    """
+    return encode_unchecked(record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
