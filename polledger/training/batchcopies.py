@@ -11,7 +11,7 @@ from typing import Final
 
 from polledger.core.seeds import batch_digest, salt
 from polledger.store.objects import ObjectStore
-from polledger.training.snapshot import copy_bytes
+from polledger.training.copying import copy_bytes
 
 MEMORY: Final = 1 << 25
 """Most bytes of copies at a time; one batch may be larger."""

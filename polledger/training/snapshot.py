@@ -15,6 +15,7 @@ import numpy as np
 from polledger.core.state import FlatState, TensorData
 from polledger.errors import Unavailable
 from polledger.memory import large_memory
+from polledger.training.copying import copy_all
 
 if TYPE_CHECKING:
     import torch
@@ -24,9 +25,6 @@ SPARE: Final = 64
 
 SMALL: Final = 4096
 """Most bytes of tensors that are looked through for equal ones, such as the counters of an optimizer."""
-
-LARGE: Final = 1 << 18
-"""Bytes from which it pays to copy a tensor with several threads."""
 
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -109,9 +107,10 @@ class Arena:
         sources = {id(item.data): item.data for item in items}
         places = self._places(sources)
         events = self._fetch([(tensor, places[key]) for key, tensor in far.items()])
-        for key, source in sources.items():
-            if isinstance(source, memoryview) and source.nbytes:
-                copy_bytes(source, places[key].data)
+        near = [
+            (source, places[key].data) for key, source in sources.items() if isinstance(source, memoryview)
+        ]
+        copy_all(near)
         views = {key: place.data.toreadonly() for key, place in places.items()}
         tensors = [
             TensorData(path=item.path, dtype=item.dtype, shape=item.shape, data=views[id(item.data)])
@@ -174,22 +173,6 @@ class Arena:
             event = side.record_event()
         current.wait_event(event)
         return event
-
-
-def copy_bytes(source: bytes | memoryview, place: memoryview) -> None:
-    """Copy ``source`` to ``place``, which is as long; both of single bytes. Other threads run while much is copied."""
-    if len(source) < LARGE:
-        # With the lock of the interpreter, for some microseconds.
-        place[:] = source
-        return
-    import torch
-
-    if torch.get_num_threads() == 1 or memoryview(source).readonly:
-        # Faster than what torch does with one thread; and of what is read-only torch makes no tensor without a warning.
-        np.copyto(np.frombuffer(place, np.uint8), np.frombuffer(source, np.uint8))
-        return
-    # With as many threads as training has: one does not use what the memory can do.
-    torch.frombuffer(place, dtype=torch.uint8).copy_(torch.frombuffer(source, dtype=torch.uint8))
 
 
 def _pin(memory: Bytes, device: "torch.device") -> bool:

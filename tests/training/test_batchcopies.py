@@ -10,7 +10,7 @@ import torch
 from polledger.core.seeds import batch_digest, salt
 from polledger.store.objects import ObjectStore
 from polledger.training.batchcopies import MEMORY, SMALL, BatchCopies
-from polledger.training.snapshot import LARGE
+from polledger.training.copying import LARGE
 
 SECRET = bytes(range(32))
 

@@ -1,0 +1,82 @@
+"""What training waits for is copied whole, by one thread or several."""
+
+import random
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from polledger.training import copying
+from polledger.training.copying import LARGE, PIECE, TOGETHER, copy_all
+
+SIZES = [0, 1, LARGE - 1, LARGE, PIECE + 5, TOGETHER, 3]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pairs_of(sizes: list[int], *, readonly: bool = False) -> list[tuple[memoryview, memoryview]]:
+    contents = [random.Random(size).randbytes(size) for size in sizes]
+    sources = [memoryview(data if readonly else bytearray(data)) for data in contents]
+    return [(source, memoryview(bytearray(len(source)))) for source in sources]
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("sizes", [[], SIZES[:4], SIZES])
+def test_everything_is_copied(
+    threads: int, cores: int, readonly: bool, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "usable_cores", lambda: cores)
+    pairs = pairs_of(sizes, readonly=readonly)
+    copy_all(pairs)
+    assert all(source == place for source, place in pairs)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_second_thread_takes_part_where_much_is_copied_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "usable_cores", lambda: 2)
+    real, both, seen = copying._copy, threading.Barrier(2), set()
+
+    def noted(source: bytes | memoryview, place: memoryview) -> None:
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            both.wait(60)
+        real(source, place)
+
+    monkeypatch.setattr(copying, "_copy", noted)
+    pairs = pairs_of([PIECE, PIECE, PIECE])
+    copy_all(pairs)
+    assert len(seen) == 2
+    assert all(source == place for source, place in pairs)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_goes_wrong_in_the_second_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "usable_cores", lambda: 2)
+    real, here, failed = copying._copy, threading.get_ident(), threading.Event()
+
+    def failing(source: bytes | memoryview, place: memoryview) -> None:
+        if threading.get_ident() != here:
+            failed.set()
+            raise MemoryError("no room for a view")
+        failed.wait(60)
+        real(source, place)
+
+    monkeypatch.setattr(copying, "_copy", failing)
+    with pytest.raises(MemoryError, match="no room"):
+        copy_all(pairs_of([PIECE, PIECE, PIECE]))
