@@ -31,10 +31,14 @@ from bench_peers import Peer, Training, middle, opened, ratios, size_of, spare_o
 from evidence import machine, table, write_evidence
 
 from polledger.core.state import PIECE
+from polledger.memory import large_memory
 from polledger.store.blockfile import BlockFile, Disk
 
 NAMES = ("polledger", "torch.save", "torch.save, fsync, SHA-256", "async_save")
 SHA, DISK, BOTH = "SHA-256, one core", "disk", "disk, while all cores hash the same"
+
+HEAD = 4096
+"""Bytes that come last of a file that only the disk's rate is measured with."""
 
 PAUSE = 0.5
 """Seconds of training, at least, between two states."""
@@ -112,13 +116,15 @@ def blocked(peer: Peer, training: Training) -> float:
 
 def limits_of(work: Path, megabytes: float, count: int) -> dict[str, float]:
     """Seconds that the machine takes for the bytes of one state, the mean of ``count`` of them."""
-    data = memoryview(bytearray(os.urandom(1 << 20)) * max(1, round(megabytes)))
+    memory = large_memory(HEAD + (max(1, round(megabytes)) << 20))
+    data = memory[HEAD:]
+    data[:] = os.urandom(1 << 20) * (len(data) >> 20)
     scale = megabytes * 1e6 / len(data) / count
     began = time.perf_counter()
     for _ in range(count):
         hashlib.sha256(data).digest()
     hashed = time.perf_counter()
-    write(work, data, count)
+    write(work, memory, count)
     written = time.perf_counter()
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(max_workers=cores) as pool:
@@ -127,21 +133,21 @@ def limits_of(work: Path, megabytes: float, count: int) -> dict[str, float]:
                 pool.submit(hashlib.sha256, data[start : start + PIECE])
                 for start in range(0, len(data), PIECE)
             ]
-            write(work, data, 1)
+            write(work, memory, 1)
             for item in hashes:
                 item.result()
     both = time.perf_counter()
     return {SHA: (hashed - began) * scale, DISK: (written - hashed) * scale, BOTH: (both - written) * scale}
 
 
-def write(work: Path, data: memoryview, count: int) -> None:
-    """So many new files of ``data``, past the page cache, one after the other; each is durable before the next."""
+def write(work: Path, memory: memoryview, count: int) -> None:
+    """So many new files of ``memory``, past the page cache, one after the other; each is durable before the next."""
     disk = Disk()
     for number in range(count):
         path = work / f"file-{number}"
-        with BlockFile(path, head=1, mode=0o600, disk=disk) as file:
-            file.write(data)
-            file.finish(b"x")
+        with BlockFile(path, head=HEAD, mode=0o600, disk=disk, memory=memory) as file:
+            file.write(memory[HEAD:])
+            file.finish(bytes(HEAD))
             os.fsync(file.fileno())
         path.unlink()
     disk.close()
