@@ -23,7 +23,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -119,38 +119,34 @@ def limits_of(work: Path, megabytes: float, count: int) -> dict[str, float]:
     memory = large_memory(HEAD + (max(1, round(megabytes)) << 20))
     data = memory[HEAD:]
     data[:] = os.urandom(1 << 20) * (len(data) >> 20)
-    scale = megabytes * 1e6 / len(data) / count
-    began = time.perf_counter()
-    for _ in range(count):
-        hashlib.sha256(data).digest()
-    hashed = time.perf_counter()
-    write(work, memory, count)
-    written = time.perf_counter()
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(max_workers=cores) as pool:
+    path, disk = work / "file", Disk()
+    seconds = dict.fromkeys((SHA, DISK, BOTH), 0.0)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for _ in range(count):
-            hashes = [
-                pool.submit(hashlib.sha256, data[start : start + PIECE])
-                for start in range(0, len(data), PIECE)
-            ]
-            write(work, memory, 1)
-            for item in hashes:
-                item.result()
-    both = time.perf_counter()
-    return {SHA: (hashed - began) * scale, DISK: (written - hashed) * scale, BOTH: (both - written) * scale}
-
-
-def write(work: Path, memory: memoryview, count: int) -> None:
-    """So many new files of ``memory``, past the page cache, one after the other; each is durable before the next."""
-    disk = Disk()
-    for number in range(count):
-        path = work / f"file-{number}"
-        with BlockFile(path, head=HEAD, mode=0o600, disk=disk, memory=memory) as file:
-            file.write(memory[HEAD:])
-            file.finish(bytes(HEAD))
-            os.fsync(file.fileno())
-        path.unlink()
+            began = time.perf_counter()
+            hashlib.sha256(data).digest()
+            seconds[SHA] += time.perf_counter() - began
+            began = time.perf_counter()
+            write(path, memory, disk)
+            seconds[DISK] += time.perf_counter() - began
+            path.unlink()
+            began = time.perf_counter()
+            pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+            hashes = [pool.submit(hashlib.sha256, piece) for piece in pieces]
+            write(path, memory, disk)
+            wait(hashes)
+            seconds[BOTH] += time.perf_counter() - began
+            path.unlink()
     disk.close()
+    return {name: value / count * megabytes * 1e6 / len(data) for name, value in seconds.items()}
+
+
+def write(path: Path, memory: memoryview, disk: Disk) -> None:
+    """A new file of ``memory``, written past the page cache; durable on return."""
+    with BlockFile(path, head=HEAD, mode=0o600, disk=disk, memory=memory) as file:
+        file.write(memory[HEAD:])
+        file.finish(bytes(HEAD))
+        os.fsync(file.fileno())
 
 
 def render(value: Mapping[str, Any]) -> str:
