@@ -23,7 +23,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ def limits_of(work: Path, megabytes: float, count: int) -> dict[str, float]:
             pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
             hashes = [pool.submit(hashlib.sha256, piece) for piece in pieces]
             write(path, memory, disk)
-            wait(hashes)
+            for item in hashes:
+                item.result()
             seconds[BOTH] += time.perf_counter() - began
             path.unlink()
     disk.close()

@@ -79,6 +79,28 @@ def test_a_kernel_that_cannot_keep_it_from_a_forked_process_gives_memory_too(
         assert "sh" in flags(view)
 
 
+def test_a_kernel_without_large_pages_gives_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 12345, raising=False)
+    view = large_memory(4 * MB)
+    view[:] = b"x" * len(view)
+    assert bytes(view[:1]) == b"x"
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="needs smaps of Linux")
+def test_every_page_is_there_at_once() -> None:
+    size = 20 * MB
+    before = resident()
+    view = large_memory(size)
+    assert resident() - before > size * 0.9
+    assert len(view) == size
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * mmap.PAGESIZE
+
+
 def test_more_than_there_is_raises() -> None:
     with pytest.raises(OSError, match="memory"):
         large_memory(1 << 60)

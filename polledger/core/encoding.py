@@ -78,15 +78,17 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 _CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-def encode(value: Any) -> bytes:
+def encode(value: Any, *, scanned: bool = False) -> bytes:
     """Canonical bytes of a struct (or of plain str, bytes, int, bool, list, dict; a tuple becomes a list).
 
     What comes out for a struct is what :func:`parse` accepts for its type. Raises UsageError when ``value``
     holds something PL-MP/1 cannot carry or that breaks the struct's own bounds. Sizes are not bounded here.
+    ``scanned``: text and depth were checked, by :func:`polledger.core.structure.encode_value`.
     """
     try:
         data = _ENCODER.encode(value)
-        scan(data, ENCODE_LIMITS)
+        if not scanned:
+            scan(data, ENCODE_LIMITS)
         # Structs do not check types when constructed; decoding their own bytes does (under a microsecond).
         if isinstance(value, msgspec.Struct):
             _decoder(type(value)).decode(data)
@@ -96,7 +98,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_unchecked(value: msgspec.Struct) -> bytes:
-    """As :func:`encode`, of a struct that is canonical by construction: the checks cost ten times the encoding.
+    """The bytes of a struct that is canonical by construction: the checks of :func:`encode` cost ten times as much.
 
     What comes from outside was checked on its way in: values by :func:`polledger.core.structure.encode_value`, records
     by whoever makes them.

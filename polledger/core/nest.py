@@ -14,10 +14,10 @@ from msgspec import Meta
 
 from polledger.core.digest import Buffer, u64
 from polledger.core.dtypes import byte_size
-from polledger.core.encoding import Limits, encode_unchecked, parse
+from polledger.core.encoding import Limits, encode, parse
 from polledger.core.records import Count, _Struct
 from polledger.core.structure import LEAVES, Structure, check_structure
-from polledger.errors import MalformedError
+from polledger.errors import MalformedError, UsageError
 
 NEST_LIMITS = Limits(size=1 << 24, depth=64, count=4_000_000)
 """The header of one batch: values that are not tensors, such as the texts of a batch, lie in it."""
@@ -55,8 +55,13 @@ class Nest:
 
 
 def encode_header(structure: Structure, tensors: list[NestTensor]) -> bytes:
-    """Length and header of a nest; the data of ``tensors`` follow. ``structure``: from ``encode_value``."""
-    header = encode_unchecked(NestHeader(v=1, structure=structure, tensors=tensors))
+    """Length and header of a nest; the data of ``tensors`` follow. ``structure``: from ``encode_value``.
+
+    Raises UsageError for a header that :func:`parse_nest` would not read.
+    """
+    header = encode(NestHeader(v=1, structure=structure, tensors=tensors), scanned=True)
+    if len(header) > NEST_LIMITS.size:
+        raise UsageError(f"what is not tensors takes {len(header)} bytes, at most {NEST_LIMITS.size}")
     return u64(len(header)) + header
 
 

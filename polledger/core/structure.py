@@ -8,7 +8,7 @@ A value of None, bool, int, float, str, bytes, list, tuple and dict becomes ``["
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from polledger.core.encoding import from_real, real
@@ -63,21 +63,25 @@ LeafEncoder: TypeAlias = Callable[[Any, str], Structure | None]
 """Encodes a value at a path, or says None: "not mine"."""
 
 
-def encode_value(value: Any, path: str, leaf: LeafEncoder, *, ordered: bool, exact: bool) -> Structure:
+def encode_value(
+    value: Any, path: str, leaf: LeafEncoder, *, ordered: bool, exact: bool, mappings: bool = False
+) -> Structure:
     """``value`` as a tagged array; ``leaf`` is asked first for everything.
 
     ``ordered`` sorts the pairs of a map by key; otherwise they keep the dict's order. ``exact`` refuses subclasses
-    (named tuples, OrderedDict, enums), which decode as their base type. Raises UsageError naming the path for
+    (named tuples, OrderedDict, enums), which decode as their base type. ``mappings`` takes every mapping for a map,
+    not dicts alone. Raises UsageError naming the path for
     anything else: other types and keys, text that is not NFC, nesting deeper than :data:`MAX_NESTING`.
     """
-    return _Encoder(leaf, ordered=ordered, exact=exact).encode(value, path, 0)
+    return _Encoder(leaf, ordered=ordered, exact=exact, mappings=mappings).encode(value, path, 0)
 
 
 class _Encoder:
-    def __init__(self, leaf: LeafEncoder, *, ordered: bool, exact: bool) -> None:
+    def __init__(self, leaf: LeafEncoder, *, ordered: bool, exact: bool, mappings: bool) -> None:
         self._leaf = leaf
         self._ordered = ordered
         self._exact = exact
+        self._maps: Any = Mapping if mappings else dict
 
     def encode(self, value: Any, path: str, depth: int) -> Structure:
         found = self._leaf(value, path)
@@ -85,7 +89,7 @@ class _Encoder:
             return found
         if self._exact and type(value) not in _PLAIN:
             raise UsageError(f"{_place(path)}: {_refused(value)}")
-        if isinstance(value, dict):
+        if isinstance(value, self._maps):
             return ["map", self._pairs(value, path, self._deeper(path, depth))]
         if isinstance(value, list | tuple):
             depth = self._deeper(path, depth)
@@ -93,22 +97,22 @@ class _Encoder:
             return ["list" if isinstance(value, list) else "tuple", items]
         return _encode_scalar(value, path)
 
-    def _pairs(self, value: dict[Any, Any], path: str, depth: int) -> list[list[Any]]:
+    def _pairs(self, value: Mapping[Any, Any], path: str, depth: int) -> list[list[Any]]:
         pairs = []
         for key, item in value.items():
-            if isinstance(key, bool) or not isinstance(key, str | int):
-                raise UsageError(f"{_place(path)}: a key of type {type(key).__name__} cannot be recorded")
-            if isinstance(key, str):
-                if self._exact and type(key) is not str:
-                    raise UsageError(f"{_place(path)}: {_refused(key)} as a key")
-                # Of a subclass the text: itself it would not be encoded.
-                key = str.__str__(key)
-                _check_text(key, path)
-            segment = escape(key)
+            segment = escape(self._key(key, path))
             pairs.append([segment, self.encode(item, join(path, segment), depth)])
         if self._ordered:
             pairs.sort(key=lambda pair: str(pair[0]))
         return pairs
+
+    def _key(self, key: Any, path: str) -> str | int:
+        """``key`` as a plain str or int: of a subclass its text or number, whatever it says about itself."""
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise UsageError(f"{_place(path)}: a key of type {type(key).__name__} cannot be recorded")
+        if self._exact and type(key) not in _PLAIN:
+            raise UsageError(f"{_place(path)}: {_refused(key)} as a key")
+        return _text(key, path) if isinstance(key, str) else int(_decimal(key, path))
 
     @staticmethod
     def _deeper(path: str, depth: int) -> int:
@@ -130,31 +134,34 @@ def _encode_scalar(value: Any, path: str) -> Structure:
     if isinstance(value, float):
         return ["float", real(value)]
     if isinstance(value, str):
-        _check_text(value, path)
-        # A str subclass would not be encoded.
-        return ["str", str(value)]
+        return ["str", _text(value, path)]
     if isinstance(value, bytes | bytearray):
-        return ["bytes", bytes(value)]
+        return ["bytes", bytes(memoryview(value))]
     raise UsageError(f"{_place(path)}: {_refused(value)}")
 
 
 def _decimal(value: int, path: str) -> str:
+    # Of a subclass the number, whatever its methods say.
+    value = int.__int__(value)
     # Four bits and more make a digit: only a plainly too large number is refused before the conversion.
-    text = "" if value.bit_length() > 4 * MAX_DIGITS else str(int(value))
+    text = "" if value.bit_length() > 4 * MAX_DIGITS else str(value)
     if not 0 < len(text.removeprefix("-")) <= MAX_DIGITS:
         raise UsageError(f"{_place(path)}: an integer of more than {MAX_DIGITS} digits")
     return text
 
 
-def _check_text(text: str, path: str) -> None:
+def _text(value: str, path: str) -> str:
+    # Of a subclass the text, whatever its methods say.
+    text = str.__str__(value)
     if text.isascii():
-        return
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
         raise UsageError(f"{_place(path)}: text that is not Unicode") from None
     if not unicodedata.is_normalized("NFC", text):
         raise UsageError(f"{_place(path)}: text that is not in NFC")
+    return text
 
 
 def _place(path: str) -> str:

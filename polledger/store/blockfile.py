@@ -79,8 +79,6 @@ class BlockFile:
     ) -> None:
         self._path = path
         self._head = head
-        with reported(path, "write"):
-            self._descriptor = _create(path, mode)
         # Whole units: so many are written.
         self._memory = memoryview(b"") if memory is None else memory[: _units(len(memory) - ALIGNMENT + 1)]
         self._address = _address(self._memory)
@@ -90,8 +88,11 @@ class BlockFile:
         self._disk = disk
         self._block, self._in_place = self._begun()
         self._first_block = self._block
-        self._writing: deque[Future[None]] = deque()
-        """Of the blocks that are being written, oldest first."""
+        self._writing: list[Future[None]] = []
+        self._copies: deque[Future[None]] = deque()
+        """Of the copied blocks that are being written, oldest first."""
+        with reported(path, "write"):
+            self._descriptor = _create(path, mode)
 
     def __enter__(self) -> "BlockFile":
         return self
@@ -99,7 +100,9 @@ class BlockFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Nothing writes to a descriptor that was closed, and may be somebody else's by then.
+        # Nothing is written from memory that has another use by then, nor to a descriptor that is somebody else's.
+        for one in self._writing:
+            one.cancel()
         wait(self._writing)
         os.close(self._descriptor)
 
@@ -108,7 +111,7 @@ class BlockFile:
         return self._descriptor
 
     def write(self, data: memoryview) -> None:
-        """Add ``data``, which stays as it is until :meth:`finish`; that raises what goes wrong."""
+        """Add ``data``, which stays as it is until :meth:`finish`. What goes wrong a later call may raise."""
         while data:
             if self._at == BLOCK:
                 self._end_block()
@@ -123,7 +126,8 @@ class BlockFile:
         """Write the beginning and what is left. Not durable yet."""
         if len(head) != self._head:
             raise ValueError(f"a head of {len(head)} bytes where {self._head} were announced")
-        self._wait(0)
+        for one in self._writing:
+            one.result()
         size = self._index * BLOCK + self._at
         if self._index == self._first:
             self._first_block = self._block
@@ -166,18 +170,19 @@ class BlockFile:
         if self._index == self._first:
             self._first_block = self._block
         else:
-            if not self._in_place:
-                self._wait(DEPTH - 1)
-            self._writing.append(self._disk.writing.submit(self._write, self._block, self._index, BLOCK))
-            if not self._in_place:
-                self._disk.turn()
+            self._give_block()
         self._index, self._at = self._index + 1, 0
         self._block, self._in_place = self._begun()
 
-    def _wait(self, left: int) -> None:
-        """Wait until at most ``left`` blocks are being written."""
-        while len(self._writing) > left:
-            self._writing.popleft().result()
+    def _give_block(self) -> None:
+        """Have the block written; of copied ones at most :data:`DEPTH` at a time, so that the next one is free."""
+        if not self._in_place and len(self._copies) == DEPTH:
+            self._copies.popleft().result()
+        given = self._disk.writing.submit(self._write, self._block, self._index, BLOCK)
+        self._writing.append(given)
+        if not self._in_place:
+            self._copies.append(given)
+            self._disk.turn()
 
     def _write(self, block: memoryview, index: int, length: int) -> None:
         """Write the beginning of ``block``, rounded up to whole units: what is too much is cut off at the end."""

@@ -257,7 +257,7 @@ class NewObject:
     path: Path
 
     def write(self, data: memoryview) -> None:
-        """Add ``data`` behind what is there; it stays as it is until :meth:`finish`, which raises what goes wrong."""
+        """Add ``data`` behind what is there; it stays as it is until :meth:`finish`. Raises Unavailable."""
         self.file.write(data)
 
     def finish(self, name: bytes, head: bytes) -> None:

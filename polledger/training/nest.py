@@ -1,6 +1,5 @@
 """Examples and batches to canonical bytes and back. Format: :mod:`polledger.core.nest`."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def encode_nest(value: Any, *, exact: bool = False) -> list[bytes | memoryview]:
     maps, tensor subclasses as tensors). Raises UsageError naming the path of what cannot be encoded.
     """
     writer = _Writer(exact=exact)
-    structure = encode_value(value, "", writer.leaf, ordered=False, exact=exact)
+    structure = encode_value(value, "", writer.leaf, ordered=False, exact=exact, mappings=True)
     return [encode_header(structure, writer.tensors), *writer.data]
 
 
@@ -46,8 +45,6 @@ class _Writer:
             return self._add("scalar", array_name(value, place), (), array_bytes(value))
         if isinstance(value, np.ndarray) and (not self._exact or type(value) is np.ndarray):
             return self._add("array", array_name(value, place), value.shape, array_bytes(value))
-        if not self._exact and isinstance(value, Mapping) and not isinstance(value, dict):
-            return encode_value(dict(value), path, self.leaf, ordered=False, exact=False)
         return None
 
     def _add(self, tag: str, dtype: str, shape: tuple[int, ...], data: memoryview) -> Structure:

@@ -5,14 +5,13 @@ before: fresh pages cost ten times as much. From a GPU the thread does not even 
 """
 
 import contextlib
-import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from polledger.core.state import FlatState, TensorData
+from polledger.core.state import EncodedState, FlatState, TensorData, TensorEntry
 from polledger.errors import Unavailable
 from polledger.memory import large_memory
 from polledger.training.copying import copy_all
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 SPARE: Final = 64
 """One part in so many that an arena is larger than asked for: a state that grows a little needs no other memory."""
-
-SMALL: Final = 4096
-"""Most bytes of tensors that are looked through for equal ones, such as the counters of an optimizer."""
 
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -68,13 +64,14 @@ class Copy:
 class Arena:
     """One block of memory for copies of one state after another: a new copy overwrites the one before.
 
-    A copy lies as in the state's file (core/state.py), if its header has ``head`` bytes, and if no two tensors are
-    equal but small ones and those that share data. Page-aligned, and pinned as soon as something comes from a GPU. For
-    one thread at a time; close it after use.
+    A copy lies as in the state's file (core/state.py) if that has a header as long as, and equal tensors where,
+    :meth:`expect` was told. Page-aligned, and pinned as soon as something comes from a GPU. For one thread at a time;
+    close it after use.
     """
 
     def __init__(self) -> None:
-        self.head = 0
+        self._head = 0
+        self._repeated: frozenset[str] = frozenset()
         self._memory: Bytes = np.empty(0, np.uint8)
         self._pinned: bool | None = None
         """Whether the memory is pinned; None before that was tried."""
@@ -84,6 +81,20 @@ class Arena:
     def memory(self) -> memoryview:
         """All of it."""
         return self._memory.data
+
+    def expect(self, encoded: EncodedState) -> None:
+        """Have the next copy lie as in the file of a state that is like ``encoded``: most are like the one before.
+
+        What is expected decides where copies lie, never what is in them.
+        """
+        roots: set[bytes] = set()
+        repeated = set()
+        for entry in encoded.entries:
+            if isinstance(entry, TensorEntry):
+                if entry.root in roots:
+                    repeated.add(entry.path)
+                roots.add(entry.root)
+        self._head, self._repeated = len(encoded.header), frozenset(repeated)
 
     def reserve(self, size: int) -> None:
         """Have room for ``size`` bytes, every page touched. Raises Unavailable where there is none."""
@@ -105,7 +116,7 @@ class Arena:
         items: list[TensorData | FarTensor] = [*live.near.tensors, *live.far]
         items.sort(key=lambda item: item.path)
         sources = {id(item.data): item.data for item in items}
-        places = self._places(sources)
+        places = self._places(items)
         events = self._fetch([(tensor, places[key]) for key, tensor in far.items()])
         near = [
             (source, places[key].data) for key, source in sources.items() if isinstance(source, memoryview)
@@ -127,20 +138,19 @@ class Arena:
             torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)
         self._memory, self._pinned = np.empty(0, np.uint8), None
 
-    def _places(self, sources: "Mapping[int, memoryview | torch.Tensor]") -> dict[int, Bytes]:
-        """Where each of ``sources`` is copied to: one behind the other, small ones that are equal to one place."""
-        spans: dict[int, slice] = {}
-        small: dict[bytes, int] = {}
-        end = self.head
-        for key, source in sources.items():
-            begin = end
-            if isinstance(source, memoryview) and source.nbytes <= SMALL:
-                begin = small.setdefault(bytes(source), end)
-            spans[key] = slice(begin, begin + source.nbytes)
-            end = max(end, begin + source.nbytes)
-        # Whole pages: the last one is written to a disk as a whole.
-        self.reserve(-(-end // mmap.PAGESIZE) * mmap.PAGESIZE)
-        return {key: self._memory[span] for key, span in spans.items()}
+    def _places(self, items: Sequence[TensorData | FarTensor]) -> dict[int, Bytes]:
+        """Where the data of ``items`` are copied to, by identity: one behind the other, what is repeated behind all."""
+        first: dict[int, TensorData | FarTensor] = {}
+        for item in items:
+            first.setdefault(id(item.data), item)
+        in_line = {key: item.data.nbytes for key, item in first.items() if item.path not in self._repeated}
+        aside = {key: item.data.nbytes for key, item in first.items() if item.path in self._repeated}
+        self.reserve(self._head + sum(in_line.values()) + sum(aside.values()))
+        places, end = {}, self._head
+        for key, count in (*in_line.items(), *aside.items()):
+            begin, end = end, end + count
+            places[key] = self._memory[begin:end]
+        return places
 
     def _fetch(self, pairs: "list[tuple[torch.Tensor, Bytes]]") -> list[Any]:
         """Begin to copy tensors of accelerators; the events to wait for."""

@@ -96,12 +96,11 @@ class Writer:
 
     def _encode_large(self, copy: Copy) -> EncodedState:
         """Hash the state while others write what is hashed already."""
-        head = header_size(copy.state)
-        with self._run.objects.new(head=head, disk=self._disk, memory=copy.block.memory) as new:
+        head, memory = header_size(copy.state), copy.block.memory
+        with self._run.objects.new(head=head, disk=self._disk, memory=memory) as new:
             encoded = encode_state(copy.state, write=new.write, run=self._pipeline.map)
             new.finish(encoded.root, encoded.header)
-        # The next header is as long as a rule: then the next copy is written from where it lies.
-        copy.block.head = head
+        copy.block.expect(encoded)
         return encoded
 
     def seal(self, records: Sequence[Line]) -> None:

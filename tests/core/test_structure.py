@@ -151,9 +151,64 @@ def test_subclass_is_its_base_type_unless_exactness_is_asked(value: Any, plain: 
         encode(value, exact=True)
 
 
+class Text(str):
+    """A text that says something else about itself, which could not be read again."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "e\u0301"
+
+    isascii = staticmethod(lambda: True)
+
+
+class Number(int):
+    """A number that says something else about itself."""
+
+    def __int__(self) -> int:
+        return 10 ** (2 * MAX_DIGITS)
+
+    def __format__(self, form: str) -> str:
+        return "\ud800"
+
+    __str__ = __repr__ = lambda self: "e\u0301"
+
+
+class Raw(bytes):
+    """Bytes that say something else about themselves."""
+
+    def __bytes__(self) -> bytes:
+        return Raw(b"other")
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Text("a"), "a"),
+        (Number(5), 5),
+        (Raw(b"x"), b"x"),
+        ({Text("a"): 1}, {"a": 1}),
+        ({Number(5): 1}, {5: 1}),
+        ({Colour.RED: 1}, {3: 1}),
+    ],
+)
+def test_subclass_is_written_as_what_it_holds_not_what_it_says(value: Any, plain: Any) -> None:
+    structure = encode(value)
+    check(structure)
+    assert structure == encode(plain)
+    with pytest.raises(UsageError, match=r"^top: a value of type"):
+        encode(value, exact=True)
+
+
+def test_text_of_a_subclass_is_looked_at_as_well() -> None:
+    with pytest.raises(UsageError, match="NFC"):
+        encode(Text("e\u0301"))
+
+
 @pytest.mark.parametrize(
     ("value", "place"),
     [
+        ({10**MAX_DIGITS: 1}, "top: an integer"),
         ({"a": [1, object()]}, "top/a/1: "),
         ({"a": {(1, 2): 3}}, "top/a: a key of type tuple"),
         ({True: 1}, "top: a key of type bool"),

@@ -282,6 +282,56 @@ class TestMemory:
         assert bytes(memory) == payload
         assert sum(copied) == 3 * BLOCK - 9
 
+    @pytest.mark.parametrize("head", [4097, 5000, BLOCK + 5000])
+    def test_a_file_may_be_its_head_alone(self, tmp_path: Path, head: int) -> None:
+        first = random.Random(6).randbytes(head)
+        # The head ends in a block of which the memory holds less.
+        room = head // 4096 * 4096
+        assert self.written(tmp_path / "file", first, [], [], room=room) == first
+
+    def test_whole_units_are_written_past_the_cache(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = os.pwrite
+
+        def strict(descriptor: int, view: memoryview, position: int) -> int:
+            address = blockfile._address(view)
+            if any(value % blockfile.ALIGNMENT for value in (address, len(view), position)):
+                raise OSError(errno.EIO, "not aligned")
+            return real(descriptor, view, position)
+
+        monkeypatch.setattr(os, "pwrite", strict)
+        for size in (0, 1, 4095, 4096, 3 * BLOCK - 1, 3 * BLOCK + 4097):
+            for room in (None, 4096 + 1, size, size + 100):
+                payload = random.Random(size).randbytes(size)
+                found = self.written(tmp_path / "file", b"head", [payload], [True], room=room)
+                assert found == b"head" + payload
+
+
+def test_nothing_is_written_once_a_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, written = os.pwrite, []
+
+    def slow(descriptor: int, view: memoryview, position: int) -> int:
+        time.sleep(0.05)
+        written.append(position)
+        return real(descriptor, view, position)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    memory = large_memory(100 * BLOCK)
+    disk = Disk()
+
+    def give_up() -> None:
+        with BlockFile(tmp_path / "file", head=1, mode=PUBLIC_FILE, disk=disk, memory=memory) as file:
+            file.write(memory[1:])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        give_up()
+    count = len(written)
+    disk.close()
+    # Those that had begun are waited for, the others not made.
+    assert len(written) == count < 10
+
 
 class TestNewObject:
     def test_it_is_stored_under_its_name_and_durable_with_the_next_sync(

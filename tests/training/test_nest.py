@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from polledger.core.dtypes import DTYPE_BYTES
+from polledger.core.nest import NEST_LIMITS
+from polledger.core.structure import MAX_NESTING
 from polledger.errors import MalformedError, UsageError
 from polledger.training.nest import check_exact, decode_nest, encode_nest
 
@@ -196,3 +198,32 @@ def test_keys_that_are_more_than_texts_are_written_as_their_text_or_refused(key:
 def test_tensors_that_are_not_viewed_can_still_be_resized(tensor: torch.Tensor) -> None:
     encode_nest(tensor)
     tensor.resize_(7)
+
+
+def test_mappings_count_as_nesting() -> None:
+    value: Any = 1
+    for _ in range(MAX_NESTING):
+        value = UserDict(a=value)
+    assert decode_nest(encoded(value, exact=False))
+    with pytest.raises(UsageError, match="nested deeper"):
+        encoded(UserDict(a=value), exact=False)
+
+
+def test_more_text_than_can_be_read_again_is_refused() -> None:
+    text = "x" * (NEST_LIMITS.size - 100)
+    assert decode_nest(encoded(text)) == text
+    with pytest.raises(UsageError, match="not tensors"):
+        encoded(text + "x" * 100)
+
+
+class Odd(np.ndarray):
+    """An array that lies about its shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (-5,)
+
+
+def test_shape_that_no_tensor_has_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot be encoded"):
+        encoded(np.ones(3).view(Odd), exact=False)

@@ -71,6 +71,52 @@ def test_on_the_cpu_nothing_is_far() -> None:
     assert encode_state(live.near).root == encode_state(flat(VALUES)).root
 
 
+LAYOUT = {
+    "b": torch.arange(3.0),
+    "a": torch.arange(5000.0),
+    "tied": torch.arange(7000.0),
+    "counter": torch.tensor(3.0),
+    "another counter": torch.tensor(3.0),
+    "equal": torch.arange(5000.0),
+    "empty": torch.empty(0),
+    "odd": torch.arange(5, dtype=torch.uint8),
+    "last": torch.arange(9000.0) + 1,
+}
+LAYOUT["tied too"] = LAYOUT["tied"]
+
+
+def mixed(values: dict[str, torch.Tensor], far: set[str]) -> LiveState:
+    """``values``, those named in ``far`` as if they lay elsewhere."""
+    everywhere, there = flat(values), far_of(values).far
+    paths = {f"m/{name}" for name in far}
+    near = [item for item in everywhere.tensors if item.path not in paths]
+    return LiveState(
+        near=FlatState(skeletons=everywhere.skeletons, tensors=near),
+        far=[item for item in there if item.path in paths],
+    )
+
+
+@pytest.mark.parametrize("far", [set(), {"counter", "another counter", "b"}, {"a", "last"}])
+def test_a_copy_lies_as_in_the_file_of_the_state_before(far: set[str]) -> None:
+    arena = Arena()
+    arena.expect(encode_state(flat(LAYOUT)))
+    # Other values, as after a step; what was equal is equal again.
+    values = {name: value + 1 for name, value in LAYOUT.items()}
+    values["tied too"] = values["tied"]
+    copy = arena.copy(mixed(values, far))
+    copy.wait()
+    encoded = encode_state(flat(values))
+    assert encode_state(copy.state).root == encoded.root
+    assert bytes(arena.memory[len(encoded.header) : encoded.size]) == b"".join(encoded.payload)
+
+
+def test_what_was_equal_and_is_no_more_is_copied_as_it_is() -> None:
+    arena = Arena()
+    arena.expect(encode_state(flat(LAYOUT)))
+    values = {**LAYOUT, "another counter": torch.tensor(4.0), "equal": torch.arange(5000.0) - 1}
+    assert encode_state(arena.copy(flat(values)).state).root == encode_state(flat(values)).root
+
+
 def test_memory_that_was_reserved_is_used_and_the_same_afterwards() -> None:
     arena = Arena()
     arena.reserve(100_000)
