@@ -70,8 +70,8 @@ def encode_value(
 
     ``ordered`` sorts the pairs of a map by key; otherwise they keep the dict's order. ``exact`` refuses subclasses
     (named tuples, OrderedDict, enums), which decode as their base type. ``mappings`` takes every mapping for a map,
-    not dicts alone. Raises UsageError naming the path for
-    anything else: other types and keys, text that is not NFC, nesting deeper than :data:`MAX_NESTING`.
+    not dicts alone. Raises UsageError naming the path for anything else: other types and keys, text that is not NFC,
+    nesting deeper than :data:`MAX_NESTING`.
     """
     return _Encoder(leaf, ordered=ordered, exact=exact, mappings=mappings).encode(value, path, 0)
 

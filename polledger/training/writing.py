@@ -39,7 +39,7 @@ Line: TypeAlias = bytes | OpenStep
 class Snapshot:
     """The state after ``step`` steps on its way to the record ``index``. ``told`` as :meth:`RunRecorder.checkpoint`.
 
-    ``known``: entries of the tensors that ``state`` lacks, of one that is not stored. ``packed``: stored in fewer
+    ``known``: entries of the tensors that ``copy`` lacks, of a state that is not stored. ``packed``: stored in fewer
     bytes.
     """
 

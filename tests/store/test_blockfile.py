@@ -36,6 +36,19 @@ def written(path: Path, head: bytes, parts: list[bytes], disk: Disk) -> bytes:
     return data
 
 
+def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
+    """Has every write begin so much later; where they were made, from now on."""
+    real, positions = os.pwrite, []
+
+    def slow(descriptor: int, view: memoryview, position: int) -> int:
+        time.sleep(seconds)
+        positions.append(position)
+        return real(descriptor, view, position)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    return positions
+
+
 @pytest.mark.parametrize("head", [1, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 17])
 @pytest.mark.parametrize(
     "sizes",
@@ -144,13 +157,7 @@ def test_threads_that_cannot_begin_leave_none_that_waits(monkeypatch: pytest.Mon
 def test_a_block_is_not_filled_again_before_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.pwrite
-
-    def slow(descriptor: int, view: memoryview, position: int) -> int:
-        time.sleep(0.01)
-        return real(descriptor, view, position)
-
-    monkeypatch.setattr(os, "pwrite", slow)
+    slow_down(monkeypatch, 0.01)
     payload = random.Random(2).randbytes(12 * BLOCK + 5)
     assert written(tmp_path / "file", b"head", [payload], Disk()) == b"head" + payload
 
@@ -241,13 +248,7 @@ class TestMemory:
     def test_what_does_not_is_copied(
         self, tmp_path: Path, copied: list[int], monkeypatch: pytest.MonkeyPatch, seed: int
     ) -> None:
-        real = os.pwrite
-
-        def slow(descriptor: int, view: memoryview, position: int) -> int:
-            time.sleep(0.001)
-            return real(descriptor, view, position)
-
-        monkeypatch.setattr(os, "pwrite", slow)
+        slow_down(monkeypatch, 0.001)
         generator = random.Random(seed)
         first = generator.randbytes(generator.choice([1, 3000, BLOCK, 2 * BLOCK + 5]))
         parts = [generator.randbytes(generator.choice([0, 9, BLOCK, 3 * BLOCK + 1])) for _ in range(12)]
@@ -309,14 +310,7 @@ class TestMemory:
 
 
 def test_nothing_is_written_once_a_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = os.pwrite, []
-
-    def slow(descriptor: int, view: memoryview, position: int) -> int:
-        time.sleep(0.05)
-        written.append(position)
-        return real(descriptor, view, position)
-
-    monkeypatch.setattr(os, "pwrite", slow)
+    written = slow_down(monkeypatch, 0.05)
     memory = large_memory(100 * BLOCK)
     disk = Disk()
 
