@@ -14,7 +14,7 @@ from polledger.helper import usable_cores
 LARGE: Final = 1 << 18
 """Bytes from which it pays to copy something with several threads, or to let other threads run meanwhile."""
 
-TOGETHER: Final = 1 << 23
+TOGETHER: Final = 1 << 24
 """Bytes of large things from which a second thread is worth its start."""
 
 SHARE: Final = 1 << 22

@@ -30,7 +30,7 @@ from polledger.store.run import RunDirectory
 from polledger.training.batchcopies import Batch, BatchCopies, Chunks
 from polledger.training.pipeline import Pipeline
 from polledger.training.sealer import Sealer, encode_record
-from polledger.training.snapshot import State
+from polledger.training.snapshot import State, size_of
 from polledger.training.writing import Line, OpenStep, Snapshot, Told, Writer
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ class RunRecorder:
     def begin(self, genesis: Genesis, state: State, *, told: Told | None = None) -> None:
         """Record genesis and the state before step 0, and seal both. Raises UsageError for what cannot be encoded."""
         self._append(encode(genesis))
+        # The first touch of memory can take longer than a step: training shall not come upon it later.
+        self._pipeline.reserve(size_of(state))
         self.checkpoint(0, state, told=told)
         self.seal()
 
@@ -194,6 +196,8 @@ class RunRecorder:
         if self._hashing is not None and not stored and told is None:
             state, known = self._hashing.split(state)
         copy = self._pipeline.copy(state)
+        # Taking it apart lets other threads run: the one below would go first and hold training up.
+        del state
         wanted = Snapshot(
             step=step,
             index=self._size,

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import numpy as np
-
 from polledger.core.state import EncodedState, FlatState, TensorData, TensorEntry
 from polledger.errors import Unavailable
 from polledger.memory import large_memory
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 SPARE: Final = 64
 """One part in so many that an arena is larger than asked for: a state that grows a little needs no other memory."""
-
-Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +41,13 @@ class LiveState:
 
 State: TypeAlias = FlatState | LiveState
 """What can be copied."""
+
+
+def size_of(state: State) -> int:
+    """Bytes of a copy of ``state``: what is shared counts once."""
+    live = _live(state)
+    items: list[TensorData | FarTensor] = [*live.near.tensors, *live.far]
+    return sum({id(item.data): item.data.nbytes for item in items}.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +75,11 @@ class Arena:
     def __init__(self) -> None:
         self._head = 0
         self._repeated: frozenset[str] = frozenset()
-        self._memory: Bytes = np.empty(0, np.uint8)
+        self.memory = memoryview(b"")
+        """All of it."""
         self._pinned: bool | None = None
         """Whether the memory is pinned; None before that was tried."""
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
-
-    @property
-    def memory(self) -> memoryview:
-        """All of it."""
-        return self._memory.data
 
     def expect(self, encoded: EncodedState) -> None:
         """Have the next copy lie as in the file of a state that is like ``encoded``: most are like the one before.
@@ -98,11 +97,11 @@ class Arena:
 
     def reserve(self, size: int) -> None:
         """Have room for ``size`` bytes, every page touched. Raises Unavailable where there is none."""
-        if size <= len(self._memory):
+        if size <= len(self.memory):
             return
         self.close()
         try:
-            self._memory = np.frombuffer(large_memory(size + size // SPARE), np.uint8)
+            self.memory = large_memory(size + size // SPARE)
         except OSError as error:
             raise Unavailable(f"no memory for a copy of the state, {size} bytes: {error.strerror}") from error
 
@@ -111,18 +110,15 @@ class Arena:
 
         Of a GPU only the current stream waits until its part is copied, as does what waits for that stream.
         """
-        live = state if isinstance(state, LiveState) else LiveState(near=state, far=())
+        live = _live(state)
         far = {id(item.data): item.data for item in live.far}
         items: list[TensorData | FarTensor] = [*live.near.tensors, *live.far]
         items.sort(key=lambda item: item.path)
         sources = {id(item.data): item.data for item in items}
         places = self._places(items)
         events = self._fetch([(tensor, places[key]) for key, tensor in far.items()])
-        near = [
-            (source, places[key].data) for key, source in sources.items() if isinstance(source, memoryview)
-        ]
-        copy_all(near)
-        views = {key: place.data.toreadonly() for key, place in places.items()}
+        copy_all([(source, places[key]) for key, source in sources.items() if isinstance(source, memoryview)])
+        views = {key: place.toreadonly() for key, place in places.items()}
         tensors = [
             TensorData(path=item.path, dtype=item.dtype, shape=item.shape, data=views[id(item.data)])
             for item in items
@@ -135,10 +131,10 @@ class Arena:
         if self._pinned:
             import torch
 
-            torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)
-        self._memory, self._pinned = np.empty(0, np.uint8), None
+            torch.cuda.cudart().cudaHostUnregister(_tensor(self.memory).data_ptr())
+        self.memory, self._pinned = memoryview(b""), None
 
-    def _places(self, items: Sequence[TensorData | FarTensor]) -> dict[int, Bytes]:
+    def _places(self, items: Sequence[TensorData | FarTensor]) -> dict[int, memoryview]:
         """Where the data of ``items`` are copied to, by identity: one behind the other, what is repeated behind all."""
         first: dict[int, TensorData | FarTensor] = {}
         for item in items:
@@ -149,10 +145,10 @@ class Arena:
         places, end = {}, self._head
         for key, count in (*in_line.items(), *aside.items()):
             begin, end = end, end + count
-            places[key] = self._memory[begin:end]
+            places[key] = self.memory[begin:end]
         return places
 
-    def _fetch(self, pairs: "list[tuple[torch.Tensor, Bytes]]") -> list[Any]:
+    def _fetch(self, pairs: "list[tuple[torch.Tensor, memoryview]]") -> list[Any]:
         """Begin to copy tensors of accelerators; the events to wait for."""
         devices = dict.fromkeys(tensor.device for tensor, _ in pairs)
         found = (
@@ -161,23 +157,23 @@ class Arena:
         )
         return [event for event in found if event is not None]
 
-    def _fetch_from(self, device: "torch.device", pairs: "list[tuple[torch.Tensor, Bytes]]") -> Any:
+    def _fetch_from(self, device: "torch.device", pairs: "list[tuple[torch.Tensor, memoryview]]") -> Any:
         import torch
 
         from polledger.training.tensors import raw_bytes
 
         if device.type != "cuda":
             for tensor, place in pairs:
-                torch.from_numpy(place).copy_(raw_bytes(tensor))
+                _tensor(place).copy_(raw_bytes(tensor))
             return None
         if self._pinned is None:
-            self._pinned = _pin(self._memory, device)
+            self._pinned = _pin(self.memory, device)
         side = self._streams.setdefault(device, torch.cuda.Stream(device))
         current = torch.cuda.current_stream(device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for tensor, place in pairs:
-                torch.from_numpy(place).copy_(raw_bytes(tensor), non_blocking=True)
+                _tensor(place).copy_(raw_bytes(tensor), non_blocking=True)
                 # Its memory may be given to another tensor before the copy is made.
                 tensor.record_stream(side)
             event = side.record_event()
@@ -185,12 +181,22 @@ class Arena:
         return event
 
 
-def _pin(memory: Bytes, device: "torch.device") -> bool:
+def _live(state: State) -> LiveState:
+    return state if isinstance(state, LiveState) else LiveState(near=state, far=())
+
+
+def _tensor(memory: memoryview) -> "torch.Tensor":
+    import torch
+
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _pin(memory: memoryview, device: "torch.device") -> bool:
     """Have ``device`` write to ``memory`` by itself; whether it can. Otherwise copies are slower, and the same."""
     import torch
 
     # Of torch's own pinned memory there would be up to twice as much: it hands out powers of two.
-    if int(torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)) == 0:
+    if int(torch.cuda.cudart().cudaHostRegister(_tensor(memory).data_ptr(), len(memory), 0)) == 0:
         return True
     with contextlib.suppress(RuntimeError):
         # The error stays behind, and whatever is launched next raises it.

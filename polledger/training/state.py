@@ -27,9 +27,9 @@ from polledger.training.attributes import (
 from polledger.training.snapshot import FarTensor, LiveState
 from polledger.training.tensors import (
     check_plain,
-    is_canonical,
     is_whole,
     plain_bytes,
+    plain_view,
     tensor_from_bytes,
 )
 
@@ -136,13 +136,10 @@ class _Reader:
         return self._far.setdefault((tensor.device, tensor.data_ptr(), tensor.nbytes), tensor)
 
     def _data(self, tensor: Tensor) -> memoryview:
-        if tensor.numel() == 0 or not is_canonical(tensor):
+        view = plain_view(tensor)
+        if view is None:
             return plain_bytes(tensor)
-        key = (tensor.data_ptr(), tensor.nbytes)
-        found = self._views.get(key)
-        if found is None:
-            found = self._views[key] = plain_bytes(tensor)
-        return found
+        return self._views.setdefault((tensor.data_ptr(), len(view)), view)
 
 
 def _no_leaf(value: Any, path: str) -> Structure | None:

@@ -33,7 +33,7 @@ def dtype_name(tensor: Tensor, path: str) -> str:
 
 
 def canonical_bytes(tensor: Tensor, path: str) -> memoryview:
-    """The tensor's canonical bytes: a view of its memory where :func:`is_canonical`, else of a copy.
+    """The tensor's canonical bytes: a view of its memory where :func:`plain_view`, else of a copy.
 
     Raises UsageError naming ``path`` for tensors that are not plain memory: sparse, meta, not yet initialised,
     wrapper subclasses, dtypes without a name.
@@ -44,19 +44,29 @@ def canonical_bytes(tensor: Tensor, path: str) -> memoryview:
 
 def plain_bytes(tensor: Tensor) -> memoryview:
     """As :func:`canonical_bytes`, of a tensor that :func:`check_plain` has passed."""
-    if tensor.numel() == 0:
-        return memoryview(b"")
-    array = _as_array(tensor)
-    if array is None:
-        array = raw_bytes(tensor if tensor.is_cpu else tensor.cpu()).numpy()
-    return _bytes_of(array)
+    view = plain_view(tensor)
+    if view is None and tensor.numel():
+        view = _bytes_of(raw_bytes(tensor if tensor.is_cpu else tensor.cpu()).numpy())
+    return view or memoryview(b"")
 
 
-def _as_array(tensor: Tensor) -> np.ndarray[Any, Any] | None:
-    """The tensor's memory, if that holds its canonical bytes as they are and NumPy may say so; else None.
+def plain_view(tensor: Tensor) -> memoryview | None:
+    """The memory of a plain tensor, if that holds its canonical bytes as they are, on the CPU; None where it is empty.
 
     Every step waits for this with its own data in the caches, where each call into torch takes its time.
     """
+    if tensor.numel() == 0:
+        return None
+    array = _as_array(tensor)
+    if array is not None:
+        return _bytes_of(array)
+    if tensor.is_cpu and is_whole(tensor):
+        return _bytes_of(raw_bytes(tensor).numpy())
+    return None
+
+
+def _as_array(tensor: Tensor) -> np.ndarray[Any, Any] | None:
+    """The tensor's memory, if that holds its canonical bytes as they are and NumPy may say so; else None."""
     # What is an array once can never be resized again: nothing that is not needed becomes one.
     if type(tensor) is not Tensor or not tensor.is_contiguous():
         return None
@@ -79,11 +89,6 @@ def raw_bytes(tensor: Tensor) -> Tensor:
     if type(flat) is not Tensor:
         flat = flat.as_subclass(Tensor)
     return flat.view(torch.uint8)
-
-
-def is_canonical(tensor: Tensor) -> bool:
-    """Whether the memory of a plain tensor holds its canonical bytes as they are, on the CPU."""
-    return tensor.is_cpu and is_whole(tensor)
 
 
 def is_whole(tensor: Tensor) -> bool:
@@ -142,7 +147,7 @@ def array_bytes(array: np.ndarray[Any, Any] | np.generic) -> memoryview:
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8).data)
+    return array.data.cast("B")
 
 
 def array_from_bytes(dtype: str, shape: Sequence[int], data: memoryview) -> np.ndarray[Any, Any]:

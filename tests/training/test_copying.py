@@ -60,7 +60,7 @@ def test_a_second_thread_takes_part_where_much_is_copied_by_one(monkeypatch: pyt
         real(source, place)
 
     monkeypatch.setattr(copying, "_copy", noted)
-    pairs = pairs_of([SHARE, SHARE, SHARE])
+    pairs = pairs_of([TOGETHER, SHARE])
     copy_all(pairs)
     assert len(seen) == 2
     assert all(source == place for source, place in pairs)
@@ -80,7 +80,7 @@ def test_what_goes_wrong_in_the_second_thread_is_raised(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(copying, "_copy", failing)
     with pytest.raises(MemoryError, match="no room"):
-        copy_all(pairs_of([SHARE, SHARE, SHARE]))
+        copy_all(pairs_of([TOGETHER, SHARE]))
 
 
 class TestOneThread:

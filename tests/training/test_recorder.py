@@ -20,6 +20,8 @@ from polledger.core.source import parse_source
 from polledger.core.state import parse_state
 from polledger.errors import UsageError
 from polledger.store.run import RunDirectory
+from polledger.training.pipeline import BLOCKS
+from polledger.training.snapshot import SPARE
 from polledger.training.source import PLAIN_LOOP
 from polledger.training.state import flatten_objects
 from tests.training.sealing import ROOT, check_seals, of_type, records_of
@@ -186,11 +188,20 @@ def test_closing_twice_and_stepping_after_it(tmp_path: Path) -> None:
         recorder.step(2)
 
 
+def test_memory_for_every_copy_is_ready_before_training_begins(tmp_path: Path) -> None:
+    model = torch.nn.Linear(300, 300)
+    # The same weights twice, as those that are tied: they are copied once.
+    with Recorder(tmp_path / "run", {"model": model, "twin": model}, steps=1) as recorder:
+        size = sum(tensor.nbytes for tensor in model.state_dict().values())
+        blocks = recorder._recorder._pipeline._blocks
+        assert [len(block.memory) for block in blocks] == [size + size // SPARE] * BLOCKS
+
+
 def test_closing_leaves_no_thread_and_no_copies_of_the_state(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     recorder = Recorder(tmp_path / "run", model_and_optimizer(), steps=2)
     recorder.step(1)
-    memory = weakref.ref(recorder._recorder._pipeline._blocks[0]._memory)
+    memory = weakref.ref(recorder._recorder._pipeline._blocks[0].memory)
     assert memory() is not None
     assert [thread.name for thread in set(threading.enumerate()) - before].count("sealing") == 1
     recorder.close()

@@ -3,6 +3,7 @@
 import math
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from polledger.store.run import RunDirectory
 from polledger.training.batchcopies import Batch
 from polledger.training.domains import encode_domains
 from polledger.training.nest import decode_nest, encode_nest
+from polledger.training.pipeline import Pipeline
 from polledger.training.recording import LINES, Cadence, ChangedGroups, RunRecorder, check_metric_names
 from polledger.training.resume import surviving
 from polledger.training.sealer import Sealer
@@ -272,6 +274,23 @@ class TestRecorder:
         flat = parse_state(run.objects.read(root, limit=1 << 20), root=root)
         (weight,) = [tensor for tensor in flat.tensors if tensor.path == "model/weight"]
         assert bytes(weight.data) == before.numpy().tobytes()
+
+    def test_a_state_is_let_go_before_the_other_thread_has_its_turn(
+        self, run: RunDirectory, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recorder = RunRecorder(run, Sealer.create(run, RUN, key), Cadence(steps=9))
+        states = [flatten_objects({"model": torch.nn.Linear(3, 3)})]
+        data = weakref.ref(states[0].tensors[0].data)
+        real, held = Pipeline.give, []
+
+        def give(pipeline: Pipeline, *work: Any) -> None:
+            held.append(data() is not None)
+            real(pipeline, *work)
+
+        monkeypatch.setattr(Pipeline, "give", give)
+        recorder.checkpoint(0, states.pop())
+        assert held == [False]
+        recorder.close()
 
     @pytest.mark.parametrize("size", [3, 300])
     def test_states_are_packed_until_all_are_stored(
