@@ -29,6 +29,7 @@ SCRIPTS = Path(__file__).resolve().parent
 
 SECTIONS: dict[str, tuple[str, str, str]] = {
     "checkpoints": ("bench_checkpoints.py", "--rounds 5", "--mb 1 --checkpoints 2 --rounds 1"),
+    "copying": ("bench_copying.py", "", "--mb 1 --rounds 1"),
     "overhead": ("bench_overhead.py", "--rounds 4", "--mb 0.1 --pairs 1 --rounds 1"),
     "storage": ("bench_storage.py", "--mb 2 --checkpoints 10000", "--mb 0.05 --checkpoints 20 --state-mb 1"),
     "records": ("bench_records.py", "", "--repeats 1"),
@@ -178,7 +179,7 @@ def measure(name: str, *, quick: bool, peer: str, work: Path | None, out: Path) 
     """Run one section; whether it succeeded."""
     script, full, small = SECTIONS[name]
     words = [sys.executable, str(SCRIPTS / script), *(small if quick else full).split(), "--out", str(out)]
-    if name in ("checkpoints", "overhead", "storage", "files") and work is not None:
+    if name in ("checkpoints", "copying", "overhead", "storage", "files") and work is not None:
         words += ["--work", str(work)]
     words += ["--peer", peer] if name == "files" else []
     print(f"## {name}", file=sys.stderr, flush=True)

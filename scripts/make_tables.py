@@ -22,6 +22,7 @@ sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
 import bench  # noqa: E402
 import bench_checkpoints  # noqa: E402
+import bench_copying  # noqa: E402
 import bench_files  # noqa: E402
 import bench_ledger  # noqa: E402
 import bench_overhead  # noqa: E402
@@ -111,6 +112,7 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
         "gpu_hashing": ("gpu_hashing", gpu.hashing_text),
         "bench": ("bench", lambda value: f"{where(value)}\n\n{bench.render(value)}"),
         "checkpoints": ("checkpoints", bench_checkpoints.render),
+        "copying": ("copying", bench_copying.render),
         "overhead": ("overhead", bench_overhead.render),
         "storage": ("storage", bench_storage.render),
         "files": ("files", bench_files.render),
