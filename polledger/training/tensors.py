@@ -33,7 +33,7 @@ def dtype_name(tensor: Tensor, path: str) -> str:
 
 
 def canonical_bytes(tensor: Tensor, path: str) -> memoryview:
-    """The tensor's canonical bytes: a view of its memory where :func:`plain_view`, else of a copy.
+    """The tensor's canonical bytes: a view of its memory where :func:`plain_view` has one, else of a copy.
 
     Raises UsageError naming ``path`` for tensors that are not plain memory: sparse, meta, not yet initialised,
     wrapper subclasses, dtypes without a name.
@@ -51,7 +51,9 @@ def plain_bytes(tensor: Tensor) -> memoryview:
 
 
 def plain_view(tensor: Tensor) -> memoryview | None:
-    """The memory of a plain tensor, if that holds its canonical bytes as they are, on the CPU; None where it is empty.
+    """The memory of a plain tensor, if it lies on the CPU and holds its canonical bytes as they are; else None.
+
+    None of an empty tensor as well, which has no memory to share.
 
     Every step waits for this with its own data in the caches, where each call into torch takes its time.
     """

@@ -51,6 +51,7 @@ VALUES = {
     "transposed": torch.arange(6).view(2, 3).T,
     "one-of-many": torch.arange(20)[5:6:3].view(1, 1)[:, ::1],
     "one-strided": torch.as_strided(torch.arange(9.0), (1,), (7,)),
+    "row-strided": torch.as_strided(torch.arange(40.0), (1, 1, 4), (9, 33, 1), 3),
     "strided": torch.arange(20)[::3],
     "expanded": torch.ones(1).expand(3),
     "empty": torch.zeros(0, 3),
