@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -294,13 +294,19 @@ def test_what_task_code_starts_ends_with_it(tmp_path: Path) -> None:
     path.write_text(BROKEN.format(code=FORK))
     with ReplayEngine(context(path, "Broken", {"steps": 1, "batch_size": 1})) as engine:
         engine.rebuild()
-        assert napping()
+        # Popen returns once exec has closed its files, a moment before /proc has the new name.
+        assert comes_true(napping)
         if not engine.isolation().network:
             pytest.skip("this kernel offers no namespaces")
+    assert comes_true(lambda: not napping())
+
+
+def comes_true(condition: Callable[[], object]) -> bool:
+    """Whether a condition holds within a minute."""
     deadline = time.monotonic() + 60
-    while napping() and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not napping()
+    return bool(condition())
 
 
 def napping() -> int:
