@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, cast
 
@@ -28,14 +28,39 @@ Report = Callable[[dict[str, Any]], None]
 _BOOT = "import sys; sys.path[:] = {path!r}; from polledger.helper import main; main()"
 
 
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUP = Path("/proc/self/cgroup")
+
+
 def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, one at least; those of a container where it has fewer."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = (text.split() for text in _group_limits("cpu.max"))
+    return max(1, min([cores, *(int(quota) // int(period) for quota, period in shares)]))
 
 
-def physical_memory() -> int:
-    """Bytes of memory that this machine has; no container's limit is known here."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def memory_limit() -> int:
+    """Bytes of memory that this machine has; those of a container where it has less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *map(int, _group_limits("memory.max"))])
+
+
+def _group_limits(name: str) -> Iterator[str]:
+    """What the control groups of this process say in their file ``name``: version 2, its own and those above it."""
+    for line in _read_if_there(_OWN_GROUP).splitlines():
+        if line.startswith("0::/"):
+            own = PurePosixPath(line[4:])
+            for place in (own, *own.parents):
+                text = _read_if_there(_GROUPS / place / name)
+                if text and not text.startswith("max"):
+                    yield text
+
+
+def _read_if_there(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

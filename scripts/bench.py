@@ -35,10 +35,16 @@ SECTIONS: dict[str, tuple[str, str, str]] = {
     "records": ("bench_records.py", "", "--repeats 1"),
     "files": ("bench_files.py", "--rounds 9", "--mb 2 --rounds 1"),
     "ledger": ("bench_ledger.py", "", "--records 2000"),
+    "beside": ("bench_beside.py", "", "--only mlp --rounds 1 --seconds 0.1"),
     "replay_cost": (
         "replay_cost.py",
         "--width 256 --steps 200 --every 10 --sample 12",
         "--width 32 --steps 20 --sample 2",
+    ),
+    "replay_cost_one_thread": (
+        "replay_cost.py",
+        "--one-thread --width 96 --steps 1600 --every 20 --sample 12",
+        "--one-thread --width 32 --steps 20 --sample 2",
     ),
 }
 """By name of a section: its script, its arguments, and those with ``--quick``."""
@@ -153,6 +159,12 @@ PROMISES = (
         bound=1.10,
         section="replay_cost",
         rounds=lambda value: [value["over_raw"]],
+    ),
+    Promise(
+        name="verify, start to end / bare steps, one thread",
+        bound=1.10,
+        section="replay_cost_one_thread",
+        rounds=lambda value: [value["verify"] / value["raw"]],
     ),
     Promise(
         name="time of a record, last / first row of the ledger",

@@ -21,6 +21,7 @@ SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
 import bench  # noqa: E402
+import bench_beside  # noqa: E402
 import bench_checkpoints  # noqa: E402
 import bench_copying  # noqa: E402
 import bench_files  # noqa: E402
@@ -113,6 +114,8 @@ TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
         "bench": ("bench", lambda value: f"{where(value)}\n\n{bench.render(value)}"),
         "checkpoints": ("checkpoints", bench_checkpoints.render),
         "copying": ("copying", bench_copying.render),
+        "beside": ("beside", lambda value: f"{where(value)}\n\n{bench_beside.render(value)}"),
+        "replay_cost_one_thread": ("replay_cost_one_thread", replay_cost.table_of),
         "overhead": ("overhead", bench_overhead.render),
         "storage": ("storage", bench_storage.render),
         "files": ("files", bench_files.render),

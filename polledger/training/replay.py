@@ -104,8 +104,9 @@ class ReplayEngine:
         self._children: dict[tuple[str, Variant], _Child] = {}
         self._refusals: dict[tuple[str, Variant], str] = {}
         self._isolation = IsolationReport(files=True, network=True)
-        # One thread may have data opened while another waits for a replay.
+        # One thread may have data opened while another waits for a replay, or closes all.
         self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> "ReplayEngine":
         return self
@@ -114,10 +115,12 @@ class ReplayEngine:
         self.close()
 
     def close(self) -> None:
-        """End every child. Idempotent."""
-        for child in list(self._children.values()):
+        """End every child, and begin no more. Idempotent."""
+        with self._lock:
+            self._closed = True
+            children, self._children = self._children, {}
+        for child in children.values():
             child.close()
-        self._children.clear()
 
     def start(self) -> None:
         """Begin to start the two children, so that they load side by side."""
@@ -173,13 +176,19 @@ class ReplayEngine:
     def _child(self, role: str, variant: Variant) -> "_Child":
         if (role, variant) in self._refusals:
             raise ReplayFailed(self._refusals[role, variant])
-        child = self._children.get((role, variant))
-        if child is None:
-            child = self._children[role, variant] = _Child(self._context, role=role, variant=variant)
-        return child
+        with self._lock:
+            if self._closed:
+                raise ReplayFailed("replaying was ended")
+            child = self._children.get((role, variant))
+            if child is None:
+                child = self._children[role, variant] = _Child(self._context, role=role, variant=variant)
+            return child
 
     def _drop(self, role: str, variant: Variant) -> None:
-        self._children.pop((role, variant)).close()
+        with self._lock:
+            child = self._children.pop((role, variant), None)
+        if child is not None:
+            child.close()
 
     def _note(self, taken: wire.Isolated) -> None:
         with self._lock:

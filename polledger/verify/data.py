@@ -21,7 +21,7 @@ from polledger.verify.domains import DomainCheck
 from polledger.verify.knowndata import NAME as KNOWN
 from polledger.verify.knowndata import KnownData
 from polledger.verify.lineage import Interval
-from polledger.verify.openings import Openings
+from polledger.verify.openings import Openings, Wanted
 
 NAME = "inclusion"
 
@@ -109,18 +109,35 @@ class DataChecks:
 
     def indices(self, step: Step) -> tuple[int, ...] | None:
         """The examples that ``step`` consumed; None for a task that makes its own batches."""
-        if self.dataset is None:
+        indices, problems = self._consumed(step)
+        for problem in problems:
+            self._add("fail", problem, step)
+        return indices
+
+    def undisputed(self, interval: Interval) -> Wanted | None:
+        """What each step of ``interval`` consumed, without finding anything; None where there is something to find."""
+        if self.openings.problem or not interval.shown:
             return None
+        consumed = [(step.step, *self._consumed(step)) for step in interval.steps]
+        if any(problems for _, _, problems in consumed):
+            return None
+        return [(number, indices) for number, indices, _ in consumed]
+
+    def _consumed(self, step: Step) -> tuple[tuple[int, ...] | None, list[str]]:
+        """The examples that ``step`` consumed, and what contradicts that it did."""
+        if self.dataset is None:
+            return None, []
         expected = self._order.step(step.step, self._batch_size) if self._order is not None else None
         if isinstance(step.examples, UnsetType):
-            return None if expected is None else tuple(expected)
+            return None if expected is None else tuple(expected), []
         # Whoever makes batches of its own commits no data set: here the order is the seed's, whatever the kind.
+        problems = []
         if expected is not None and step.examples != expected:
-            self._add("fail", "the recorded examples do not follow from the seed", step)
+            problems.append("the recorded examples do not follow from the seed")
         if any(index >= self.dataset.size for index in step.examples):
-            self._add("fail", f"an example beyond the {self.dataset.size} of the data set", step)
-            return () if expected is None else tuple(expected)
-        return tuple(step.examples)
+            problems.append(f"an example beyond the {self.dataset.size} of the data set")
+            return () if expected is None else tuple(expected), problems
+        return tuple(step.examples), problems
 
     def _check_examples(self, step: Step, batch: OpenedBatch, interval: int) -> bool:
         """True when every example of ``batch`` is a committed one, or no data set is committed."""
@@ -175,13 +192,15 @@ class DataChecks:
             return None
 
     def batch_matches(self, step: Step, batch: bytes) -> bool:
-        """True when ``batch`` (canonical nest as consumed) has the digest that ``step`` records."""
-        salt = self.openings.salt("batch", step.step)
-        if salt is None:
-            return False
-        matches = batch_digest(salt, [batch]) == step.batch
+        """True when ``batch`` (canonical nest as consumed) has the digest that ``step`` records. Remembered."""
+        matches = self.has_digest(step, batch)
         self.secret_proven = self.secret_proven or matches
         return matches
+
+    def has_digest(self, step: Step, batch: bytes) -> bool:
+        """The same, and nothing remembered."""
+        salt = self.openings.salt("batch", step.step)
+        return salt is not None and batch_digest(salt, [batch]) == step.batch
 
     def report_batch(self, step: Step, interval: int, *, confirmed: bool, why: str) -> None:
         """Record that the batch of ``step`` is not the recorded one; ``confirmed`` makes it a contradiction."""

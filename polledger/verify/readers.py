@@ -17,7 +17,7 @@ import msgspec
 
 from polledger.core.state import parse_state
 from polledger.errors import Unavailable
-from polledger.helper import Job, Report, Worker, physical_memory, usable_cores
+from polledger.helper import Job, Report, Worker, memory_limit, usable_cores
 from polledger.store.objects import ObjectStore
 from polledger.verify.states import BLOCKS, LoadedState, check_state, load_state, read_states
 
@@ -48,7 +48,7 @@ def reader_count(objects: ObjectStore, roots: Sequence[bytes]) -> int:
     sizes = _sizes(objects, roots)
     if not sys.platform.startswith("linux") or usable_cores() < 2 or sum(sizes) < WORTH:
         return 0
-    room = physical_memory() // (2 * BLOCKS * max(sizes))
+    room = memory_limit() // (2 * BLOCKS * max(sizes))
     return min(usable_cores(), MOST, len(sizes) - 1, room)
 
 

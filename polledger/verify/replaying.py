@@ -1,40 +1,43 @@
 """Steps 7 to 9, running: opens intervals in ascending order, replays them, and has what differs judged.
 
 No state reaches a child before that child has answered what comes before it: one session replays ascending, and
-everything that is run again runs in a second one. PROTOCOL section 10.
+everything that is run again runs in a second one. What others replayed beside it (verify/beside.py) is used where it is
+all that the records say. PROTOCOL section 10.
 """
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from msgspec import UnsetType
-
 from polledger.core.config import decode_config
-from polledger.core.encoding import real
 from polledger.core.environment import same_class
 from polledger.core.opened import IntervalResult
-from polledger.core.records import Environment
-from polledger.core.replay import Replayer, ReplayJob, ReplayOutcome, Variant
+from polledger.core.records import Environment, Step
+from polledger.core.replay import OpenedBatch, Replayer, ReplayJob, ReplayOutcome, Variant
 from polledger.core.report import Finding
 from polledger.core.state import FlatState
 from polledger.errors import MalformedError, Unavailable
 from polledger.verify.ancestry import Start
+from polledger.verify.beside import Beside, Done, InTurn, room_for
 from polledger.verify.custom import REPLAY_ERRORS, CustomBatches
 from polledger.verify.data import DataChecks, OpenedInterval
-from polledger.verify.hyperparameters import differing_steps
+from polledger.verify.hyperparameters import OtherStep, differing_steps
 from polledger.verify.judging import Judge, Replayed
 from polledger.verify.lineage import Interval, stretch_to_stored
+from polledger.verify.metrics import NAME as METRICS
+from polledger.verify.metrics import metrics_finding
 from polledger.verify.origin import OriginTask, step_origin
 from polledger.verify.prefetch import Prefetch
-from polledger.verify.replaytask import ELSEWHERE, NotOpened, ReplayTask
+from polledger.verify.replaytask import ELSEWHERE, NotOpened, ReplayTask, job_of
 from polledger.verify.states import LoadedState, hash_state, load_state
 
 _SEE_DATA = "see step 7"
 _RESTORE = "restore the object from a copy"
+
+TRIED = 2
+"""Intervals that are replayed alone before others run beside: what a step takes, and how large states are, is known."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,15 @@ class ReplaySession:
     _ahead: dict[int, "_Prepared | NotOpened"] = field(default_factory=dict)
     """Of the next interval: what is opened already, and maybe under way."""
     _next: dict[int, Interval] = field(default_factory=dict)
+    _order: Sequence[Interval] = ()
+    """Every interval that will be opened."""
+    _beside: Beside = field(init=False)
+    _kept_apart: bool = False
+    """The process that replays in turn has said that the system keeps files and network from it."""
+    _sizes: tuple[int, int] = (0, 0)
+    """Bytes of the largest state that came back so far, and of the largest batches of an interval."""
+    _alone: list[tuple[float, int]] = field(default_factory=list)
+    """Seconds and steps of every replay that nothing ran beside."""
     _main: Replayer | None = None
     _check: Replayer | None = None
     _pinned: Environment | None = None
@@ -78,6 +90,7 @@ class ReplaySession:
             known=task.policy.data.known,
         )
         self._prefetch = Prefetch(task.objects)
+        self._beside = Beside(task, run=self._run, wanted=self.data.undisputed)
         self.custom = CustomBatches(
             intervals=task.lineage.intervals,
             data=self.data,
@@ -108,17 +121,20 @@ class ReplaySession:
         return [*same_class(here, recorded), *self.task.packages]
 
     def pace(self) -> float:
-        """Seconds a replayed step took on average; 0 before the first."""
-        return self.replay_seconds / self.replayed_steps if self.replayed_steps else 0.0
+        """Seconds a step took on average where nothing was replayed beside it; 0 before the first."""
+        steps = sum(steps for _, steps in self._alone)
+        return sum(seconds for seconds, _ in self._alone) / steps if steps else 0.0
 
     def close(self) -> None:
         """End every process, also one in which a replay is under way. Idempotent."""
-        for replayer in (self._main, self._check):
+        for replayer in (self._main, self._check, *self._beside.replayers):
             if replayer is not None:
                 taken = replayer.isolation()
                 files, network = self.isolation.get("files", True), self.isolation.get("network", True)
                 self.isolation = {"files": files and taken.files, "network": network and taken.network}
         self._main = self._check = None
+        self._kept_apart = False
+        self._beside.end()
         self._stack.close()
         self._ahead.clear()
         self._runner.shutdown()
@@ -145,16 +161,19 @@ class ReplaySession:
             origin = step_origin(
                 task, self._engine(first.environment), lambda: self._second(first.environment)
             )
-            self.environment = origin.environment
+            self._heard(origin.environment)
             return list(origin.findings)
         except REPLAY_ERRORS as error:
             detail = f"the first state cannot be rebuilt here: {error}"
             return [Finding(step=8, name="origin", outcome="unverifiable", detail=detail, remedy=ELSEWHERE)]
 
     def expect(self, numbers: Sequence[int]) -> None:
-        """Say which intervals will be opened, in order: the start of the next one is read while one replays."""
-        intervals = self.task.lineage.intervals
-        self._next = {number: intervals[then] for number, then in pairwise(numbers)}
+        """Say which intervals will be opened, in order.
+
+        While one replays, the start of the next one is read, and others replay beside it where that pays.
+        """
+        self._order = [self.task.lineage.intervals[number] for number in numbers]
+        self._next = {interval.number: then for interval, then in pairwise(self._order)}
 
     def open(self, number: int) -> IntervalResult:
         """Replay interval ``number`` (once) and judge it. Numbers come in ascending order."""
@@ -174,24 +193,69 @@ class ReplaySession:
             raise prepared
         if prepared is None:
             prepared = _Prepared(interval=interval, opened=self._checked_data(interval))
-        if prepared.running is None:
-            self._launch(prepared)
+        running = prepared.running or self._launch(prepared)
         self._look_ahead(interval)
-        job, start, running = prepared.under_way()
-        outcome, state, seconds = running.result()
-        self.replay_seconds += seconds
+        self._go_beside(interval)
+        found = self._outcome(interval, running)
+        self.replay_seconds += found.seconds
         self.replayed_steps += len(interval.steps)
-        self.environment = outcome.environment
+        sizes = len(found.item.state.data), sum(map(_bytes_of, found.item.job.batches))
+        self._sizes = max(self._sizes[0], sizes[0]), max(self._sizes[1], sizes[1])
+        return self._examine(found)
+
+    def _outcome(self, interval: Interval, running: "_Running") -> "_Compared":
+        """What the replay did, beside the records."""
+        if running.beside:
+            found = self._from_beside(interval, running)
+            if found is not None:
+                return found
+            # What is judged was replayed in turn, and alone.
+            self._beside.stop()
+            running = replace(running, done=self._in_turn(interval, running.job), beside=False)
+        done = running.done.result()
+        if done.alone:
+            self._alone.append((done.seconds, len(interval.steps)))
+        self._heard(done.outcome.environment)
+        return self._compared(interval, running, done)
+
+    def _from_beside(self, interval: Interval, running: "_Running") -> "_Compared | None":
+        """What was replayed beside others, if it is all that the records say."""
+        try:
+            done = running.done.result()
+        except Exception:
+            return None
+        if done.batches != running.job.batches or done.outcome.environment != self.environment:
+            return None
+        found = self._compared(interval, running, done)
+        clean = found.equal and not found.batches and not found.others and not self._other_metrics(found.item)
+        return found if clean else None
+
+    def _compared(self, interval: Interval, running: "_Running", done: Done) -> "_Compared":
+        """``done`` beside the records. Nothing is remembered: what ran beside others may not count."""
+        outcome = done.outcome
         item = Replayed(
             interval=interval,
-            job=job,
-            start=start,
+            job=running.job,
+            start=running.start,
             outcome=outcome,
-            state=state,
+            state=done.state,
             recorded=None,
             differences=tuple(self.differences(outcome.environment, interval.environment)),
         )
-        return self._examine(item)
+        batches = [
+            step
+            for step, other in zip(interval.steps, outcome.steps, strict=True)
+            if not self.data.has_digest(step, other.batch)
+        ]
+        others = differing_steps(self.task.values[interval.number], interval.steps, outcome.steps)
+        return _Compared(item=item, batches=batches, others=list(others), seconds=done.seconds)
+
+    def _heard(self, environment: Environment | None) -> None:
+        """The process that replays in turn has described itself, or could not."""
+        self.environment = environment
+        if self._main is not None and environment is not None:
+            taken = self._main.isolation()
+            self._kept_apart = taken.files and taken.network
 
     def _checked_data(self, interval: Interval) -> OpenedInterval:
         """What the steps of ``interval`` consume. Raises NotOpened unless it is what the records say."""
@@ -204,24 +268,45 @@ class ReplaySession:
             raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
         return opened
 
-    def _launch(self, prepared: "_Prepared") -> None:
+    def _launch(self, prepared: "_Prepared") -> "_Running":
         """Have the interval replayed from its start on. Raises NotOpened where that is not at hand."""
         interval = prepared.interval
-        prepared.start = start = self._start(interval)
-        prepared.job = job = ReplayJob(
-            start=start.data,
-            root=start.root,
-            first_step=interval.start.step,
-            last_step=interval.end.step,
-            batches=prepared.opened.batches,
+        start = self._start(interval)
+        job = job_of(interval, start, prepared.opened.batches)
+        begun = self._beside.take(interval.number)
+        prepared.running = _Running(
+            start=start, job=job, done=begun or self._in_turn(interval, job), beside=begun is not None
         )
-        engine = self._engine(interval.environment)
-        prepared.running = self._runner.submit(self._timed, engine, job)
+        return prepared.running
 
-    def _timed(self, engine: Replayer, job: ReplayJob) -> tuple[ReplayOutcome, LoadedState, float]:
-        began = self.task.clock()
+    def _in_turn(self, interval: Interval, job: ReplayJob) -> Future[Done]:
+        return self._runner.submit(self._timed, self._engine(interval.environment), job)
+
+    def _timed(self, engine: Replayer, job: ReplayJob) -> Done:
+        began, alone = self.task.clock(), not self._beside.busy
         outcome, state = self._run(engine, job)
-        return outcome, state, self.task.clock() - began
+        return Done(
+            batches=job.batches,
+            outcome=outcome,
+            state=state,
+            seconds=self.task.clock() - began,
+            alone=alone and not self._beside.busy,
+        )
+
+    def _go_beside(self, interval: Interval) -> None:
+        """Have later intervals replay beside this one, where the machine has room and the system keeps them apart."""
+        later = [other for other in self._order if other.number > interval.number]
+        # The first replay pays for what the libraries set up once.
+        if len(self._alone) < TRIED or not self._kept_apart or self._is_other_class(interval):
+            return
+        room = room_for(
+            interval.environment,
+            threads=self.base.threads,
+            state_bytes=self._sizes[0],
+            batch_bytes=self._sizes[1],
+        )
+        seconds = self.pace() * sum(len(other.steps) for other in later)
+        self._beside.follow(interval, later, room, seconds=seconds)
 
     def _look_ahead(self, interval: Interval) -> None:
         """While ``interval`` replays, read the next one's start and open its data."""
@@ -257,21 +342,17 @@ class ReplaySession:
         """Whether bits are not owed here, or nothing is known about that yet."""
         return self.environment is None or bool(self.differences(self.environment, interval.environment))
 
-    def _examine(self, item: Replayed) -> IntervalResult:
-        """Compare what the replay did, step by step and at the end, with the records."""
+    def _examine(self, found: "_Compared") -> IntervalResult:
+        """Judge what the replay did, step by step and at the end."""
+        item, batches, others = found.item, found.batches, found.others
         interval = item.interval
-        batches = [
-            step
-            for step, done in zip(interval.steps, item.outcome.steps, strict=True)
-            if not self.data.batch_matches(step, done.batch)
-        ]
-        others = differing_steps(self.task.values[interval.number], interval.steps, item.outcome.steps)
+        if len(batches) < len(interval.steps):
+            self.data.secret_proven = True
         if not batches:
             self.checked.add(interval.number)
-        equal = item.state.root == interval.end.root
-        if equal and not batches and not others:
+        if found.equal and not batches and not others:
             self._check_end(item)
-            self._check_metrics(item)
+            self.findings += self._other_metrics(item)
             self._carry = item.state
             self._go_on(item)
             return self.judge.equal(item)
@@ -286,8 +367,8 @@ class ReplaySession:
             self.findings.append(other.finding(interval.number, confirmed=certain, remedy=ELSEWHERE))
         if batches:
             raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
-        self._carry = item.state if equal else None
-        if equal:
+        self._carry = item.state if found.equal else None
+        if found.equal:
             return self.judge.equal(item)
         if confirmed and not interval.end.stored:
             return self._judge_unstored(item)
@@ -370,19 +451,11 @@ class ReplaySession:
         except Unavailable as error:
             self._missing(item.interval, str(error))
 
-    def _check_metrics(self, item: Replayed) -> None:
+    def _other_metrics(self, item: Replayed) -> list[Finding]:
         """Recorded metrics that the replay does not give are said once; a metric may be a time, so nothing follows."""
-        if any(finding.name == "metrics" for finding in self.findings):
-            return
-        for step, done in zip(item.interval.steps, item.outcome.steps, strict=True):
-            recorded = {} if isinstance(step.metrics, UnsetType) else step.metrics
-            others = [name for name in recorded if real(done.metrics.get(name, math.nan)) != recorded[name]]
-            if others:
-                detail = f"step {step.step}: the replay gives another {others[0]!r} than recorded, from equal states"
-                self.findings.append(
-                    Finding(step=9, name="metrics", outcome="unverifiable", detail=detail, record=step.index)
-                )
-                return
+        if any(finding.name == METRICS for finding in self.findings):
+            return []
+        return metrics_finding(item.interval.steps, item.outcome.steps)
 
     def _with_recorded(self, item: Replayed) -> Replayed:
         if not item.interval.end.stored:
@@ -419,11 +492,13 @@ class ReplaySession:
         if self._main is None or self._pinned != environment:
             self.close()
             self._pinned = environment
-            self._main = self._stack.enter_context(self.task.engines(environment))
+            engine = self._stack.enter_context(self.task.engines(environment))
+            self._main = InTurn(engine, self._beside)
         return self._main
 
     def _second(self, environment: Environment) -> Replayer:
-        """The session for everything that runs again."""
+        """The session for everything that runs again, alone."""
+        self._beside.stop()
         if self._check is None or self._pinned != environment:
             self._engine(environment)
             self._check = self._stack.enter_context(self.task.engines(environment))
@@ -436,15 +511,36 @@ class _Prepared:
 
     interval: Interval
     opened: OpenedInterval
-    start: LoadedState | None = None
-    job: ReplayJob | None = None
-    running: Future[tuple[ReplayOutcome, LoadedState, float]] | None = None
+    running: "_Running | None" = None
 
-    def under_way(self) -> tuple[ReplayJob, LoadedState, Future[tuple[ReplayOutcome, LoadedState, float]]]:
-        """What runs, from where, and its outcome."""
-        if self.job is None or self.start is None or self.running is None:
-            raise RuntimeError("the replay was not begun")
-        return self.job, self.start, self.running
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """A replay that was begun, in turn or ``beside`` others, and what will come of it."""
+
+    start: LoadedState
+    job: ReplayJob
+    done: Future[Done]
+    beside: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """A replay beside the records: steps that consumed other ``batches``, and ``others`` in their hyperparameters."""
+
+    item: Replayed
+    batches: list[Step]
+    others: list[OtherStep]
+    seconds: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether it ended in the recorded state."""
+        return self.item.state.root == self.item.interval.end.root
+
+
+def _bytes_of(batch: OpenedBatch) -> int:
+    return len(batch.batch or b"") + sum(map(len, batch.examples or ()))
 
 
 def _not_opened(error: Exception) -> NotOpened:

@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from polledger.core.records import Environment
-from polledger.core.replay import Replayer
+from polledger.core.replay import OpenedBatch, Replayer, ReplayJob
 from polledger.store.objects import ObjectStore
-from polledger.verify.lineage import Lineage, Values
+from polledger.verify.lineage import Interval, Lineage, Values
 from polledger.verify.openings import Openings
 from polledger.verify.policy import Policy
+from polledger.verify.states import LoadedState
 
 Engines = Callable[[Environment], AbstractContextManager[Replayer]]
 """Starts a fresh replayer, pinned to a recorded environment; leaving the context ends its processes."""
@@ -57,3 +58,14 @@ class ReplayTask:
     compact: bool
     """Records are shown only where they are opened: what a value was before may not be known for certain."""
     clock: Callable[[], float]
+
+
+def job_of(interval: Interval, start: LoadedState, batches: tuple[OpenedBatch, ...]) -> ReplayJob:
+    """The replay of ``interval`` from ``start`` on."""
+    return ReplayJob(
+        start=start.data,
+        root=start.root,
+        first_step=interval.start.step,
+        last_step=interval.end.step,
+        batches=batches,
+    )

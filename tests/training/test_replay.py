@@ -461,3 +461,13 @@ def replace_inputs(tmp_path: Path, inputs: dict[str, str]) -> ReplayContext:
     path = tmp_path / "listing.py"
     path.write_text(LISTING)
     return replace(context(path, "Listing", {"steps": 1}), inputs=inputs)
+
+
+def test_an_engine_that_was_closed_begins_no_process(trained: Any) -> None:
+    runner, path = trained[0], TASKS / "kitchen_sink.py"
+    engine = ReplayEngine(context(path, "KitchenSink", runner.task.config))
+    engine.close()
+    with pytest.raises(ReplayFailed, match="replaying was ended"):
+        engine.rebuild()
+    assert not engine._children
+    engine.close()

@@ -227,9 +227,9 @@ def test_readers_only_where_they_pay_and_fit(long: Built, monkeypatch: pytest.Mo
     monkeypatch.setattr(readers, "usable_cores", lambda: 1)
     assert reader_count(objects, roots) == 0
     monkeypatch.setattr(readers, "usable_cores", lambda: 8)
-    monkeypatch.setattr(readers, "physical_memory", lambda: 4 * max(sizes))
+    monkeypatch.setattr(readers, "memory_limit", lambda: 4 * max(sizes))
     assert reader_count(objects, roots) == 1
-    monkeypatch.setattr(readers, "physical_memory", lambda: max(sizes))
+    monkeypatch.setattr(readers, "memory_limit", lambda: max(sizes))
     assert reader_count(objects, roots) == 0
     monkeypatch.setattr(readers.sys, "platform", "darwin")
     assert reader_count(objects, roots) == 0

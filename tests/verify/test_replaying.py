@@ -49,6 +49,8 @@ ELSEWHERE = msgspec.structs.replace(OTHER_MACHINE, device="Some GPU")
 class Log:
     """Engines that remember who was started and what each was given."""
 
+    kind: type[NumpyReplayer] = NumpyReplayer
+
     def __init__(self, built: Built, **options: Any) -> None:
         self.built, self.options = built, options
         self.started: list[NumpyReplayer] = []
@@ -56,7 +58,7 @@ class Log:
 
     @contextmanager
     def __call__(self, environment: Environment) -> Iterator[NumpyReplayer]:
-        replayer = NumpyReplayer(spec=self.built.spec, environment=environment, **self.options)
+        replayer = self.kind(spec=self.built.spec, environment=environment, **self.options)
         self.started.append(replayer)
         yield replayer
         self.ended += 1

@@ -1,0 +1,339 @@
+"""Replays of later intervals in processes of their own, while the present one replays, on cores that it leaves.
+
+A run that was recorded with few threads replays with as few, whatever machine verifies it. What replays here saves time
+and decides nothing: a result is used where it is all that the records say, down to the last bit; anything else is
+replayed in turn, alone, as if there had been nothing beside it.
+
+Only where the system keeps the processes apart, and bits are owed. Even then no process is given a state that is, or
+may become, what another one is asked for, and each gets its intervals in ascending order. PROTOCOL section 10.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from polledger.core.records import Environment
+from polledger.core.replay import (
+    AS_RECORDED,
+    IsolationReport,
+    OpenedBatch,
+    RebuiltState,
+    Replayer,
+    ReplayJob,
+    ReplayOutcome,
+    Variant,
+)
+from polledger.helper import memory_limit, usable_cores
+from polledger.verify.custom import REPLAY_ERRORS
+from polledger.verify.lineage import Interval
+from polledger.verify.openings import Wanted
+from polledger.verify.replaytask import NotOpened, ReplayTask, job_of
+from polledger.verify.states import LoadedState, load_state
+
+WORTH: Final = 10.0
+"""Seconds of replaying that have to be left for each process: its start takes a few."""
+
+MOST: Final = 32
+"""Processes at a time: what the data's process opens for them, and what is compared in turn, is done one by one."""
+
+PROCESS: Final = 1 << 30
+"""Bytes that a process with torch may take before it has a state: twice what the examples take."""
+
+STATES: Final = 8
+"""How many times a state's bytes one replay may take, here and in its process: start, end, parameters, gradients."""
+
+AHEAD: Final = 2
+"""Stretches that are begun or wait, for each process: one that has ended finds the next."""
+
+Batches = tuple[OpenedBatch, ...]
+Run = Callable[[Replayer, ReplayJob], tuple[ReplayOutcome, LoadedState]]
+"""Replays one interval in any thread. Raises NotOpened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What this machine has beside the present interval: ``count`` replays at a time, ``held`` intervals in memory."""
+
+    count: int
+    held: int
+
+
+NOTHING: Final = Room(count=0, held=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A replay that ended: the ``batches`` it was given, what came of it, in how many ``seconds``, and if ``alone``."""
+
+    batches: Batches
+    outcome: ReplayOutcome
+    state: LoadedState
+    seconds: float
+    alone: bool
+
+
+def room_for(environment: Environment, *, threads: int | None, state_bytes: int, batch_bytes: int) -> Room:
+    """What this machine has cores and memory for: nothing where not on the CPU, or where one replay takes it.
+
+    ``threads``: of each replay, if not as many as recorded. ``batch_bytes``: of an interval's batches.
+    """
+    if environment.device != "cpu":
+        return NOTHING
+    memory = memory_limit()
+    cores = usable_cores() // max(1, threads or environment.threads)
+    count = min(cores, memory // 2 // (PROCESS + STATES * state_bytes), MOST)
+    # With one at a time nothing is beside another.
+    return NOTHING if count < 2 else Room(count=count, held=memory // 4 // max(1, state_bytes + batch_bytes))
+
+
+class Beside:
+    """Replays under way, by interval. :meth:`stop` may be called in any thread; close it after use."""
+
+    def __init__(self, task: ReplayTask, *, run: Run, wanted: Callable[[Interval], Wanted | None]) -> None:
+        self._task = task
+        self._run = run
+        self._wanted = wanted
+        self.replayers: list[Replayer] = []
+        """All that ever ran here: what the system enforced on them is asked for."""
+        self._free: deque[Replayer] = deque()
+        self._opener: Replayer | None = None
+        """Opens the data for all of them, one after the other."""
+        self._opening = threading.Lock()
+        self._under_way: dict[int, Future[Done]] = {}
+        self._taken: Future[Done] | None = None
+        self._last = -1
+        """The highest interval that was begun or passed over: each process gets its intervals in ascending order."""
+        self._pool: ThreadPoolExecutor | None = None
+        self._count = 0
+        """Replays at a time, at most, of the processes that were started."""
+        self._begun: list[Future[None]] = []
+        """Stretches of intervals that were begun or wait."""
+        self._stack = ExitStack()
+        self._lock = threading.RLock()
+        self._ending = threading.Lock()
+        self._ended = False
+        self._stopped = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether any replay is under way, or waits."""
+        with self._lock:
+            return not all(running.done() for running in self._begun)
+
+    @property
+    def alive(self) -> bool:
+        """Whether there may be processes, which take memory also where they wait."""
+        with self._lock:
+            return self._pool is not None
+
+    def follow(self, present: Interval, later: Sequence[Interval], room: Room, *, seconds: float) -> None:
+        """Begin what may begin of ``later``: the intervals that are opened after ``present``, ascending.
+
+        ``seconds`` of replaying are left: processes are started where there are enough for them.
+        """
+        with self._lock:
+            if self._pool is None:
+                self._count = min(room.count, int(seconds / WORTH))
+            count = min(room.count, self._count)
+            if count < 2:
+                return
+            for number in [number for number in self._under_way if number <= present.number]:
+                # It was not taken: its data are not what was recorded.
+                del self._under_way[number]
+            asked, before = {present.end.root}, present
+            for stretch in _stretches(later):
+                self._begun = [running for running in self._begun if not running.done()]
+                if self._stopped or len(self._begun) >= AHEAD * count:
+                    return
+                if stretch[0].number > self._last:
+                    if self._under_way and len(self._under_way) + len(stretch) > room.held:
+                        return
+                    self._last = stretch[-1].number
+                    if len(stretch) <= room.held and self._may_begin(present, before, stretch, asked):
+                        self._begin(stretch)
+                asked.update(interval.end.root for interval in stretch)
+                before = stretch[-1]
+
+    def take(self, number: int) -> Future[Done] | None:
+        """The replay of interval ``number``, if that was begun; once."""
+        with self._lock:
+            self._taken = self._under_way.pop(number, None)
+            return self._taken
+
+    def stop(self) -> None:
+        """End every process, and begin no more."""
+        with self._lock:
+            self._stopped = True
+        self.end()
+
+    def end(self) -> None:
+        """End every process. Idempotent."""
+        with self._ending:
+            with self._lock:
+                self._ended = True
+                for done in (*self._under_way.values(), self._taken):
+                    if done is not None:
+                        done.cancel()
+                pool = self._pool
+            # A thread that waits for its process learns that this has ended.
+            self._stack.close()
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+            with self._lock:
+                self._under_way.clear()
+                self._free.clear()
+                self._pool = self._opener = self._taken = None
+                self._ended = False
+
+    def _may_begin(
+        self, present: Interval, before: Interval, stretch: Sequence[Interval], asked: set[bytes]
+    ) -> bool:
+        """Whether no other replay is, or may be, asked for what ``stretch`` starts from."""
+        first = stretch[0]
+        same = all(item.environment == present.environment for item in stretch)
+        return same and first.start.stored and first.start.root not in asked and self._apart(before, first)
+
+    def _apart(self, before: Interval, interval: Interval) -> bool:
+        """Whether no replay from ``before`` on may be asked for the state that ``interval`` starts from.
+
+        One that ends where nothing is stored may have to go on to the next state that is.
+        """
+        intervals = self._task.lineage.intervals
+        return any(intervals[number].start.stored for number in range(before.number + 1, interval.number))
+
+    def _begin(self, stretch: Sequence[Interval]) -> None:
+        begun = []
+        for interval in stretch:
+            wanted = self._wanted(interval)
+            if wanted is None:
+                break
+            begun.append(_Begun(interval=interval, wanted=wanted))
+        if not begun:
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="beside")
+        self._under_way.update((item.interval.number, item.done) for item in begun)
+        self._begun.append(self._pool.submit(self._replay_stretch, begun))
+
+    def _replay_stretch(self, stretch: Sequence["_Begun"]) -> None:
+        """Replay one interval after the other in one process; what follows one that failed is not replayed."""
+        start = replayer = None
+        for item in stretch:
+            if not item.done.set_running_or_notify_cancel():
+                continue
+            try:
+                replayer = replayer or self._replayer(item.interval)
+                start = start or load_state(self._task.objects, item.interval.start.root)
+                if start.root != item.interval.start.root:
+                    raise NotOpened("the interval before it does not lead to where it starts")
+                found = self._replay(replayer, start, item)
+            except Exception as error:
+                item.done.set_exception(error)
+                break
+            item.done.set_result(found)
+            start = found.state
+        for item in stretch:
+            item.done.cancel()
+        with self._lock:
+            if replayer is not None:
+                self._free.append(replayer)
+
+    def _replayer(self, interval: Interval) -> Replayer:
+        with self._lock:
+            if not self._free:
+                self._free.append(self._start(interval))
+            return self._free.popleft()
+
+    def _start(self, interval: Interval) -> Replayer:
+        if self._ended:
+            raise NotOpened("replaying beside was ended")
+        replayer = self._stack.enter_context(self._task.engines(interval.environment))
+        self.replayers.append(replayer)
+        return replayer
+
+    def _replay(self, replayer: Replayer, start: LoadedState, item: "_Begun") -> Done:
+        interval = item.interval
+        with self._opening:
+            if self._opener is None:
+                with self._lock:
+                    self._opener = self._start(interval)
+            batches = tuple(
+                self._task.openings.batches(item.wanted, self._opener, data_here=self._task.data_here)
+            )
+        began = self._task.clock()
+        job = job_of(interval, start, batches)
+        outcome, state = self._run(replayer, job)
+        kept = replayer.isolation()
+        if not (kept.files and kept.network):
+            raise NotOpened("the system does not keep its process apart")
+        seconds = self._task.clock() - began
+        return Done(batches=batches, outcome=outcome, state=state, seconds=seconds, alone=False)
+
+
+class InTurn:
+    """A replayer that tries once more, alone, what failed while others ran beside it: they may have had its memory."""
+
+    def __init__(self, replayer: Replayer, beside: Beside) -> None:
+        self._replayer = replayer
+        self._beside = beside
+
+    def rebuild(self, *, variant: Variant = AS_RECORDED, size: int | None = None) -> RebuiltState:
+        """See :meth:`polledger.core.replay.Replayer.rebuild`. Nothing runs beside it."""
+        return self._replayer.rebuild(variant=variant, size=size)
+
+    def open_batches(self, steps: Wanted) -> Iterator[OpenedBatch]:
+        """See :meth:`polledger.core.replay.Replayer.open_batches`."""
+        crowded, opened = self._beside.alive, 0
+        try:
+            for batch in self._replayer.open_batches(steps):
+                yield batch
+                opened += 1
+        except REPLAY_ERRORS:
+            if not self._makes_room(crowded=crowded):
+                raise
+            yield from self._replayer.open_batches(steps[opened:])
+
+    def replay(self, job: ReplayJob, *, variant: Variant = AS_RECORDED) -> ReplayOutcome:
+        """See :meth:`polledger.core.replay.Replayer.replay`."""
+        crowded = self._beside.alive
+        try:
+            return self._replayer.replay(job, variant=variant)
+        except REPLAY_ERRORS:
+            if not self._makes_room(crowded=crowded):
+                raise
+        return self._replayer.replay(job, variant=variant)
+
+    def isolation(self) -> IsolationReport:
+        """See :meth:`polledger.core.replay.Replayer.isolation`."""
+        return self._replayer.isolation()
+
+    def _makes_room(self, *, crowded: bool) -> bool:
+        """End what runs beside; whether anything did, now or when it was ``crowded``."""
+        crowded = crowded or self._beside.alive
+        self._beside.stop()
+        return crowded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """An interval, what its steps consume, and what came of its replay."""
+
+    interval: Interval
+    wanted: Wanted
+    done: Future[Done] = field(default_factory=Future)
+
+
+def _stretches(intervals: Sequence[Interval]) -> Iterator[list[Interval]]:
+    """``intervals`` by stretches in which each starts where the one before it ends."""
+    stretch: list[Interval] = []
+    for interval in intervals:
+        if stretch and interval.number != stretch[-1].number + 1:
+            yield stretch
+            stretch = []
+        stretch.append(interval)
+    if stretch:
+        yield stretch
