@@ -105,8 +105,13 @@ class Beside:
         self._opening = threading.Lock()
         self._under_way: dict[int, Future[Done]] = {}
         self._taken: Future[Done] | None = None
-        self._last = -1
-        """The highest interval that was begun or passed over: each process gets its intervals in ascending order."""
+        self._stretches: list[list[Interval]] = []
+        self._next = 0
+        """Of the stretches, the first that was neither begun nor passed over: they begin in ascending order."""
+        self._ends: dict[bytes, int] = {}
+        """By the root of a state, the first interval that is asked for it."""
+        self._after: dict[int, int] = {}
+        """Steps that are opened after an interval."""
         self._pool: ThreadPoolExecutor | None = None
         self._count = 0
         """Replays at a time, at most, of the processes that were started."""
@@ -130,33 +135,46 @@ class Beside:
         with self._lock:
             return self._pool is not None
 
-    def follow(self, present: Interval, later: Sequence[Interval], room: Room, *, seconds: float) -> None:
-        """Begin what may begin of ``later``: the intervals that are opened after ``present``, ascending.
+    def expect(self, order: Sequence[Interval]) -> None:
+        """Say which intervals will be opened, ascending."""
+        self._stretches = list(_stretches(order))
+        self._next = 0
+        self._ends = {interval.end.root: interval.number for interval in reversed(order)}
+        after = 0
+        for interval in reversed(order):
+            self._after[interval.number] = after
+            after += len(interval.steps)
 
-        ``seconds`` of replaying are left: processes are started where there are enough for them.
-        """
+    def follow(self, present: Interval, room: Room, *, pace: float) -> None:
+        """Begin what may begin of the intervals that are opened after ``present``, at ``pace`` seconds a step."""
         with self._lock:
             if self._pool is None:
-                self._count = min(room.count, int(seconds / WORTH))
+                self._count = min(room.count, int(pace * self._after.get(present.number, 0) / WORTH))
             count = min(room.count, self._count)
             if count < 2:
                 return
             for number in [number for number in self._under_way if number <= present.number]:
                 # It was not taken: its data are not what was recorded.
                 del self._under_way[number]
-            asked, before = {present.end.root}, present
-            for stretch in _stretches(later):
-                self._begun = [running for running in self._begun if not running.done()]
-                if self._stopped or len(self._begun) >= AHEAD * count:
+            self._begun = [running for running in self._begun if not running.done()]
+            while not self._stopped and len(self._begun) < AHEAD * count:
+                if not self._go_on(present, room):
                     return
-                if stretch[0].number > self._last:
-                    if self._under_way and len(self._under_way) + len(stretch) > room.held:
-                        return
-                    self._last = stretch[-1].number
-                    if len(stretch) <= room.held and self._may_begin(present, before, stretch, asked):
-                        self._begin(stretch)
-                asked.update(interval.end.root for interval in stretch)
-                before = stretch[-1]
+
+    def _go_on(self, present: Interval, room: Room) -> bool:
+        """Begin the next stretch, or pass it over; whether there is another one whose turn it can be."""
+        if self._next == len(self._stretches):
+            return False
+        stretch = self._stretches[self._next]
+        if stretch[0].number > present.number:
+            if stretch[0].environment != present.environment:
+                return False
+            if self._under_way and len(self._under_way) + len(stretch) > room.held:
+                return False
+            if len(stretch) <= room.held and self._may_begin(stretch):
+                self._begin(stretch)
+        self._next += 1
+        return True
 
     def take(self, number: int) -> Future[Done] | None:
         """The replay of interval ``number``, if that was begun; once."""
@@ -189,21 +207,21 @@ class Beside:
                 self._pool = self._opener = self._taken = None
                 self._ended = False
 
-    def _may_begin(
-        self, present: Interval, before: Interval, stretch: Sequence[Interval], asked: set[bytes]
-    ) -> bool:
+    def _may_begin(self, stretch: Sequence[Interval]) -> bool:
         """Whether no other replay is, or may be, asked for what ``stretch`` starts from."""
         first = stretch[0]
-        same = all(item.environment == present.environment for item in stretch)
-        return same and first.start.stored and first.start.root not in asked and self._apart(before, first)
+        one_class = all(item.environment == first.environment for item in stretch)
+        earlier = self._ends.get(first.start.root, first.number) < first.number
+        return one_class and first.start.stored and not earlier and self._apart(first)
 
-    def _apart(self, before: Interval, interval: Interval) -> bool:
-        """Whether no replay from ``before`` on may be asked for the state that ``interval`` starts from.
+    def _apart(self, first: Interval) -> bool:
+        """Whether a stored state lies between what is opened before ``first`` and its start.
 
-        One that ends where nothing is stored may have to go on to the next state that is.
+        A replay that ends where nothing is stored may have to go on to the next state that is.
         """
+        before = self._stretches[self._next - 1][-1].number if self._next else -1
         intervals = self._task.lineage.intervals
-        return any(intervals[number].start.stored for number in range(before.number + 1, interval.number))
+        return any(intervals[number].start.stored for number in range(before + 1, first.number))
 
     def _begin(self, stretch: Sequence[Interval]) -> None:
         begun = []

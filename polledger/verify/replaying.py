@@ -63,8 +63,6 @@ class ReplaySession:
     _ahead: dict[int, "_Prepared | NotOpened"] = field(default_factory=dict)
     """Of the next interval: what is opened already, and maybe under way."""
     _next: dict[int, Interval] = field(default_factory=dict)
-    _order: Sequence[Interval] = ()
-    """Every interval that will be opened."""
     _beside: Beside = field(init=False)
     _kept_apart: bool = False
     """The process that replays in turn has said that the system keeps files and network from it."""
@@ -172,8 +170,9 @@ class ReplaySession:
 
         While one replays, the start of the next one is read, and others replay beside it where that pays.
         """
-        self._order = [self.task.lineage.intervals[number] for number in numbers]
-        self._next = {interval.number: then for interval, then in pairwise(self._order)}
+        order = [self.task.lineage.intervals[number] for number in numbers]
+        self._next = {interval.number: then for interval, then in pairwise(order)}
+        self._beside.expect(order)
 
     def open(self, number: int) -> IntervalResult:
         """Replay interval ``number`` (once) and judge it. Numbers come in ascending order."""
@@ -295,18 +294,17 @@ class ReplaySession:
 
     def _go_beside(self, interval: Interval) -> None:
         """Have later intervals replay beside this one, where the machine has room and the system keeps them apart."""
-        later = [other for other in self._order if other.number > interval.number]
         # The first replay pays for what the libraries set up once.
         if len(self._alone) < TRIED or not self._kept_apart or self._is_other_class(interval):
             return
+        state_bytes, batch_bytes = self._sizes
         room = room_for(
             interval.environment,
             threads=self.base.threads,
-            state_bytes=self._sizes[0],
-            batch_bytes=self._sizes[1],
+            state_bytes=state_bytes,
+            batch_bytes=batch_bytes,
         )
-        seconds = self.pace() * sum(len(other.steps) for other in later)
-        self._beside.follow(interval, later, room, seconds=seconds)
+        self._beside.follow(interval, room, pace=self.pace())
 
     def _look_ahead(self, interval: Interval) -> None:
         """While ``interval`` replays, read the next one's start and open its data."""

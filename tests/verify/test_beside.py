@@ -282,35 +282,41 @@ class TestAlone:
         assert room(two).count == beside.MOST
 
     def test_no_more_is_held_than_there_is_memory_for(self, long: Built) -> None:
-        log = Log(long)
-        found = session(long, log)
-        intervals = found.task.lineage.intervals
-        later = [intervals[number] for number in (4, 6, 7, 9, 10, 11, 13)]
         go = threading.Event()
-        log.options["on_replay"] = lambda job: go.wait(30) and None
-        found._beside.follow(intervals[1], later, Room(count=8, held=2), seconds=1.0)
+        found = session(long, Log(long, on_replay=lambda job: go.wait(30) and None))
+        running, intervals = found._beside, found.task.lineage.intervals
+        room = Room(count=8, held=2)
+        running.expect([intervals[number] for number in (1, 4, 6, 7, 9, 10, 11, 13)])
         # One, then two that do not fit beside it.
-        assert sorted(found._beside._under_way) == [4]
-        assert found._beside.take(4) is not None
-        found._beside.follow(intervals[4], later[1:], Room(count=8, held=2), seconds=1.0)
-        assert sorted(found._beside._under_way) == [6, 7]
-        found._beside.take(6)
-        found._beside.take(7)
+        running.follow(intervals[1], room, pace=1.0)
+        assert sorted(running._under_way) == [4]
+        assert running.take(4) is not None
+        running.follow(intervals[4], room, pace=1.0)
+        assert sorted(running._under_way) == [6, 7]
+        running.take(6)
+        running.take(7)
         # Three never fit: they are passed over.
-        found._beside.follow(intervals[7], later[3:], Room(count=8, held=2), seconds=1.0)
-        assert sorted(found._beside._under_way) == [13]
+        running.follow(intervals[7], room, pace=1.0)
+        assert sorted(running._under_way) == [13]
         go.set()
         found.close()
 
     def test_no_more_wait_than_soon_have_a_process(self, long: Built) -> None:
         go = threading.Event()
-        log = Log(long, on_replay=lambda job: go.wait(30) and None)
-        found = session(long, log)
-        intervals = found.task.lineage.intervals
-        later = [intervals[number] for number in (4, 6, 8, 10, 12, 14)]
-        found._beside.follow(intervals[1], later, Room(count=2, held=100), seconds=1.0)
-        assert sorted(found._beside._under_way) == [4, 6, 8, 10]
+        found = session(long, Log(long, on_replay=lambda job: go.wait(30) and None))
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4, 6, 8, 10, 12, 14)])
+        running.follow(intervals[1], Room(count=2, held=100), pace=1.0)
+        assert sorted(running._under_way) == [4, 6, 8, 10]
         go.set()
+        found.close()
+
+    def test_without_a_word_of_what_will_be_opened(self, long: Built) -> None:
+        log = Log(long)
+        found = session(long, log)
+        found.origin()
+        assert all(found.open(number).exact for number in (0, 1, 2, 4, 6))
+        assert len(log.started) == 1
         found.close()
 
 
@@ -589,19 +595,21 @@ class TestEnding:
 
     def test_what_was_stopped_begins_no_more(self, long: Built) -> None:
         found = session(long)
-        intervals = found.task.lineage.intervals
-        found._beside.stop()
-        found._beside.follow(intervals[1], intervals[4:6], Room(count=2, held=9), seconds=1.0)
-        assert not found._beside.alive
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4)])
+        running.stop()
+        running.follow(intervals[1], Room(count=2, held=9), pace=1.0)
+        assert not running.alive
         found.close()
 
     def test_what_was_ended_may_begin_again(self, long: Built) -> None:
         found = session(long)
-        intervals = found.task.lineage.intervals
-        found._beside.end()
-        found._beside.follow(intervals[1], intervals[4:6], Room(count=2, held=9), seconds=1.0)
-        assert found._beside.alive
-        begun = found._beside.take(4)
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4)])
+        running.end()
+        running.follow(intervals[1], Room(count=2, held=9), pace=1.0)
+        assert running.alive
+        begun = running.take(4)
         assert begun is not None
         assert begun.result().state.root == intervals[4].end.root
         found.close()
