@@ -57,3 +57,12 @@ def test_where_there_are_no_groups_all_is_there(
 ) -> None:
     monkeypatch.setattr(helper, "_OWN_GROUP", Path("/nowhere/at/all"))
     assert (usable_cores(), memory_limit()) == here
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "100000\n", "50000 0\n", "1 2 3\n", "-1 100000\n", "many 100000\n", "²\n"]
+)
+def test_what_cannot_be_read_limits_nothing(groups: Path, here: tuple[int, int], text: str) -> None:
+    (groups / "cpu.max").write_text(text, encoding="utf-8")
+    (groups / "memory.max").write_text(text if len(text.split()) != 1 else "1 1\n", encoding="utf-8")
+    assert (usable_cores(), memory_limit()) == here

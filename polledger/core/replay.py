@@ -117,6 +117,10 @@ class Replayer(Protocol):
         """Run one interval. Jobs come in ascending order, so that no answer is ever in reach of the code."""
         ...
 
+    def ready(self, *, variant: Variant = AS_RECORDED) -> IsolationReport:
+        """Start what replays, before it is given anything, and say what was enforced on the children so far."""
+        ...
+
     def isolation(self) -> IsolationReport:
         """What was enforced on the children so far (all True before the first one)."""
         ...

@@ -32,7 +32,7 @@ _CODE = {
 _TIMING = {
     "scan_seconds": "Reading and measuring stored checkpoints",
     "opened_seconds": "Opening the sample, all in all",
-    "replay_seconds": "Replay alone",
+    "replay_seconds": "Replays, added up",
     "noise_seconds": "Noise floor",
 }
 

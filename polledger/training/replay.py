@@ -119,13 +119,19 @@ class ReplayEngine:
         with self._lock:
             self._closed = True
             children, self._children = self._children, {}
-        for child in children.values():
-            child.close()
+        with contextlib.ExitStack() as stack:
+            for child in children.values():
+                stack.callback(child.close)
 
     def start(self) -> None:
         """Begin to start the two children, so that they load side by side."""
         self._child("replay", AS_RECORDED)
         self._child("data", AS_RECORDED)
+
+    def ready(self, *, variant: Variant = AS_RECORDED) -> IsolationReport:
+        """See :meth:`polledger.core.replay.Replayer.ready`."""
+        with _Conversation(self, "replay", variant):
+            return self._isolation
 
     def isolation(self) -> IsolationReport:
         """What the system enforced on every child so far."""

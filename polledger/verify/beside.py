@@ -8,8 +8,8 @@ Only where the system keeps the processes apart, and bits are owed. Even then no
 may become, what another one is asked for, and each gets its intervals in ascending order. PROTOCOL section 10.
 """
 
+import contextlib
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -79,13 +79,15 @@ class Done:
 def room_for(environment: Environment, *, threads: int | None, state_bytes: int, batch_bytes: int) -> Room:
     """What this machine has cores and memory for: nothing where not on the CPU, or where one replay takes it.
 
-    ``threads``: of each replay, if not as many as recorded. ``batch_bytes``: of an interval's batches.
+    ``threads``: of each replay, if not as many as recorded. ``batch_bytes``: of the batches of the longest interval.
     """
     if environment.device != "cpu":
         return NOTHING
     memory = memory_limit()
     cores = usable_cores() // max(1, threads or environment.threads)
-    count = min(cores, memory // 2 // (PROCESS + STATES * state_bytes), MOST)
+    # Batches are there as they were opened and as they were consumed.
+    batch_bytes *= 2
+    count = min(cores, memory // 2 // (PROCESS + STATES * state_bytes + batch_bytes), MOST)
     # With one at a time nothing is beside another.
     return NOTHING if count < 2 else Room(count=count, held=memory // 4 // max(1, state_bytes + batch_bytes))
 
@@ -93,13 +95,17 @@ def room_for(environment: Environment, *, threads: int | None, state_bytes: int,
 class Beside:
     """Replays under way, by interval. :meth:`stop` may be called in any thread; close it after use."""
 
-    def __init__(self, task: ReplayTask, *, run: Run, wanted: Callable[[Interval], Wanted | None]) -> None:
+    def __init__(
+        self, task: ReplayTask, *, base: Variant, run: Run, wanted: Callable[[Interval], Wanted | None]
+    ) -> None:
         self._task = task
+        self._base = base
         self._run = run
         self._wanted = wanted
         self.replayers: list[Replayer] = []
         """All that ever ran here: what the system enforced on them is asked for."""
-        self._free: deque[Replayer] = deque()
+        self._own = threading.local()
+        """The process of each thread: they take stretches in their order, and so each process gets them ascending."""
         self._opener: Replayer | None = None
         """Opens the data for all of them, one after the other."""
         self._opening = threading.Lock()
@@ -117,6 +123,8 @@ class Beside:
         """Replays at a time, at most, of the processes that were started."""
         self._begun: list[Future[None]] = []
         """Stretches of intervals that were begun or wait."""
+        self.begun = 0
+        """How many ever were."""
         self._stack = ExitStack()
         self._lock = threading.RLock()
         self._ending = threading.Lock()
@@ -196,15 +204,16 @@ class Beside:
                 for done in (*self._under_way.values(), self._taken):
                     if done is not None:
                         done.cancel()
-                pool = self._pool
-            # A thread that waits for its process learns that this has ended.
-            self._stack.close()
+                pool, self._pool = self._pool, None
+            # A thread that waits for its process learns that this has ended. What cannot be removed of its directory is
+            # no reason to end a verification.
+            with contextlib.suppress(OSError):
+                self._stack.close()
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
             with self._lock:
                 self._under_way.clear()
-                self._free.clear()
-                self._pool = self._opener = self._taken = None
+                self._opener = self._taken = None
                 self._ended = False
 
     def _may_begin(self, stretch: Sequence[Interval]) -> bool:
@@ -234,17 +243,25 @@ class Beside:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="beside")
+        try:
+            self._begun.append(self._pool.submit(self._replay_stretch, begun))
+        except RuntimeError:
+            # There are no more threads to be had: then this is all in turn.
+            self._stopped = True
+            for item in begun:
+                item.done.cancel()
+            return
+        self.begun += 1
         self._under_way.update((item.interval.number, item.done) for item in begun)
-        self._begun.append(self._pool.submit(self._replay_stretch, begun))
 
     def _replay_stretch(self, stretch: Sequence["_Begun"]) -> None:
         """Replay one interval after the other in one process; what follows one that failed is not replayed."""
-        start = replayer = None
+        start = None
         for item in stretch:
             if not item.done.set_running_or_notify_cancel():
                 continue
             try:
-                replayer = replayer or self._replayer(item.interval)
+                replayer = self._replayer(item.interval)
                 start = start or load_state(self._task.objects, item.interval.start.root)
                 if start.root != item.interval.start.root:
                     raise NotOpened("the interval before it does not lead to where it starts")
@@ -256,15 +273,18 @@ class Beside:
             start = found.state
         for item in stretch:
             item.done.cancel()
-        with self._lock:
-            if replayer is not None:
-                self._free.append(replayer)
 
     def _replayer(self, interval: Interval) -> Replayer:
-        with self._lock:
-            if not self._free:
-                self._free.append(self._start(interval))
-            return self._free.popleft()
+        """The process of this thread, which the system keeps apart: nothing was given to it before it said so."""
+        found: Replayer | None = getattr(self._own, "replayer", None)
+        if found is None:
+            with self._lock:
+                found = self._start(interval)
+            kept = found.ready(variant=self._base)
+            if not (kept.files and kept.network):
+                raise NotOpened("the system does not keep its process apart")
+            self._own.replayer = found
+        return found
 
     def _start(self, interval: Interval) -> Replayer:
         if self._ended:
@@ -285,9 +305,6 @@ class Beside:
         began = self._task.clock()
         job = job_of(interval, start, batches)
         outcome, state = self._run(replayer, job)
-        kept = replayer.isolation()
-        if not (kept.files and kept.network):
-            raise NotOpened("the system does not keep its process apart")
         seconds = self._task.clock() - began
         return Done(batches=batches, outcome=outcome, state=state, seconds=seconds, alone=False)
 
@@ -310,7 +327,7 @@ class InTurn:
             for batch in self._replayer.open_batches(steps):
                 yield batch
                 opened += 1
-        except REPLAY_ERRORS:
+        except (*REPLAY_ERRORS, OSError, MemoryError):
             if not self._makes_room(crowded=crowded):
                 raise
             yield from self._replayer.open_batches(steps[opened:])
@@ -320,10 +337,14 @@ class InTurn:
         crowded = self._beside.alive
         try:
             return self._replayer.replay(job, variant=variant)
-        except REPLAY_ERRORS:
+        except (*REPLAY_ERRORS, OSError, MemoryError):
             if not self._makes_room(crowded=crowded):
                 raise
         return self._replayer.replay(job, variant=variant)
+
+    def ready(self, *, variant: Variant = AS_RECORDED) -> IsolationReport:
+        """See :meth:`polledger.core.replay.Replayer.ready`."""
+        return self._replayer.ready(variant=variant)
 
     def isolation(self) -> IsolationReport:
         """See :meth:`polledger.core.replay.Replayer.isolation`."""

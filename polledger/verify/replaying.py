@@ -37,7 +37,8 @@ _SEE_DATA = "see step 7"
 _RESTORE = "restore the object from a copy"
 
 TRIED = 2
-"""Intervals that are replayed alone before others run beside: what a step takes, and how large states are, is known."""
+"""Intervals that are replayed alone before others run beside: what a step takes, and how large states are, is known.
+Of the first alone it is not."""
 
 
 @dataclass(slots=True)
@@ -67,7 +68,9 @@ class ReplaySession:
     _kept_apart: bool = False
     """The process that replays in turn has said that the system keeps files and network from it."""
     _sizes: tuple[int, int] = (0, 0)
-    """Bytes of the largest state that came back so far, and of the largest batches of an interval."""
+    """Bytes of the largest state that came back so far, and of the largest batch."""
+    _longest: int = 0
+    """Steps of the longest interval that will be opened."""
     _alone: list[tuple[float, int]] = field(default_factory=list)
     """Seconds and steps of every replay that nothing ran beside."""
     _main: Replayer | None = None
@@ -88,7 +91,7 @@ class ReplaySession:
             known=task.policy.data.known,
         )
         self._prefetch = Prefetch(task.objects)
-        self._beside = Beside(task, run=self._run, wanted=self.data.undisputed)
+        self._beside = Beside(task, base=self.base, run=self._run, wanted=self.data.undisputed)
         self.custom = CustomBatches(
             intervals=task.lineage.intervals,
             data=self.data,
@@ -119,9 +122,13 @@ class ReplaySession:
         return [*same_class(here, recorded), *self.task.packages]
 
     def pace(self) -> float:
-        """Seconds a step took on average where nothing was replayed beside it; 0 before the first."""
-        steps = sum(steps for _, steps in self._alone)
-        return sum(seconds for seconds, _ in self._alone) / steps if steps else 0.0
+        """Seconds a step took on average where nothing was replayed beside it; 0 before the first.
+
+        The first replay pays for what the libraries set up once: it counts where there is no other.
+        """
+        counted = self._alone[1:] or self._alone
+        steps = sum(steps for _, steps in counted)
+        return sum(seconds for seconds, _ in counted) / steps if steps else 0.0
 
     def close(self) -> None:
         """End every process, also one in which a replay is under way. Idempotent."""
@@ -173,6 +180,7 @@ class ReplaySession:
         order = [self.task.lineage.intervals[number] for number in numbers]
         self._next = {interval.number: then for interval, then in pairwise(order)}
         self._beside.expect(order)
+        self._longest = max((len(interval.steps) for interval in order), default=0)
 
     def open(self, number: int) -> IntervalResult:
         """Replay interval ``number`` (once) and judge it. Numbers come in ascending order."""
@@ -198,7 +206,7 @@ class ReplaySession:
         found = self._outcome(interval, running)
         self.replay_seconds += found.seconds
         self.replayed_steps += len(interval.steps)
-        sizes = len(found.item.state.data), sum(map(_bytes_of, found.item.job.batches))
+        sizes = len(found.item.state.data), max(map(_bytes_of, found.item.job.batches))
         self._sizes = max(self._sizes[0], sizes[0]), max(self._sizes[1], sizes[1])
         return self._examine(found)
 
@@ -221,11 +229,11 @@ class ReplaySession:
         """What was replayed beside others, if it is all that the records say."""
         try:
             done = running.done.result()
+            if done.batches != running.job.batches or done.outcome.environment != self.environment:
+                return None
+            found = self._compared(interval, running, done)
         except Exception:
             return None
-        if done.batches != running.job.batches or done.outcome.environment != self.environment:
-            return None
-        found = self._compared(interval, running, done)
         clean = found.equal and not found.batches and not found.others and not self._other_metrics(found.item)
         return found if clean else None
 
@@ -282,19 +290,18 @@ class ReplaySession:
         return self._runner.submit(self._timed, self._engine(interval.environment), job)
 
     def _timed(self, engine: Replayer, job: ReplayJob) -> Done:
-        began, alone = self.task.clock(), not self._beside.busy
+        began, others, alone = self.task.clock(), self._beside.begun, not self._beside.busy
         outcome, state = self._run(engine, job)
         return Done(
             batches=job.batches,
             outcome=outcome,
             state=state,
             seconds=self.task.clock() - began,
-            alone=alone and not self._beside.busy,
+            alone=alone and others == self._beside.begun,
         )
 
     def _go_beside(self, interval: Interval) -> None:
         """Have later intervals replay beside this one, where the machine has room and the system keeps them apart."""
-        # The first replay pays for what the libraries set up once.
         if len(self._alone) < TRIED or not self._kept_apart or self._is_other_class(interval):
             return
         state_bytes, batch_bytes = self._sizes
@@ -302,7 +309,7 @@ class ReplaySession:
             interval.environment,
             threads=self.base.threads,
             state_bytes=state_bytes,
-            batch_bytes=batch_bytes,
+            batch_bytes=batch_bytes * self._longest,
         )
         self._beside.follow(interval, room, pace=self.pace())
 

@@ -656,6 +656,9 @@ class NumpyReplayer:
             for step in range(job.first_step, job.last_step)
         )
 
+    def ready(self, *, variant: Variant = AS_RECORDED) -> IsolationReport:
+        return self.isolation()
+
     def isolation(self) -> IsolationReport:
         return self.isolated
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from polledger.core.replay import IsolationReport, OpenedBatch, ReplayFailed, Re
 from polledger.verify import beside
 from polledger.verify.beside import NOTHING, PROCESS, STATES, Room, room_for
 from polledger.verify.replaying import TRIED, ReplaySession
+from polledger.verify.replaytask import NotOpened
 from polledger.verify.request import Code
 from polledger.verify.sampling import SampleRequest
 from tests.verify.build import (
@@ -114,7 +116,8 @@ class TestWhatRunsBeside:
         found = opened(long, [4, 6, 8], Log(long, on_replay=wait))
         assert [steps for _, steps in found._alone] == [1] * TRIED
         assert found.replayed_steps == 16
-        assert found.pace() == sum(seconds for seconds, _ in found._alone) / 2
+        # The first pays for what the libraries set up once.
+        assert found.pace() == found._alone[1][0]
 
     def test_intervals_that_follow_each_other_are_replayed_by_one_process(self, long: Built) -> None:
         log = Log(long)
@@ -131,15 +134,23 @@ class TestWhatRunsBeside:
         assert first == [4, 8, 12, 16]
         assert others == [[28, 32]]
 
-    def test_a_state_that_comes_back_later_is_not_given_either(self, long: Built) -> None:
+    @pytest.mark.parametrize("number", [0, 4, 5, 6])
+    def test_a_state_that_comes_back_later_is_not_given_either(self, long: Built, number: int) -> None:
         log = Log(long)
         found = session(long, log)
         intervals = list(found.task.lineage.intervals)
-        # As if the state that 6 ends with were also where 9 starts.
-        end = msgspec.structs.replace(intervals[6].end, root=intervals[9].start.root)
-        intervals[6] = replace(intervals[6], end=end)
+        # As if the state that it ends with were also where 9 starts.
+        end = msgspec.structs.replace(intervals[number].end, root=intervals[9].start.root)
+        intervals[number] = replace(intervals[number], end=end)
         changed = replace(found.task.lineage, intervals=tuple(intervals))
-        opened(long, [4, 6, 9, 12], log, lineage=changed)
+        if number == 0:
+            found = session(long, log, lineage=changed)
+            found._beside.expect([changed.intervals[number] for number in (0, 1, 4, 9, 12)])
+            found._beside.follow(changed.intervals[1], Room(count=2, held=99), pace=1.0)
+            assert sorted(found._beside._under_way) == [4, 12]
+            found.close()
+            return
+        opened(long, [4, 5, 6, 9, 12], log, lineage=changed)
         begun = [step for seen in seen_by(log)[1:] for step in seen]
         assert 40 in begun
         assert 28 not in begun
@@ -150,6 +161,13 @@ class TestWhatRunsBeside:
         # Stored are 0, 1, 2, 16, 32, 48, 64: what starts at 16 is where the replay from 2 may have to go on to.
         assert passed(opened(built, [6, 14], log))
         assert seen_by(log) == [[16], [48]]
+
+    def test_nor_where_what_comes_before_runs_beside_itself(self, tmp_path: Path) -> None:
+        built = make_run(tmp_path / "run", Spec(config=LONG, keep=4))
+        log = Log(built)
+        # 10 goes from 32 to 36, which is not stored: it may have to go on to 48, where 14 starts.
+        assert passed(opened(built, [10, 14], log))
+        assert seen_by(log) == [[48], [32]]
 
     def test_states_that_are_not_stored_are_derived_beside(self, tmp_path: Path) -> None:
         built = make_run(tmp_path / "run", Spec(config=LONG, keep=4))
@@ -250,26 +268,16 @@ class TestAlone:
         opened(long, [4, 6, 8], log)
         assert seen_by(log) == [[8, 16, 24]]
 
-    def test_with_processes_there_the_last_ones_run_beside_too(
-        self, long: Built, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        ticks = iter(range(1_000_000))
-        # A step takes a second by this clock, and 24 are left: enough for three processes, then for none.
-        monkeypatch.setattr(beside, "WORTH", 8.0)
-        log = Log(long)
-        opened(long, [4, 6, 8, 10, 12, 14], log, clock=lambda: float(next(ticks)))
-        assert seen_by(log)[0] == []
-
     def test_what_a_machine_has_room_for(
         self, cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        memory = 2 * 8 * (PROCESS + STATES * 1000)
+        memory = 2 * 8 * (PROCESS + STATES * 1000 + 2 * 12)
         monkeypatch.setattr(beside, "memory_limit", lambda: memory)
         cores(16)
         two = msgspec.structs.replace(ENVIRONMENT, threads=2)
 
         def room(environment: Environment, *, threads: int | None = None, state: int = 1000) -> Room:
-            return room_for(environment, threads=threads, state_bytes=state, batch_bytes=24)
+            return room_for(environment, threads=threads, state_bytes=state, batch_bytes=12)
 
         assert room(two) == Room(count=8, held=memory // 4 // 1024)
         assert room(two, threads=4).count == 4
@@ -388,19 +396,24 @@ class TestTrouble:
         assert found.findings == []
         assert self.in_turn(log).seen[len(FIRST) :] == [8, 16, 24]
 
-    def test_a_process_that_the_system_does_not_keep_apart(self, long: Built) -> None:
+    @pytest.mark.parametrize("name", ["files", "network"])
+    def test_a_process_that_the_system_does_not_keep_apart(self, long: Built, name: str) -> None:
         log = Log(long)
 
         class Open(NumpyReplayer):
             def isolation(self) -> IsolationReport:
-                alone = self is log.started[0]
-                return IsolationReport(files=alone, network=alone)
+                kept = self is log.started[0]
+                return replace(IsolationReport(files=True, network=True), **{name: kept})
 
         log.kind = Open
         found = opened(long, [4, 6, 8], log)
         assert passed(found)
-        assert log.started[0].seen == [0, 1, 2, 8, 16, 24]
-        assert found.isolation == {"files": False, "network": False}
+        # Nothing was given to any other; and that there was such a process is said.
+        assert [replayer.seen for replayer in log.started] == [
+            [0, 1, 2, 8, 16, 24],
+            *([] for _ in log.started[1:]),
+        ]
+        assert found.isolation == {"files": True, "network": True, name: False}
 
     def test_data_that_are_opened_otherwise(self, tmp_path: Path) -> None:
         built = make_run(tmp_path / "run", Spec(config=LONG, kind="custom"))
@@ -460,22 +473,56 @@ class TestTrouble:
         assert outcomes == {**dict.fromkeys((*FIRST, 4, 6, 10), "pass"), 8: "unverifiable"}
         assert [item.interval for item in found.data.findings] == [8]
 
-    def test_what_is_not_asked_for_takes_no_place(self, tmp_path: Path) -> None:
-        built = make_run(tmp_path / "run", Spec(config=LONG, kind="custom"))
-        log = Log(built)
+    def test_what_is_not_asked_for_takes_no_place(self, long: Built) -> None:
+        found = session(long)
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4, 6, 8)])
+        running.follow(intervals[1], Room(count=3, held=9), pace=1.0)
+        assert sorted(running._under_way) == [4, 6, 8]
+        running.follow(intervals[6], Room(count=3, held=9), pace=1.0)
+        assert sorted(running._under_way) == [8]
+        assert running.take(8) is not None
+        assert running.take(8) is None
+        found.close()
+
+    def test_what_follows_an_interval_that_failed_is_not_waited_for(self, long: Built) -> None:
+        found = session(long, Log(long, fail="replay"))
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4, 5)])
+        running.follow(intervals[1], Room(count=2, held=9), pace=1.0)
+        later = running.take(5)
+        assert later is not None
+        with pytest.raises(CancelledError):
+            later.result(30)
+        found.close()
+
+    def test_a_stretch_ends_where_its_records_are_contradicted(self, long: Built) -> None:
         records = [
-            msgspec.structs.replace(record, batch=bytes(32))
-            if isinstance(record, Step) and record.step in (17, 25)
+            msgspec.structs.replace(record, examples=[0, 0, 0, 0])
+            if isinstance(record, Step) and record.step == 13
             else record
-            for record in built.records
+            for record in long.records
         ]
-        found = opened(replace(built, records=records), [4, 6, 8, 10], log, inputs_declared=True)
-        assert [found.results[number].outcome for number in (4, 6, 8, 10)] == [
-            "pass",
-            *2 * ["unverifiable"],
-            "pass",
-        ]
-        assert not found._beside._under_way
+        found = session(replace(long, records=records))
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4, 5, 6)])
+        running.follow(intervals[1], Room(count=2, held=9), pace=1.0)
+        assert sorted(running._under_way) == [4]
+        found.close()
+
+    def test_where_no_thread_can_be_started_all_is_in_turn(
+        self, long: Built, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name.startswith("beside"):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        start = threading.Thread.start
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        log = Log(long)
+        assert passed(opened(long, [4, 6, 8], log))
+        assert seen_by(log) == [[8, 16, 24]]
 
     def test_what_its_records_contradict_is_left_to_its_turn(self, long: Built) -> None:
         log = Log(long)
@@ -545,6 +592,32 @@ class TestCrowded:
         # What was opened is not asked for again.
         assert log.started[0].asked[8:14] == [16, 17, 18, 18, 19, 24]
 
+    @pytest.mark.parametrize("error", [OSError(12, "no memory"), MemoryError()])
+    @pytest.mark.parametrize("crowded", ["before", "now"])
+    def test_what_counts_is_what_ran_at_either_end(self, long: Built, error: Exception, crowded: str) -> None:
+        log = Log(long)
+        found = session(long, log)
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4, 6)])
+
+        def change(job: ReplayJob) -> None:
+            if job.first_step or log.started[0].seen != [0]:
+                return
+            if crowded == "before":
+                running.end()
+            else:
+                running.follow(intervals[1], Room(count=2, held=9), pace=1.0)
+            raise error
+
+        log.options["on_replay"] = change
+        found.origin()
+        if crowded == "before":
+            running.follow(intervals[1], Room(count=2, held=9), pace=1.0)
+        assert found.open(0).exact
+        assert log.started[0].seen == [0, 0]
+        assert not running.alive
+        found.close()
+
     def test_where_nothing_ran_beside_nothing_is_tried_again(
         self, long: Built, cores: Callable[[int], None]
     ) -> None:
@@ -585,13 +658,63 @@ class TestEnding:
         intervals = found.task.lineage.intervals
         found._go_beside(intervals[1])
         assert begun.wait(30)
-        waiting = found._beside.take(6)
-        assert waiting is not None
+        # Three run, and others wait for a process: one that was taken, and one that was not.
+        queued, left = found._beside.take(10), found._beside._under_way[12]
+        assert queued is not None
         found.close()
-        assert waiting.done()
+        assert queued.cancelled()
+        assert left.cancelled()
         found.close()
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("beside")]
         assert not found._beside.alive
+
+    def test_what_cannot_be_removed_keeps_nothing_alive(self, long: Built) -> None:
+        class Full(Log):
+            def __call__(self, environment: Environment) -> Any:
+                return _Kept(super().__call__(environment))
+
+        found = session(long, Full(long))
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4)])
+        running.follow(intervals[1], Room(count=2, held=9), pace=1.0)
+        begun = running.take(4)
+        assert begun is not None
+        begun.result(30)
+        running.stop()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("beside")]
+        assert not running.alive
+
+    def test_no_process_is_started_while_they_are_ended(self, long: Built) -> None:
+        log = Log(long)
+        found = session(long, log)
+        found._beside._ended = True
+        with pytest.raises(NotOpened, match="was ended"):
+            found._beside._start(found.task.lineage.intervals[4])
+        assert not log.started
+        found.close()
+
+    def test_with_one_at_a_time_nothing_begins(self, long: Built) -> None:
+        found = session(long)
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4)])
+        running.follow(intervals[1], Room(count=1, held=9), pace=1.0)
+        assert not running._under_way
+        found.close()
+
+    def test_processes_that_are_there_take_what_is_not_worth_a_start(
+        self, long: Built, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(beside, "WORTH", 10.0)
+        found = session(long)
+        running, intervals = found._beside, found.task.lineage.intervals
+        running.expect([intervals[number] for number in (1, 4, 6, 8, 10, 12, 14)])
+        running.follow(intervals[1], Room(count=2, held=99), pace=19.9 / 24)
+        assert not running.alive
+        running.follow(intervals[1], Room(count=2, held=2), pace=20.0 / 24)
+        assert sorted(running._under_way) == [4, 6]
+        running.follow(intervals[6], Room(count=2, held=2), pace=0.1)
+        assert sorted(running._under_way) == [8, 10]
+        found.close()
 
     def test_what_was_stopped_begins_no_more(self, long: Built) -> None:
         found = session(long)
@@ -628,6 +751,16 @@ class _Noted:
     def __exit__(self, *error: object) -> None:
         self.ended.set()
         self.inner.__exit__(*error)
+
+
+class _Kept(_Noted):
+    """An engine whose directory cannot be removed."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner, threading.Event())
+
+    def __exit__(self, *error: object) -> None:
+        raise OSError(39, "Directory not empty")
 
 
 def bent(step: int, state: Weights) -> None:
