@@ -76,15 +76,15 @@ class Done:
     alone: bool
 
 
-def room_for(environment: Environment, *, threads: int | None, state_bytes: int, batch_bytes: int) -> Room:
+def room_for(environment: Environment, *, state_bytes: int, batch_bytes: int) -> Room:
     """What this machine has cores and memory for: nothing where not on the CPU, or where one replay takes it.
 
-    ``threads``: of each replay, if not as many as recorded. ``batch_bytes``: of the batches of the longest interval.
+    ``batch_bytes``: of the batches of the longest interval.
     """
     if environment.device != "cpu":
         return NOTHING
     memory = memory_limit()
-    cores = usable_cores() // max(1, threads or environment.threads)
+    cores = usable_cores() // max(1, environment.threads)
     # Batches are there as they were opened and as they were consumed.
     batch_bytes *= 2
     count = min(cores, memory // 2 // (PROCESS + STATES * state_bytes + batch_bytes), MOST)

@@ -12,8 +12,9 @@ import pytest
 
 from polledger.core.records import Environment, Step
 from polledger.core.replay import IsolationReport, OpenedBatch, ReplayFailed, ReplayJob, ReplayOutcome
-from polledger.verify import beside
+from polledger.verify import beside, replaying
 from polledger.verify.beside import NOTHING, PROCESS, STATES, Room, room_for
+from polledger.verify.openings import RunOpenings
 from polledger.verify.replaying import TRIED, ReplaySession
 from polledger.verify.replaytask import NotOpened
 from polledger.verify.request import Code
@@ -28,6 +29,7 @@ from tests.verify.build import (
     Spec,
     Weights,
     custom_batch,
+    example,
     make_run,
 )
 from tests.verify.check import check
@@ -118,6 +120,34 @@ class TestWhatRunsBeside:
         assert found.replayed_steps == 16
         # The first pays for what the libraries set up once.
         assert found.pace() == found._alone[1][0]
+
+    def test_what_was_replayed_beside_others_does_not_count_for_the_pace(self, long: Built) -> None:
+        go = threading.Event()
+
+        def wait(job: ReplayJob) -> None:
+            if job.first_step == 16:
+                assert go.wait(30)
+            elif job.first_step == 4:
+                go.set()
+
+        # 3 is replayed in turn, and 6 under way before it and until then; nothing begins meanwhile.
+        found = opened(long, [3, 6], Log(long, on_replay=wait))
+        assert passed(found)
+        assert sum(steps for _, steps in found._alone) <= 1 + 1 + 2
+
+    def test_room_is_made_for_the_longest_interval(
+        self, long: Built, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = []
+        room = replaying.room_for
+        monkeypatch.setattr(
+            replaying, "room_for", lambda where, **sizes: given.append(sizes) or room(where, **sizes)
+        )
+        found = opened(long, [4, 6, 8], Log(long))
+        assert passed(found)
+        sizes = {(item["state_bytes"], item["batch_bytes"]) for item in given}
+        # Four steps of four examples each, whatever the first intervals have.
+        assert sizes == {(max(map(len, long.states.values())), 4 * 4 * len(example(long.spec, 0)))}
 
     def test_intervals_that_follow_each_other_are_replayed_by_one_process(self, long: Built) -> None:
         log = Log(long)
@@ -225,6 +255,7 @@ class TestAlone:
         log = Log(long, isolated=isolated)
         assert passed(opened(long, [4, 6, 8], log))
         assert seen_by(log) == [[8, 16, 24]]
+        assert len(log.started) == 1
 
     def test_as_long_as_the_process_of_another_environment_has_said_nothing(self, long: Built) -> None:
         found = session(long)
@@ -256,6 +287,23 @@ class TestAlone:
         # The other one replays again.
         assert len(log.started) == 2
 
+    def test_where_bits_are_not_owed_though_they_are_equal(self, long: Built) -> None:
+        log = Log(long)
+        found = opened(long, [4, 6, 8], log, packages=("package numpy",))
+        assert passed(found)
+        assert len(log.started) == 1
+
+    def test_until_two_were_replayed(self, long: Built) -> None:
+        found = session(long)
+        found.origin()
+        found.expect([0, 1, 2, 4, 6])
+        found.open(0)
+        found.open(1)
+        assert not found._beside.alive
+        found.open(2)
+        assert found._beside.alive
+        found.close()
+
     def test_where_one_replay_takes_the_cores(self, long: Built, cores: Callable[[int], None]) -> None:
         cores(1)
         log = Log(long)
@@ -276,11 +324,11 @@ class TestAlone:
         cores(16)
         two = msgspec.structs.replace(ENVIRONMENT, threads=2)
 
-        def room(environment: Environment, *, threads: int | None = None, state: int = 1000) -> Room:
-            return room_for(environment, threads=threads, state_bytes=state, batch_bytes=12)
+        def room(environment: Environment, *, state: int = 1000) -> Room:
+            return room_for(environment, state_bytes=state, batch_bytes=12)
 
         assert room(two) == Room(count=8, held=memory // 4 // 1024)
-        assert room(two, threads=4).count == 4
+        assert room(msgspec.structs.replace(two, threads=4)).count == 4
         assert room(msgspec.structs.replace(two, threads=9)) == NOTHING
         assert room(msgspec.structs.replace(two, device="Some GPU")) == NOTHING
         assert room(two, state=1001).count == 7
@@ -342,6 +390,7 @@ class TestTrouble:
         assert passed(found)
         assert found.findings == found.data.findings == []
         assert self.in_turn(log).seen[len(FIRST) :] == [8, 16, 24, 32, 40]
+        assert found._beside._stopped
         assert found.checked == set(found.results)
         assert found.isolation == {"files": True, "network": True}
 
@@ -509,6 +558,14 @@ class TestTrouble:
         running.follow(intervals[1], Room(count=2, held=9), pace=1.0)
         assert sorted(running._under_way) == [4]
         found.close()
+
+    def test_what_cannot_be_opened_is_not_begun(self, long: Built) -> None:
+        found = session(long)
+        interval = found.task.lineage.intervals[4]
+        assert found.data.undisputed(interval) is not None
+        assert found.data.undisputed(replace(interval, steps=interval.steps[:-1])) is None
+        openings = RunOpenings(secret=None, objects=long.run.objects, problem="no secret")
+        assert session(long, openings=openings).data.undisputed(interval) is None
 
     def test_where_no_thread_can_be_started_all_is_in_turn(
         self, long: Built, monkeypatch: pytest.MonkeyPatch
