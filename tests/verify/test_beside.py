@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from polledger.core.records import Environment, Step
+from polledger.core.records import Environment, Step, Unshown
 from polledger.core.replay import IsolationReport, OpenedBatch, ReplayFailed, ReplayJob, ReplayOutcome
 from polledger.verify import beside, replaying
 from polledger.verify.beside import NOTHING, PROCESS, STATES, Room, room_for
@@ -563,7 +563,10 @@ class TestTrouble:
         found = session(long)
         interval = found.task.lineage.intervals[4]
         assert found.data.undisputed(interval) is not None
-        assert found.data.undisputed(replace(interval, steps=interval.steps[:-1])) is None
+        hidden = Unshown(
+            **{name: getattr(interval.steps[0], name) for name in ("v", "run", "index", "step", "batch")}
+        )
+        assert found.data.undisputed(replace(interval, steps=(hidden, *interval.steps[1:]))) is None
         openings = RunOpenings(secret=None, objects=long.run.objects, problem="no secret")
         assert session(long, openings=openings).data.undisputed(interval) is None
 
