@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
@@ -26,41 +26,6 @@ Report = Callable[[dict[str, Any]], None]
 """Sends one message to the parent while a job runs."""
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from polledger.helper import main; main()"
-
-
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUP = Path("/proc/self/cgroup")
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use, one at least; fewer where control groups (version 2) say so."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shares = [numbers for numbers in _group_limits("cpu.max") if len(numbers) == 2 and numbers[1] > 0]
-    return max(1, min([cores, *(quota // period for quota, period in shares)]))
-
-
-def memory_limit() -> int:
-    """Bytes of memory that this machine has; fewer where control groups (version 2) say so."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([physical, *(numbers[0] for numbers in _group_limits("memory.max") if len(numbers) == 1)])
-
-
-def _group_limits(name: str) -> Iterator[list[int]]:
-    """The numbers in file ``name`` of the control group of this process and of those above it; nothing else counts."""
-    for line in _read_if_there(_OWN_GROUP).splitlines():
-        if line.startswith("0::/"):
-            own = PurePosixPath(line[4:])
-            for place in (own, *own.parents):
-                words = _read_if_there(_GROUPS / place / name).split()
-                if all(word.isascii() and word.isdigit() for word in words):
-                    yield [int(word) for word in words]
-
-
-def _read_if_there(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

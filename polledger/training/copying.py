@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import torch
 
-from polledger.helper import usable_cores
+from polledger.machine import usable_cores
 
 LARGE: Final = 1 << 18
 """Bytes from which it pays to copy something with several threads, or to let other threads run meanwhile."""

@@ -20,7 +20,8 @@ from polledger.core.merkle import Frontier, leaf_hash
 from polledger.core.records import Dataset
 from polledger.core.seeds import example_leaf, salt
 from polledger.errors import UsageError
-from polledger.helper import Job, Report, Worker, usable_cores
+from polledger.helper import Job, Report, Worker
+from polledger.machine import usable_cores
 from polledger.store.run import RunDirectory
 from polledger.training.rehearsal import RunRequest, dataset_size, load_task, parse_request
 

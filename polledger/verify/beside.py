@@ -27,7 +27,7 @@ from polledger.core.replay import (
     ReplayOutcome,
     Variant,
 )
-from polledger.helper import memory_limit, usable_cores
+from polledger.machine import memory_limit, usable_cores
 from polledger.verify.custom import REPLAY_ERRORS
 from polledger.verify.lineage import Interval
 from polledger.verify.openings import Wanted
@@ -41,7 +41,7 @@ MOST: Final = 32
 """Processes at a time: what the data's process opens for them, and what is compared in turn, is done one by one."""
 
 PROCESS: Final = 1 << 30
-"""Bytes that a process with torch may take before it has a state: twice what the examples take."""
+"""Bytes that a process with torch may take before it has a state: more than any example (docs/benchmarks.md)."""
 
 STATES: Final = 8
 """How many times a state's bytes one replay may take, here and in its process: start, end, parameters, gradients."""

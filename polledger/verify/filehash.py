@@ -14,7 +14,7 @@ from polledger.core.published import flat_model_root, short_names
 from polledger.core.state import CHUNK, PIECE, TensorEntry, escape
 from polledger.errors import MalformedError
 from polledger.files import open_regular, reported
-from polledger.helper import usable_cores
+from polledger.machine import usable_cores
 from polledger.verify.modelfile import HEADER_BYTES, FileEntry, parse_header
 
 _LENGTH: Final = 8

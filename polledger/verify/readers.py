@@ -17,7 +17,8 @@ import msgspec
 
 from polledger.core.state import parse_state
 from polledger.errors import Unavailable
-from polledger.helper import Job, Report, Worker, memory_limit, usable_cores
+from polledger.helper import Job, Report, Worker
+from polledger.machine import memory_limit, usable_cores
 from polledger.store.objects import ObjectStore
 from polledger.verify.states import BLOCKS, LoadedState, check_state, load_state, read_states
 

@@ -14,8 +14,8 @@ from itertools import pairwise
 from polledger.core.config import decode_config
 from polledger.core.environment import same_class
 from polledger.core.opened import IntervalResult
-from polledger.core.records import Environment, Step
-from polledger.core.replay import OpenedBatch, Replayer, ReplayJob, ReplayOutcome, Variant
+from polledger.core.records import Environment
+from polledger.core.replay import Replayer, ReplayJob, ReplayOutcome, Variant
 from polledger.core.report import Finding
 from polledger.core.state import FlatState
 from polledger.errors import MalformedError, Unavailable
@@ -23,7 +23,7 @@ from polledger.verify.ancestry import Start
 from polledger.verify.beside import Beside, Done, InTurn, room_for
 from polledger.verify.custom import REPLAY_ERRORS, CustomBatches
 from polledger.verify.data import DataChecks, OpenedInterval
-from polledger.verify.hyperparameters import OtherStep, differing_steps
+from polledger.verify.hyperparameters import differing_steps
 from polledger.verify.judging import Judge, Replayed
 from polledger.verify.lineage import Interval, stretch_to_stored
 from polledger.verify.metrics import NAME as METRICS
@@ -31,6 +31,7 @@ from polledger.verify.metrics import metrics_finding
 from polledger.verify.origin import OriginTask, step_origin
 from polledger.verify.prefetch import Prefetch
 from polledger.verify.replaytask import ELSEWHERE, NotOpened, ReplayTask, job_of
+from polledger.verify.running import Compared, Prepared, Running, agree, bytes_of, not_opened, unopened
 from polledger.verify.states import LoadedState, hash_state, load_state
 
 _SEE_DATA = "see step 7"
@@ -61,7 +62,7 @@ class ReplaySession:
     _prefetch: Prefetch = field(init=False)
     _runner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
     """Waits for the replaying process, so that this thread can do what else there is to do."""
-    _ahead: dict[int, "_Prepared | NotOpened"] = field(default_factory=dict)
+    _ahead: dict[int, Prepared | NotOpened] = field(default_factory=dict)
     """Of the next interval: what is opened already, and maybe under way."""
     _next: dict[int, Interval] = field(default_factory=dict)
     _beside: Beside = field(init=False)
@@ -190,8 +191,8 @@ class ReplaySession:
                 self.results[number] = self._replay(interval)
             except (NotOpened, *REPLAY_ERRORS) as error:
                 self._carry = None
-                known = _not_opened(error)
-                self.results[number] = _unopened(interval, str(known), known.remedy)
+                known = not_opened(error)
+                self.results[number] = unopened(interval, str(known), known.remedy)
         return self.results[number]
 
     def _replay(self, interval: Interval) -> IntervalResult:
@@ -199,18 +200,18 @@ class ReplaySession:
         if isinstance(prepared, NotOpened):
             raise prepared
         if prepared is None:
-            prepared = _Prepared(interval=interval, opened=self._checked_data(interval))
+            prepared = Prepared(interval=interval, opened=self._checked_data(interval))
         running = prepared.running or self._launch(prepared)
         self._look_ahead(interval)
         self._go_beside(interval)
         found = self._outcome(interval, running)
         self.replay_seconds += found.seconds
         self.replayed_steps += len(interval.steps)
-        sizes = len(found.item.state.data), max(map(_bytes_of, found.item.job.batches))
+        sizes = len(found.item.state.data), max(map(bytes_of, found.item.job.batches))
         self._sizes = max(self._sizes[0], sizes[0]), max(self._sizes[1], sizes[1])
         return self._examine(found)
 
-    def _outcome(self, interval: Interval, running: "_Running") -> "_Compared":
+    def _outcome(self, interval: Interval, running: Running) -> Compared:
         """What the replay did, beside the records."""
         if running.beside:
             found = self._from_beside(interval, running)
@@ -225,7 +226,7 @@ class ReplaySession:
         self._heard(done.outcome.environment)
         return self._compared(interval, running, done)
 
-    def _from_beside(self, interval: Interval, running: "_Running") -> "_Compared | None":
+    def _from_beside(self, interval: Interval, running: Running) -> Compared | None:
         """What was replayed beside others, if it is all that the records say."""
         try:
             done = running.done.result()
@@ -237,7 +238,7 @@ class ReplaySession:
         clean = found.equal and not found.batches and not found.others and not self._other_metrics(found.item)
         return found if clean else None
 
-    def _compared(self, interval: Interval, running: "_Running", done: Done) -> "_Compared":
+    def _compared(self, interval: Interval, running: Running, done: Done) -> Compared:
         """``done`` beside the records. Nothing is remembered: what ran beside others may not count."""
         outcome = done.outcome
         item = Replayed(
@@ -255,7 +256,7 @@ class ReplaySession:
             if not self.data.has_digest(step, other.batch)
         ]
         others = differing_steps(self.task.values[interval.number], interval.steps, outcome.steps)
-        return _Compared(item=item, batches=batches, others=list(others), seconds=done.seconds)
+        return Compared(item=item, batches=batches, others=list(others), seconds=done.seconds)
 
     def _heard(self, environment: Environment | None) -> None:
         """The process that replays in turn has described itself, or could not."""
@@ -275,13 +276,13 @@ class ReplaySession:
             raise NotOpened("its batches are not the recorded ones", _SEE_DATA)
         return opened
 
-    def _launch(self, prepared: "_Prepared") -> "_Running":
+    def _launch(self, prepared: Prepared) -> Running:
         """Have the interval replayed from its start on. Raises NotOpened where that is not at hand."""
         interval = prepared.interval
         start = self._start(interval)
         job = job_of(interval, start, prepared.opened.batches)
         begun = self._beside.take(interval.number)
-        prepared.running = _Running(
+        prepared.running = Running(
             start=start, job=job, done=begun or self._in_turn(interval, job), beside=begun is not None
         )
         return prepared.running
@@ -323,11 +324,9 @@ class ReplaySession:
         if following.environment != interval.environment or self.environment is None:
             return
         try:
-            self._ahead[following.number] = _Prepared(
-                interval=following, opened=self._checked_data(following)
-            )
+            self._ahead[following.number] = Prepared(interval=following, opened=self._checked_data(following))
         except (NotOpened, *REPLAY_ERRORS) as error:
-            self._ahead[following.number] = _not_opened(error)
+            self._ahead[following.number] = not_opened(error)
 
     def _go_on(self, item: Replayed) -> None:
         """``item`` passed every check of its bits: the next interval may start before the rest of it is measured.
@@ -336,17 +335,17 @@ class ReplaySession:
         """
         following = self._next.get(item.interval.number)
         prepared = self._ahead.get(following.number) if following is not None else None
-        if isinstance(prepared, _Prepared):
+        if isinstance(prepared, Prepared):
             try:
                 self._launch(prepared)
             except (NotOpened, *REPLAY_ERRORS) as error:
-                self._ahead[prepared.interval.number] = _not_opened(error)
+                self._ahead[prepared.interval.number] = not_opened(error)
 
     def _is_other_class(self, interval: Interval) -> bool:
         """Whether bits are not owed here, or nothing is known about that yet."""
         return self.environment is None or bool(self.differences(self.environment, interval.environment))
 
-    def _examine(self, found: "_Compared") -> IntervalResult:
+    def _examine(self, found: Compared) -> IntervalResult:
         """Judge what the replay did, step by step and at the end."""
         item, batches, others = found.item, found.batches, found.others
         interval = item.interval
@@ -359,7 +358,7 @@ class ReplaySession:
             self._go_on(item)
             return self.judge.equal(item)
         again = None if item.differences else self._again(item)
-        confirmed = again is not None and _agree(item, again)
+        confirmed = again is not None and agree(item, again)
         for step in batches[:1]:
             self.data.report_batch(
                 step, interval.number, confirmed=confirmed, why=", ".join(item.differences[:4])
@@ -392,7 +391,7 @@ class ReplaySession:
         outcome, state = self._run(second, job)
         further = replace(item, interval=longer, job=job, outcome=outcome, state=state)
         again = self._again(further)
-        agreed = again is not None and _agree(further, again)
+        agreed = again is not None and agree(further, again)
         for step, done in zip(longer.steps, outcome.steps, strict=True):
             if not (agreed and self.data.batch_matches(step, done.batch)):
                 raise NotOpened(
@@ -505,66 +504,3 @@ class ReplaySession:
             self._engine(environment)
             self._check = self._stack.enter_context(self.task.engines(environment))
         return self._check
-
-
-@dataclass(slots=True, kw_only=True)
-class _Prepared:
-    """An interval whose data are opened. ``running`` is its replay, once that was begun."""
-
-    interval: Interval
-    opened: OpenedInterval
-    running: "_Running | None" = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Running:
-    """A replay that was begun, in turn or ``beside`` others, and what will come of it."""
-
-    start: LoadedState
-    job: ReplayJob
-    done: Future[Done]
-    beside: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Compared:
-    """A replay beside the records: steps that consumed other ``batches``, and ``others`` in their hyperparameters."""
-
-    item: Replayed
-    batches: list[Step]
-    others: list[OtherStep]
-    seconds: float
-
-    @property
-    def equal(self) -> bool:
-        """Whether it ended in the recorded state."""
-        return self.item.state.root == self.item.interval.end.root
-
-
-def _bytes_of(batch: OpenedBatch) -> int:
-    return len(batch.batch or b"") + sum(map(len, batch.examples or ()))
-
-
-def _not_opened(error: Exception) -> NotOpened:
-    return error if isinstance(error, NotOpened) else NotOpened(str(error))
-
-
-def _agree(one: Replayed, other: Replayed) -> bool:
-    """Whether two replays did the same, bit for bit."""
-    same_steps = all(
-        (a.groups, a.batch) == (b.groups, b.batch)
-        for a, b in zip(one.outcome.steps, other.outcome.steps, strict=True)
-    )
-    return same_steps and one.state.root == other.state.root
-
-
-def _unopened(interval: Interval, why: str, remedy: str) -> IntervalResult:
-    return IntervalResult(
-        interval=interval.number,
-        first=interval.start.step,
-        last=interval.end.step,
-        outcome="unverifiable",
-        exact=False,
-        why=why,
-        remedy=remedy,
-    )

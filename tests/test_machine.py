@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from polledger import helper
-from polledger.helper import memory_limit, usable_cores
+from polledger import machine
+from polledger.machine import memory_limit, usable_cores
 
 
 @pytest.fixture
@@ -13,8 +13,8 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of control groups; this process is in ``/a/b`` of them."""
     own = tmp_path / "own"
     own.write_text("4:memory:/elsewhere\n0::/a/b\n")
-    monkeypatch.setattr(helper, "_OWN_GROUP", own)
-    monkeypatch.setattr(helper, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "_OWN_GROUP", own)
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
     (tmp_path / "groups" / "a" / "b").mkdir(parents=True)
     return tmp_path / "groups"
 
@@ -55,7 +55,7 @@ def test_a_limit_above_what_there_is_adds_nothing(groups: Path, here: tuple[int,
 def test_where_there_are_no_groups_all_is_there(
     here: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(helper, "_OWN_GROUP", Path("/nowhere/at/all"))
+    monkeypatch.setattr(machine, "_OWN_GROUP", Path("/nowhere/at/all"))
     assert (usable_cores(), memory_limit()) == here
 
 
